@@ -1,0 +1,47 @@
+package h2
+
+import (
+	"cmp"
+	"time"
+)
+
+// Config sets the limits of a connection. The zero value has the defaults, which are those of ztunnel.
+type Config struct {
+	// StreamWindow is how many bytes a peer may send on a stream ahead of Read. Zero means 4 MiB.
+	StreamWindow uint32
+	// ConnWindow is the same for all streams of the connection together, ahead of the reader goroutine. Zero means 16 MiB.
+	ConnWindow uint32
+	// MaxFrameSize is the largest frame taken from the peer, 16 KiB to 16 MiB. Zero means 1 MiB.
+	MaxFrameSize uint32
+	// MaxSendFrame bounds the DATA frames sent, below what the peer takes. Zero means 64 KiB.
+	MaxSendFrame int
+	// MaxHeaderBytes bounds a header list. Zero means 16 KiB for clients and 64 KiB for servers.
+	MaxHeaderBytes uint32
+	// MaxStreams is how many streams a server serves at once. Zero means 200.
+	MaxStreams uint32
+	// PingInterval is the time without a frame from the peer before a PING. Zero means 10 s; negative turns PINGs off.
+	PingInterval time.Duration
+	// PingTimeout is the time a peer has to answer a PING. Zero means 20 s.
+	PingTimeout time.Duration
+	// SettingsTimeout is the time a peer has to send its SETTINGS. Zero means 10 s.
+	SettingsTimeout time.Duration
+}
+
+func (c *Config) streamWindow() uint32 { return cmp.Or(c.StreamWindow, 4<<20) }
+func (c *Config) connWindow() uint32   { return max(65535, cmp.Or(c.ConnWindow, 16<<20)) }
+func (c *Config) maxFrameSize() uint32 {
+	return min(max(16<<10, cmp.Or(c.MaxFrameSize, 1<<20)), 1<<24-1)
+}
+func (c *Config) maxSendFrame() int  { return cmp.Or(c.MaxSendFrame, 64<<10) }
+func (c *Config) maxStreams() uint32 { return cmp.Or(c.MaxStreams, 200) }
+
+func (c *Config) maxHeaderBytes(client bool) uint32 {
+	if client {
+		return cmp.Or(c.MaxHeaderBytes, 16<<10)
+	}
+	return cmp.Or(c.MaxHeaderBytes, 64<<10)
+}
+
+func (c *Config) pingInterval() time.Duration    { return cmp.Or(c.PingInterval, 10*time.Second) }
+func (c *Config) pingTimeout() time.Duration     { return cmp.Or(c.PingTimeout, 20*time.Second) }
+func (c *Config) settingsTimeout() time.Duration { return cmp.Or(c.SettingsTimeout, 10*time.Second) }

@@ -1,0 +1,342 @@
+package h2
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	maxBatch     = 256 << 10 // bytes that one write to the connection gathers
+	maxControl   = 64 << 10  // bytes of replies that a peer can make us hold
+	assumeMax    = 100       // streams before the peer's SETTINGS are known (RFC 9113, section 6.5.2)
+	maxResets    = 1000      // resets beyond those of answered streams before the peer is cut off
+	maxUnacked   = 4         // our own SETTINGS in flight
+	lastStreamID = 1<<31 - 1
+)
+
+// Conn is an HTTP/2 connection whose streams are CONNECT tunnels.
+type Conn struct {
+	nc     net.Conn
+	client bool
+	cfg    Config
+	accept func(*Stream) // server
+
+	// The reader goroutine owns these.
+	br       *bufio.Reader
+	replay   headerReplay
+	fr       *http2.Framer
+	abuse    int // frames that cost us and carry nothing, less what the tunnels carried
+	connRecv int64
+	unreturn uint32 // connection credit not yet returned
+
+	wake    chan struct{} // capacity 1: the writer has something to do
+	done    chan struct{} // closed when both goroutines have returned
+	dead    chan struct{} // closed when err is set
+	going   chan struct{} // closed when no new stream will be opened here
+	ready   chan struct{} // closed when the peer's SETTINGS are known
+	loops   sync.WaitGroup
+	serving sync.WaitGroup
+
+	mu         sync.Mutex // guards the fields below; never held across I/O
+	streams    map[uint32]*Stream
+	sendable   []*Stream // with DATA or END_STREAM to send, in turn
+	control    bytes.Buffer
+	enc        *hpack.Encoder
+	encBuf     bytes.Buffer
+	cw         *http2.Framer // writes into control
+	err        error         // first cause of the end
+	nextID     uint32        // client: the next stream's
+	lastPeer   uint32        // server: the highest stream the peer opened
+	goneLast   uint32        // the last stream that a GOAWAY of the peer covers
+	wentAway   bool          // the peer sent GOAWAY
+	drain      drainState
+	sendWindow int64
+	peerWindow int64 // initial window of a stream
+	peerFrame  int
+	peerMax    uint32
+	settled    bool
+	handlers   uint32 // server: accept calls that have not returned
+	pingSent   time.Time
+	lastRead   time.Time
+	pinged     bool
+}
+
+// drainState is how far a server's two-step GOAWAY has come.
+type drainState int
+
+const (
+	drainNone  drainState = iota
+	drainAsked            // GOAWAY 2^31-1 and a PING are out
+	drainLast             // GOAWAY with the real last stream is out
+)
+
+// NewClient speaks HTTP/2 on nc as the client. It owns nc from now on. It does not block.
+func NewClient(nc net.Conn, cfg Config) *Conn {
+	c := newConn(nc, cfg, true)
+	c.nextID = 1
+	c.control.WriteString(http2.ClientPreface)
+	c.start([]http2.Setting{
+		{ID: http2.SettingEnablePush, Val: 0},
+		{ID: http2.SettingInitialWindowSize, Val: cfg.streamWindow()},
+		{ID: http2.SettingMaxFrameSize, Val: cfg.maxFrameSize()},
+		{ID: http2.SettingMaxHeaderListSize, Val: cfg.maxHeaderBytes(true)},
+	})
+	return c
+}
+
+// NewServer speaks HTTP/2 on nc as the server and calls accept, in a goroutine of its own, for every CONNECT. It owns nc from now
+// on. It does not block.
+func NewServer(nc net.Conn, cfg Config, accept func(*Stream)) *Conn {
+	c := newConn(nc, cfg, false)
+	c.accept = accept
+	c.start([]http2.Setting{
+		{ID: http2.SettingMaxConcurrentStreams, Val: cfg.maxStreams()},
+		{ID: http2.SettingInitialWindowSize, Val: cfg.streamWindow()},
+		{ID: http2.SettingMaxFrameSize, Val: cfg.maxFrameSize()},
+		{ID: http2.SettingMaxHeaderListSize, Val: cfg.maxHeaderBytes(false)},
+	})
+	return c
+}
+
+func newConn(nc net.Conn, cfg Config, client bool) *Conn {
+	c := &Conn{
+		nc: nc, client: client, cfg: cfg,
+		br:         bufio.NewReaderSize(nc, 128<<10),
+		wake:       make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		dead:       make(chan struct{}),
+		going:      make(chan struct{}),
+		ready:      make(chan struct{}),
+		streams:    map[uint32]*Stream{},
+		sendWindow: 65535,
+		peerWindow: 65535,
+		peerFrame:  16 << 10,
+		peerMax:    assumeMax,
+		connRecv:   int64(cfg.connWindow()),
+		lastRead:   time.Now(),
+	}
+	c.enc = hpack.NewEncoder(&c.encBuf)
+	c.cw = http2.NewFramer(&c.control, nil)
+	c.replay.r = c.br
+	c.fr = http2.NewFramer(nil, &c.replay)
+	c.fr.SetMaxReadFrameSize(cfg.maxFrameSize())
+	c.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	c.fr.MaxHeaderListSize = cfg.maxHeaderBytes(client)
+	return c
+}
+
+func (c *Conn) start(settings []http2.Setting) {
+	_ = c.cw.WriteSettings(settings...) // into memory
+	if grow := c.cfg.connWindow() - 65535; grow > 0 {
+		_ = c.cw.WriteWindowUpdate(0, grow)
+	}
+	c.kick()
+	c.loops.Go(c.readLoop)
+	c.loops.Go(c.writeLoop)
+	c.loops.Go(c.keepalive)
+	go func() { c.loops.Wait(); close(c.done) }()
+}
+
+// kick wakes the writer.
+func (c *Conn) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Ready is closed when the peer's SETTINGS are known.
+func (c *Conn) Ready() <-chan struct{} { return c.ready }
+
+// GoingAway is closed when no new stream can be opened here, now or later.
+func (c *Conn) GoingAway() <-chan struct{} { return c.going }
+
+// Done is closed when the connection has ended and its goroutines have returned.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err is why the connection has ended, nil while it has not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Available is how many streams a client can still open: what the peer allows less what is open, zero once it is going away.
+func (c *Conn) Available() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.available()
+}
+
+func (c *Conn) available() int {
+	if c.err != nil || c.wentAway || c.nextID > lastStreamID {
+		return 0
+	}
+	return max(0, int(min(c.peerMax, 1<<20))-len(c.streams))
+}
+
+// Streams is how many streams are open.
+func (c *Conn) Streams() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams)
+}
+
+// NetConn is the connection beneath, for its addresses.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// Open sends a CONNECT with fields (which have :method and :authority first) and waits for the answer. A *StatusError is an answer
+// other than 200; an error that is ErrUnprocessed may be tried on another connection. When ctx ends first the stream is reset.
+func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, error) {
+	s, err := c.begin(fields)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.answered:
+	case <-ctx.Done():
+		s.Reset(http2.ErrCodeCancel)
+		return nil, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	status, failed := s.status, s.recvErr
+	c.mu.Unlock()
+	switch {
+	case status == 200:
+		return s, nil
+	case status != 0:
+		s.Close()
+		return nil, &StatusError{Status: status}
+	case failed != nil:
+		return nil, failed
+	}
+	s.Reset(http2.ErrCodeProtocol)
+	return nil, &connError{http2.ErrCodeProtocol, "the stream ended before an answer"}
+}
+
+func (c *Conn) begin(fields []hpack.HeaderField) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnprocessed, c.err)
+	case c.wentAway || c.nextID > lastStreamID:
+		return nil, fmt.Errorf("the connection is going away: %w", ErrUnprocessed)
+	case c.available() == 0:
+		return nil, ErrFull
+	}
+	s := c.newStream(c.nextID)
+	c.nextID += 2
+	c.writeHeaders(s.id, fields, false)
+	c.kick()
+	return s, nil
+}
+
+// writeHeaders queues a header block; mu is held, which keeps blocks in the order of their encoding.
+func (c *Conn) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
+	c.encBuf.Reset()
+	for _, f := range fields {
+		_ = c.enc.WriteField(f) // into memory
+	}
+	block := c.encBuf.Bytes()
+	first := block[:min(len(block), c.peerFrame)]
+	_ = c.cw.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: len(first) == len(block)})
+	for rest := block[len(first):]; len(rest) > 0; {
+		part := rest[:min(len(rest), c.peerFrame)]
+		rest = rest[len(part):]
+		_ = c.cw.WriteContinuation(id, len(rest) == 0, part)
+	}
+}
+
+// fail ends the connection for cause; the first cause is kept. It does not wait.
+func (c *Conn) fail(cause error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = cause
+	if e, ok := errors.AsType[*connError](cause); ok {
+		_ = c.cw.WriteGoAway(c.lastPeer, e.code, []byte(e.why))
+	}
+	close(c.dead)
+	c.closeGoing()
+	for _, s := range c.streams {
+		var err error = &LostError{Cause: cause}
+		if c.client && s.status == 0 && s.id > c.goneLast && c.wentAway {
+			err = fmt.Errorf("%w: %w", ErrUnprocessed, cause)
+		}
+		s.end(err)
+	}
+	clear(c.streams)
+	c.mu.Unlock()
+	c.kick()
+}
+
+func (c *Conn) closeGoing() {
+	select {
+	case <-c.going:
+	default:
+		close(c.going)
+	}
+}
+
+// Close ends the connection and every stream on it, and waits for its goroutines.
+func (c *Conn) Close() error {
+	c.fail(errClosed)
+	<-c.done
+	c.serving.Wait()
+	return nil
+}
+
+// Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
+// last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
+func (c *Conn) Shutdown(ctx context.Context) error {
+	c.mu.Lock()
+	if c.err == nil && c.drain == drainNone {
+		if c.client {
+			c.wentAway = true
+			c.closeGoing()
+			c.drain = drainLast
+			_ = c.cw.WriteGoAway(0, http2.ErrCodeNo, nil)
+		} else {
+			c.drain = drainAsked
+			_ = c.cw.WriteGoAway(lastStreamID, http2.ErrCodeNo, nil)
+			_ = c.cw.WritePing(false, drainPing)
+			c.closeGoing()
+		}
+	}
+	c.maybeDrained()
+	c.mu.Unlock()
+	c.kick()
+	select {
+	case <-c.dead:
+	case <-ctx.Done():
+		c.Close()
+		return context.Cause(ctx)
+	}
+	<-c.done
+	c.serving.Wait()
+	return nil
+}
+
+// maybeDrained ends a draining connection that has no stream left; mu is held.
+func (c *Conn) maybeDrained() {
+	if c.drain == drainLast && len(c.streams) == 0 && c.err == nil {
+		c.err = errClosed
+		close(c.dead)
+		c.closeGoing()
+		c.kick()
+	}
+}
+
+var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}

@@ -1,0 +1,67 @@
+package hbone
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// Identity is what a dialer or a server shows to its peers, and whom it trusts. identity.Source and go-spiffe's
+// workloadapi.X509Source are Identities. Both methods are called for every handshake and must be safe for concurrent use.
+type Identity interface {
+	x509svid.Source
+	x509bundle.Source
+}
+
+// Rotator is an Identity that tells when it has changed.
+type Rotator interface {
+	// Changed returns a channel that is closed when a newer SVID or bundle has come. Call it again for the next one.
+	Changed() <-chan struct{}
+}
+
+// HopKind says what stands at the end of a hop.
+type HopKind string
+
+// The kinds of hops.
+const (
+	HopWaypoint HopKind = "waypoint"
+	HopWorkload HopKind = "workload"
+	HopGateway  HopKind = "gateway" // an east-west gateway of another network
+)
+
+// Field is one header field of a CONNECT request. Names are lower case.
+type Field struct{ Name, Value string }
+
+// Hop is one HBONE listener on the way: a TLS handshake that must show one of Peers, and a CONNECT to Authority.
+type Hop struct {
+	Kind      HopKind
+	Name      string         // for errors and people, "shop/waypoint-7d9f"; may be empty
+	Addr      netip.AddrPort // of the HBONE listener; dialled for the first hop, for errors in the others
+	Authority string         // CONNECT authority, host:port
+	Peers     []spiffeid.ID  // accepted identities; empty refuses to dial
+	Header    []Field        // further fields of the CONNECT request
+}
+
+// Route is the way to an address: tunnels in tunnels, outermost first.
+type Route struct {
+	Hops    []Hop          // empty: plain TCP to Direct, which only a Dialer with PlaintextAllow does
+	Direct  netip.AddrPort // used when Hops is empty
+	Service string         // the Service's FQDN when the address names one; else empty
+	Reason  []string       // why this way, a step a string, for people
+}
+
+// Resolver finds the Route for what the user dials. It may block on I/O and obeys ctx.
+type Resolver interface {
+	Resolve(ctx context.Context, network, address string) (Route, error)
+}
+
+// ResolverFunc is a function that is a Resolver.
+type ResolverFunc func(ctx context.Context, network, address string) (Route, error)
+
+// Resolve calls f.
+func (f ResolverFunc) Resolve(ctx context.Context, network, address string) (Route, error) {
+	return f(ctx, network, address)
+}
