@@ -44,6 +44,7 @@ type captor struct {
 	have   enrolment
 	known  bool  // want has been called
 	err    error // why have is not wanted
+	live   *os.Process
 }
 
 // captureProc is a running capture process.
@@ -230,7 +231,7 @@ func (c *captor) launch(ctx context.Context, e enrolment) error {
 		defer close(proc.done)
 		proc.err = hook.Cmd.Wait()
 	}()
-	c.proc = proc
+	c.setProc(proc)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -259,6 +260,13 @@ func readLine(ctx context.Context, r, w *os.File) error {
 		return errors.New("it closed its ready pipe without a word")
 	}
 	return err
+}
+
+// process is the capture process; nil while there is none.
+func (c *captor) process() *os.Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live
 }
 
 // token renews the token file when it is due, and returns its path.
@@ -315,5 +323,15 @@ func (c *captor) kill() {
 	}
 	_ = unix.Kill(-c.proc.cmd.Process.Pid, unix.SIGKILL)
 	<-c.proc.done
-	c.proc = nil
+	c.setProc(nil)
+}
+
+func (c *captor) setProc(p *captureProc) {
+	c.proc = p
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = nil
+	if p != nil {
+		c.live = p.cmd.Process
+	}
 }

@@ -177,18 +177,18 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// namespace makes a namespace named after the test, and returns it when its service account is there.
+// namespace makes a Kubernetes namespace for the test, and returns when its service account is there.
 func namespace(t *testing.T, labels map[string]string) string {
 	t.Helper()
-	name := "t-" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
-	if len(name) > 60 {
-		name = name[:60]
-	}
-	name = strings.Trim(name, "-")
-	_, err := shared.cluster.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	made, err := shared.cluster.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-", Labels: labels}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	name := made.Name
+	eventually(t, "its service account", func() bool {
+		_, err := shared.cluster.client.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
 	t.Cleanup(func() {
 		if err := shared.cluster.client.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)

@@ -130,8 +130,10 @@ func (w *pod) rest(ctx context.Context, next time.Time) {
 // sync brings the pod a step on and returns when to look again at the latest; zero means when something happens.
 func (w *pod) sync(ctx context.Context, obj *corev1.Pod) time.Time {
 	soon := func(reason string, err error) time.Time {
+		if w.trouble.Message != err.Error() {
+			w.player.log.Info("pod waits", "pod", w.key, "reason", reason, "err", err)
+		}
 		w.trouble = corev1.ContainerStateWaiting{Reason: reason, Message: err.Error()}
-		w.player.log.Info("pod waits", "pod", w.key, "reason", reason, "err", err)
 		return time.Now().Add(retryPod)
 	}
 	if terminal(obj) {
