@@ -1,0 +1,252 @@
+package hbone
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/http2/hpack"
+)
+
+// PlaintextPolicy says what a Dialer does with a route that has no HBONE hop.
+type PlaintextPolicy int
+
+// The policies. The zero value refuses.
+const (
+	PlaintextRefuse PlaintextPolicy = iota
+	PlaintextAllow
+)
+
+// maxAttempts is how often a CONNECT that no peer acted on is tried.
+const maxAttempts = 5
+
+// Dialer opens tunnels. Set its fields before the first use; it must not be copied afterwards. All methods may be called from several
+// goroutines.
+type Dialer struct {
+	// Identity is who we are and whom we trust. Required.
+	Identity Identity
+	// Resolver finds the way to an address. Required.
+	Resolver Resolver
+	// Plaintext says what to do with an address that the Resolver finds outside HBONE. Zero refuses.
+	Plaintext PlaintextPolicy
+	// NetDial makes TCP connections. Nil means a net.Dialer.
+	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Baggage is sent with every CONNECT as a claim about ourselves ("k8s.namespace.name=edge,service.name=gateway"). Empty sends none.
+	Baggage string
+	// HandshakeTimeout bounds TCP connect and TLS handshake. Zero means 10 s; negative leaves it to the context.
+	HandshakeTimeout time.Duration
+	// IdleTimeout is how long a connection without tunnels is kept. Zero means 5 min; negative closes it at once.
+	IdleTimeout time.Duration
+
+	pool pool
+}
+
+func (d *Dialer) handshakeTimeout() time.Duration { return cmp.Or(d.HandshakeTimeout, 10*time.Second) }
+func (d *Dialer) idleTimeout() time.Duration      { return cmp.Or(d.IdleTimeout, 5*time.Minute) }
+
+func (d *Dialer) netDial(ctx context.Context, network, address string) (net.Conn, error) {
+	if d.NetDial != nil {
+		return d.NetDial(ctx, network, address)
+	}
+	var nd net.Dialer
+	return nd.DialContext(ctx, network, address)
+}
+
+// DialContext connects to address ("host:port" as the Resolver understands it) on a network "tcp", "tcp4" or "tcp6". It blocks until the
+// last hop has answered and obeys ctx until it returns. A tunnel is a *Conn; plaintext, where allowed, is what
+// NetDial gives. Errors are *DialError; SafeToRetry tells whether a peer may have acted on the request.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, &DialError{Target: address, Err: net.UnknownNetworkError(network)}
+	}
+	if d.Identity == nil || d.Resolver == nil {
+		return nil, &DialError{Target: address, Err: errors.New("the Dialer has no Identity or no Resolver")}
+	}
+	route, err := d.Resolver.Resolve(ctx, network, address)
+	if err != nil {
+		return nil, &DialError{Target: address, Err: fmt.Errorf("resolve: %w", err)}
+	}
+	if len(route.Hops) == 0 {
+		return d.dialDirect(ctx, network, address, route)
+	}
+	return d.DialRoute(ctx, route)
+}
+
+func (d *Dialer) dialDirect(ctx context.Context, network, address string, route Route) (net.Conn, error) {
+	if !route.Direct.IsValid() {
+		return nil, &DialError{Target: address, Err: errors.New("the resolver gave a route without hops")}
+	}
+	if d.Plaintext != PlaintextAllow {
+		return nil, &DialError{Hop: route.Direct, Target: address,
+			Err: errors.New("only plaintext leads there, and this dialer refuses it (set PlaintextAllow to permit it)")}
+	}
+	nc, err := d.netDial(ctx, network, route.Direct.String())
+	if err != nil {
+		return nil, &DialError{Hop: route.Direct, Target: address, Err: err}
+	}
+	return nc, nil
+}
+
+// DialRoute opens a tunnel along a route that has at least one hop. The first hop's connection is shared with other tunnels, those of
+// the hops inside it are not.
+func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
+	if len(route.Hops) == 0 {
+		return nil, &DialError{Target: route.Direct.String(), Err: errors.New("the route has no hop")}
+	}
+	for _, hop := range route.Hops {
+		if len(hop.Peers) == 0 {
+			return nil, hop.fail(spiffeid.ID{}, false, errors.New("the route names no identity that the hop must show"))
+		}
+	}
+	svid, err := ownSVID(d.Identity)
+	if err != nil {
+		return nil, route.Hops[0].fail(spiffeid.ID{}, false, err)
+	}
+	conn, err := d.dialPooled(ctx, route)
+	if err != nil {
+		return nil, err
+	}
+	for i := 1; i < len(route.Hops); i++ {
+		inner, err := d.dialInside(ctx, conn, svid.ID, route, i)
+		if err != nil {
+			conn.Reset()
+			return nil, err
+		}
+		conn = inner
+	}
+	return conn, nil
+}
+
+// dialPooled opens the tunnel of the first hop, and again elsewhere while no peer has acted on it.
+func (d *Dialer) dialPooled(ctx context.Context, route Route) (*Conn, error) {
+	hop := route.Hops[0]
+	for attempt := 1; ; attempt++ {
+		pc, err := d.pool.get(ctx, d, hop)
+		if err != nil {
+			return nil, hop.fail(spiffeid.ID{}, false, err)
+		}
+		s, err := d.open(ctx, pc.h2, hop, route)
+		pc.release()
+		switch {
+		case err == nil:
+			return d.tunnel(s, pc.h2.NetConn(), pc.self, pc.peer, hop, route), nil
+		case errors.Is(err, h2.ErrFull):
+			attempt-- // somebody was faster; nothing was sent
+		case errors.Is(err, h2.ErrUnprocessed) && attempt < maxAttempts:
+		default:
+			return nil, hop.fail(pc.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		}
+		if ctx.Err() != nil {
+			return nil, hop.fail(pc.peer, false, context.Cause(ctx))
+		}
+	}
+}
+
+func (d *Dialer) open(ctx context.Context, c *h2.Conn, hop Hop, route Route) (*h2.Stream, error) {
+	var list []hpack.HeaderField
+	for _, f := range d.fields(hop, route, c.NetConn().LocalAddr()) {
+		list = append(list, hpack.HeaderField{Name: f.Name, Value: f.Value})
+	}
+	return c.Open(ctx, list)
+}
+
+// dialInside makes the next hop's connection inside a tunnel; it lives as long as its one tunnel.
+func (d *Dialer) dialInside(ctx context.Context, outer *Conn, self spiffeid.ID, route Route, i int) (*Conn, error) {
+	hop := route.Hops[i]
+	nc, peer, err := d.handshake(ctx, outer, hop)
+	if err != nil {
+		return nil, hop.fail(peer, false, err)
+	}
+	c := h2.NewClient(nc, h2.Config{})
+	s, err := d.open(ctx, c, hop, route)
+	if err != nil {
+		c.Close()
+		return nil, hop.fail(peer, !errors.Is(err, h2.ErrUnprocessed), err)
+	}
+	go func() {
+		<-s.Done()
+		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
+	}()
+	return d.tunnel(s, nc, self, peer, hop, route), nil
+}
+
+func (d *Dialer) tunnel(s *h2.Stream, nc net.Conn, self, peer spiffeid.ID, hop Hop, route Route) *Conn {
+	return &Conn{s: s, local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: self, peer: peer, hop: hop, route: route}
+}
+
+// connect makes a TCP connection to hop and the handshake on it.
+func (d *Dialer) connect(ctx context.Context, hop Hop) (net.Conn, spiffeid.ID, error) {
+	if t := d.handshakeTimeout(); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	nc, err := d.netDial(ctx, "tcp", hop.Addr.String())
+	if err != nil {
+		return nil, spiffeid.ID{}, err
+	}
+	secured, peer, err := d.handshake(ctx, nc, hop)
+	if err != nil {
+		nc.Close()
+		return nil, peer, err
+	}
+	return secured, peer, nil
+}
+
+// handshake secures nc and says who is there. It leaves nc open when it fails.
+func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop Hop) (net.Conn, spiffeid.ID, error) {
+	svid, err := ownSVID(d.Identity)
+	if err != nil {
+		return nil, spiffeid.ID{}, err
+	}
+	tc := tls.Client(nc, clientTLS(d.Identity, svid, hop.Peers))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return nil, spiffeid.ID{}, fmt.Errorf("TLS handshake: %w", err)
+	}
+	cs := tc.ConnectionState()
+	if cs.NegotiatedProtocol != "h2" {
+		return nil, spiffeid.ID{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
+	}
+	peer, err := spiffeid.FromURI(cs.PeerCertificates[0].URIs[0]) // VerifyConnection saw it
+	return tc, peer, err
+}
+
+// fail makes the DialError of a hop.
+func (h *Hop) fail(peer spiffeid.ID, sent bool, err error) *DialError {
+	e := &DialError{Hop: h.Addr, Kind: h.Kind, Name: h.Name, Target: h.Authority, Peer: peer, Sent: sent, Err: err}
+	if st, ok := errors.AsType[*h2.StatusError](err); ok {
+		e.Status = st.Status
+	}
+	return e
+}
+
+// Close closes the Dialer's connections, and with them every tunnel on them. Later dials fail. It is idempotent.
+func (d *Dialer) Close() error {
+	d.pool.close()
+	return nil
+}
+
+// CloseIdle closes the connections that carry no tunnel.
+func (d *Dialer) CloseIdle() { d.pool.closeIdle() }
+
+// addrPort is a net.Addr as a netip.AddrPort, zero when it is none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return ap
+}

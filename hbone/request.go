@@ -1,0 +1,126 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/http2"
+)
+
+// ConnectRequest is a CONNECT that a Server decides on.
+type ConnectRequest struct {
+	Authority string         // as the peer wrote it: host:port, checked for its form only
+	Target    netip.AddrPort // the authority when it is an IP address; else zero
+	Peer      spiffeid.ID    // whom the peer's certificate names; verified
+	Local     netip.AddrPort // our end of the carrying TCP connection: where it was meant to go
+	Remote    netip.AddrPort // the peer's end
+	Claims    Claims
+
+	stream *h2.Stream
+}
+
+// Claims is what a peer writes about itself and its user. Nothing vouches for it: show it, but never decide by it.
+type Claims struct {
+	Forwarded        string // RFC 7239: who the original client is, and the Service addressed
+	Baggage          string // the peer's workload
+	Traceparent      string
+	Source           string // x-istio-source
+	ForwardedNetwork string // x-forwarded-network
+}
+
+// Abort ends the tunnel with RST_STREAM, whether or not it has been answered: a policy denies it now. It may be called at any time,
+// also twice.
+func (r *ConnectRequest) Abort() { r.stream.Reset(http2.ErrCodeCancel) }
+
+// Done is closed when the tunnel has ended.
+func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
+
+func newConnectRequest(st *h2.Stream, nc net.Conn, peer spiffeid.ID) (*ConnectRequest, error) {
+	r := &ConnectRequest{Peer: peer, Local: addrPort(nc.LocalAddr()), Remote: addrPort(nc.RemoteAddr()), stream: st}
+	method := ""
+	for _, f := range st.Fields() {
+		switch f.Name {
+		case ":method":
+			method = f.Value
+		case ":authority":
+			r.Authority = f.Value
+		case "forwarded":
+			r.Claims.Forwarded = f.Value
+		case "baggage":
+			r.Claims.Baggage = f.Value
+		case "traceparent":
+			r.Claims.Traceparent = f.Value
+		case "x-istio-source":
+			r.Claims.Source = f.Value
+		case "x-forwarded-network":
+			r.Claims.ForwardedNetwork = f.Value
+		}
+	}
+	if method != http.MethodConnect {
+		return r, fmt.Errorf("the method is %q; this server knows CONNECT only", method)
+	}
+	target, err := parseAuthority(r.Authority)
+	r.Target = target
+	return r, err
+}
+
+// parseAuthority checks host:port (RFC 9113, section 8.5). The result is zero when the host is a name.
+func parseAuthority(authority string) (netip.AddrPort, error) {
+	host, portText, err := net.SplitHostPort(authority)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("authority %q: %w", authority, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 || portText[0] == '+' {
+		return netip.AddrPort{}, fmt.Errorf("authority %q: no port from 1 to 65535", authority)
+	}
+	if host == "" || strings.ContainsAny(host, "@/?# \t%") || len(host) > 253 {
+		return netip.AddrPort{}, fmt.Errorf("authority %q: no host", authority)
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.AddrPort{}, nil //nolint:nilerr // a host name, not an address
+	}
+	return netip.AddrPortFrom(addr, uint16(port)), nil
+}
+
+// ForwardLocal returns a Server.Connect that forwards where a connection was meant to go, and nowhere else: the authority must be the IP
+// address that the carrying connection was made to, with any port but those of the mesh itself (15000-15008, 15020, 15021), and
+// neither loopback nor link-local. Nil dials with a net.Dialer.
+func ForwardLocal(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, *ConnectRequest) (net.Conn, error) {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	return func(ctx context.Context, r *ConnectRequest) (net.Conn, error) {
+		if err := r.CheckLocal(); err != nil {
+			return nil, err
+		}
+		return dial(ctx, "tcp", r.Target.String())
+	}
+}
+
+// CheckLocal is the rule of ForwardLocal: nil, or the *Refusal to answer with.
+func (r *ConnectRequest) CheckLocal() error {
+	port := r.Target.Port()
+	switch ip := r.Target.Addr(); {
+	case !r.Target.IsValid():
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("%s is a name; only our own address is served", r.Authority)}
+	case ip.Is4In6() || ip.Zone() != "":
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("%s is no plain IP address", r.Authority)}
+	case ip != r.Local.Addr():
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("%s is not the address dialled, %s", r.Authority, r.Local.Addr())}
+	case ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified():
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("%s is an address that is never forwarded to", r.Authority)}
+	case port >= 15000 && port <= 15008 || port == 15020 || port == 15021:
+		return &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the port belongs to the mesh itself")}
+	}
+	return nil
+}
