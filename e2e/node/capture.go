@@ -122,6 +122,7 @@ func (c *captor) run(ctx context.Context) {
 		c.err = err
 		c.mu.Unlock()
 		c.pod.wake()
+		c.pod.player.notify()
 		c.rest(ctx, err != nil)
 	}
 }

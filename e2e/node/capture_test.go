@@ -25,8 +25,8 @@ func TestEnrolmentFollowsIstiosRules(t *testing.T) {
 		namespace string
 		want      enrolment
 	}{
-		"nothing is labelled":                    {pod(nil2), "", enrolment{}},
-		"the namespace is":                       {pod(nil2), "ambient", enrolment{on: true}},
+		"nothing is labelled":                    {pod(noChange), "", enrolment{}},
+		"the namespace is":                       {pod(noChange), "ambient", enrolment{on: true}},
 		"the pod is":                             {pod(mode("ambient")), "", enrolment{on: true}},
 		"the pod is out of an ambient one":       {pod(mode("none")), "ambient", enrolment{}},
 		"the pod is in, the namespace out":       {pod(mode("ambient")), "none", enrolment{on: true}},
@@ -42,16 +42,15 @@ func TestEnrolmentFollowsIstiosRules(t *testing.T) {
 	}
 }
 
-func nil2(*corev1.Pod) {}
+func noChange(*corev1.Pod) {}
 
 // captured waits until the pod is captured, or is not.
 func captured(t *testing.T, ns, name string, want bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err := shared.player.WaitPod(ctx, ns, name, func(p *corev1.Pod) bool { return (p.Annotations[annotationRedirection] == "enabled") == want })
-	if err != nil {
-		t.Fatalf("captured = %v: %v; log: %s", want, err, shared.player.Tail(ns, name, captureLog, 5))
+	if err := shared.player.WaitCaptured(ctx, ns, name, want); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -85,7 +84,6 @@ func TestLabelsDecideWhoCarriesConnections(t *testing.T) {
 
 	label(t, ns, "a", `{"metadata":{"labels":{"istio.io/dataplane-mode":null}}}`)
 	captured(t, ns, "a", false)
-	eventually(t, "the process has ended", func() bool { return shared.player.find(ns, "a").captor.settled() == nil })
 	before := log("a")
 	wantGet(t, podIP(a), "b from", "/get", "url", url)
 	if log("a") != before {

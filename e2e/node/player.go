@@ -41,8 +41,9 @@ type Player struct {
 	accounts   corelisters.ServiceAccountLister
 	slices     discoverylisters.EndpointSliceLister
 
-	proxy *proxy
-	dns   *dnsServer
+	proxy   *proxy
+	dns     *dnsServer
+	kubelet *kubelet
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -52,7 +53,7 @@ type Player struct {
 	mu      sync.Mutex // guards the fields below
 	closed  bool
 	pods    map[types.UID]*pod
-	changed chan struct{} // closed and replaced when a pod object has changed
+	changed chan struct{} // closed and replaced when a pod has changed
 }
 
 // Start makes the Node object, sets up the namespace and serves until Close. It returns when the node is Ready and has
@@ -99,6 +100,9 @@ func Start(ctx context.Context, cfg Config) (_ *Player, err error) {
 	if p.dns, err = serveDNS(p); err != nil {
 		return nil, err
 	}
+	if p.kubelet, err = serveKubelet(p); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -124,6 +128,9 @@ func (p *Player) Close() error {
 		}
 		if p.dns != nil {
 			err = errors.Join(err, p.dns.close())
+		}
+		if p.kubelet != nil {
+			err = errors.Join(err, p.kubelet.close())
 		}
 		p.wg.Wait()
 		if p.proxy != nil {
@@ -182,13 +189,20 @@ func handler(f func(obj metav1.Object, deleted bool)) cache.ResourceEventHandler
 	}
 }
 
-// podChanged gives every pod that is bound here a loop of its own and tells it the news.
-func (p *Player) podChanged(o metav1.Object, deleted bool) {
-	obj := o.(*corev1.Pod)
+// notify lets those look again who wait for pods.
+func (p *Player) notify() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// podChanged gives every pod that is bound here a loop of its own and tells it the news.
+func (p *Player) podChanged(o metav1.Object, deleted bool) {
+	obj := o.(*corev1.Pod)
+	p.notify()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	w := p.pods[obj.UID]
 	switch {
 	case w != nil && deleted:

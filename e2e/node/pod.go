@@ -54,6 +54,9 @@ func newPod(p *Player, obj *corev1.Pod) *pod {
 		dir: filepath.Join(w.dir, "volumes"), caPEM: p.caPEM,
 		tokens: &tokens{client: p.client, rotate: p.cfg.RotateTokens},
 	}
+	if p.cfg.Capture != nil && !obj.Spec.HostNetwork {
+		w.captor = newCaptor(w)
+	}
 	for i := range obj.Spec.InitContainers {
 		w.init = append(w.init, newContainer(w, &obj.Spec.InitContainers[i], true))
 	}
@@ -94,9 +97,6 @@ func (w *pod) run(ctx context.Context) {
 	life, end := context.WithCancel(ctx)
 	defer w.clear()
 	defer end()
-	if w.player.cfg.Capture != nil && !w.spec.HostNetwork {
-		w.captor = newCaptor(w)
-	}
 	for {
 		obj, gone := w.current()
 		switch {

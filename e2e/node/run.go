@@ -54,6 +54,31 @@ func (p *Player) WaitGone(ctx context.Context, namespace, name string) error {
 	return nil
 }
 
+// WaitCaptured waits until the pod is captured, or with want false until nothing of its capture is left. When ctx ends
+// before, the error says why.
+func (p *Player) WaitCaptured(ctx context.Context, namespace, name string, want bool) error {
+	state := errors.New("no such pod here")
+	_, err := p.WaitPod(ctx, namespace, name, func(obj *corev1.Pod) bool {
+		w := p.find(namespace, name)
+		if obj == nil || w == nil {
+			return false
+		}
+		if w.captor == nil {
+			state = errors.New("the node has no capture for it")
+			return !want
+		}
+		if state = w.captor.settled(); state != nil {
+			return false
+		}
+		state = errors.New("its labels and its namespace's do not say so")
+		return (w.captor.process() != nil) == want && (obj.Annotations[annotationRedirection] == "enabled") == want
+	})
+	if err != nil {
+		return fmt.Errorf("wait for capture = %v of pod %s/%s: %w: %w; %s", want, namespace, name, err, state, p.Tail(namespace, name, captureLog, 5))
+	}
+	return nil
+}
+
 // WaitPod waits until ok is true of the pod's object as the player sees it, which is nil while there is none, and
 // returns that object.
 func (p *Player) WaitPod(ctx context.Context, namespace, name string, ok func(*corev1.Pod) bool) (*corev1.Pod, error) {

@@ -35,9 +35,9 @@ func (p *Player) register(ctx context.Context) error {
 		}
 		now := metav1.Now()
 		node.Status.Capacity, node.Status.Allocatable = have, have
-		node.Status.Addresses = []corev1.NodeAddress{
-			{Type: corev1.NodeInternalIP, Address: p.cfg.gateway().String()}, {Type: corev1.NodeHostName, Address: name},
-		}
+		// No host name: the API server would prefer it, and nobody resolves it.
+		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: p.cfg.gateway().String()}}
+		node.Status.DaemonEndpoints.KubeletEndpoint.Port = kubeletPort
 		node.Status.NodeInfo.KubeletVersion = "v1.36.3"
 		node.Status.NodeInfo.OperatingSystem, node.Status.NodeInfo.Architecture = runtime.GOOS, runtime.GOARCH
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue,
