@@ -1,0 +1,341 @@
+package mesh_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
+)
+
+// strangers are the processes in this world besides pid 1 and this one.
+func strangers(t *testing.T) []string {
+	t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, p := range procs {
+		pid := filepath.Base(filepath.Dir(p))
+		if b, err := os.ReadFile(p); err == nil && pid != "1" && pid != strconv.Itoa(os.Getpid()) {
+			out = append(out, pid+" "+strings.TrimSpace(string(b)))
+		}
+	}
+	return out
+}
+
+// rss is a process's resident memory in MB.
+func rss(t *testing.T, pid int) int {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for in := bufio.NewScanner(f); in.Scan(); {
+		var kb int
+		if n, _ := fmt.Sscanf(in.Text(), "VmRSS: %d kB", &kb); n == 1 {
+			return kb / 1024
+		}
+	}
+	t.Fatalf("no memory figure for process %d", pid)
+	return 0
+}
+
+func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
+	var said strings.Builder
+	m, err := mesh.Start(t.Context(), mesh.Options{Progress: &said})
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, p := range m.Processes() {
+		mb := rss(t, p.PID)
+		total += mb
+		t.Logf("%-24s %4d MB", p.Name, mb)
+	}
+	t.Logf("ready after %v, %d MB in all", m.Ready.Round(10*time.Millisecond), total)
+	if total > 750 {
+		t.Errorf("control plane takes %d MB, want at most 750", total)
+	}
+	t.Run("istiod accepts Gateways", func(t *testing.T) { gatewayClass(t, m) })
+	t.Run("controllers work", func(t *testing.T) { deployment(t, m) })
+	t.Run("kubectl works inside", func(t *testing.T) {
+		out, err := m.Run(t.Context(), "kubectl", "auth", "can-i", "*", "*")
+		if err != nil || strings.TrimSpace(out) != "yes" {
+			t.Errorf("got %q, %v", out, err)
+		}
+		if _, err := m.Run(t.Context(), "kubectl", "get", "nothing"); err == nil || !strings.Contains(err.Error(), "nothing") {
+			t.Errorf("a failing command: got %v", err)
+		}
+	})
+	t.Run("another user has only his rights", func(t *testing.T) { userRights(t, m) })
+	t.Run("istiod issues certificates", func(t *testing.T) { certificate(t, m) })
+	t.Run("istiod goes and comes back", func(t *testing.T) {
+		if err := m.StopIstiod(); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := m.NS.DialContext(t.Context(), "tcp", m.Istiod.XDS.String()); err == nil {
+			c.Close()
+			t.Error("istiod still listens")
+		}
+		if err := m.StartIstiod(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.StartIstiod(t.Context()); err == nil {
+			t.Error("started twice")
+		}
+		certificate(t, m) // by the same root as before
+	})
+	for range 2 {
+		if err := m.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if s := strangers(t); len(s) > 0 {
+		t.Errorf("left running: %q", s)
+	}
+	if _, err := os.Stat(m.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("folder is still there: %v", err)
+	}
+	if !strings.Contains(said.String(), "istiod is ready") {
+		t.Errorf("said %q", said.String())
+	}
+}
+
+// eventually asks until f is content, at most 20 s.
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func gatewayClass(t *testing.T, m *mesh.Mesh) {
+	eventually(t, func() error {
+		var c gatewayv1.GatewayClass
+		if err := m.Client().Get(t.Context(), client.ObjectKey{Name: "istio-waypoint"}, &c); err != nil {
+			return err
+		}
+		for _, cond := range c.Status.Conditions {
+			if cond.Type == string(gatewayv1.GatewayClassConditionStatusAccepted) && cond.Status == "True" {
+				return nil
+			}
+		}
+		return fmt.Errorf("not accepted: %+v", c.Status.Conditions)
+	})
+}
+
+// deployment shows the controller manager, and that Apply and Delete do what they say.
+func deployment(t *testing.T, m *mesh.Mesh) {
+	const docs = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: work}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: d, namespace: work}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: d}}
+  template:
+    metadata: {labels: {app: d}}
+    spec: {containers: [{name: c, image: none}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: d, namespace: work}
+spec: {selector: {app: d}, ports: [{port: 80}]}
+`
+	if err := m.Apply(t.Context(), docs); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		out, err := m.Run(t.Context(), "kubectl", "get", "-n", "work", "replicasets,endpointslices,serviceaccounts,configmaps", "-o", "name")
+		for _, want := range []string{"replicaset.apps/d-", "endpointslice.discovery.k8s.io/d-", "serviceaccount/default", "configmap/kube-root-ca.crt", "configmap/istio-ca-root-cert"} {
+			if err == nil && !strings.Contains(out, want) {
+				err = fmt.Errorf("no %s in %q", want, out)
+			}
+		}
+		return err
+	})
+	for range 2 {
+		if err := m.Delete(t.Context(), docs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() error {
+		err := m.Client().Get(t.Context(), client.ObjectKey{Name: "work"}, &corev1.Namespace{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("namespace is still there: %v", err)
+	})
+	if err := m.Apply(t.Context(), "kind: [broken"); err == nil {
+		t.Error("broken YAML: no error")
+	}
+	err := m.Apply(t.Context(), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: nowhere}")
+	if err == nil || !strings.Contains(err.Error(), "ConfigMap nowhere/x") {
+		t.Errorf("unknown namespace: got %v", err)
+	}
+}
+
+func userRights(t *testing.T, m *mesh.Mesh) {
+	c, err := m.UserConfig("ann", "developers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann, err := client.New(c, client.Options{Scheme: m.Client().Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ann.List(t.Context(), &corev1.SecretList{})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `"ann"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTwoMeshesSideBySide(t *testing.T) {
+	var wg sync.WaitGroup
+	meshes := make([]*mesh.Mesh, 2)
+	for i := range meshes {
+		wg.Go(func() {
+			var err error
+			if meshes[i], err = mesh.Start(t.Context(), mesh.Options{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	a, b := meshes[0], meshes[1]
+	t.Logf("ready after %v and %v", a.Ready.Round(10*time.Millisecond), b.Ready.Round(10*time.Millisecond))
+	if string(a.RootPEM) == string(b.RootPEM) {
+		t.Error("both have the same root")
+	}
+	if err := a.Apply(t.Context(), "apiVersion: v1\nkind: Namespace\nmetadata: {name: only-a}"); err != nil {
+		t.Fatal(err)
+	}
+	err := b.Client().Get(t.Context(), client.ObjectKey{Name: "only-a"}, &corev1.Namespace{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("what one has made is in the other: %v", err)
+	}
+	if err := a.Stop(); err != nil {
+		t.Error(err)
+	}
+	certificate(t, b)
+	if err := b.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPIOnly(t *testing.T) {
+	m := meshtest.New(t, mesh.Options{APIOnly: true})
+	var names []string
+	for _, p := range m.Processes() {
+		names = append(names, p.Name)
+	}
+	if got := strings.Join(names, " "); got != "etcd kube-apiserver kube-controller-manager" {
+		t.Errorf("processes: got %q", got)
+	}
+	if m.Node != nil || m.RootPEM != nil {
+		t.Error("there is a node, or a root")
+	}
+	if err := m.Client().List(t.Context(), &gatewayv1.HTTPRouteList{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProgramThatDiesIsShownWithItsLog(t *testing.T) {
+	dir := t.TempDir()
+	_, err := mesh.Start(t.Context(), mesh.Options{IstiodEnv: []string{"GOMEMLIMIT=nonsense"}, Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "pilot-discovery ended by itself") || !strings.Contains(err.Error(), "malformed GOMEMLIMIT") ||
+		!strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "logs", "pilot-discovery.log")); err != nil {
+		t.Error(err)
+	}
+	if s := strangers(t); len(s) > 0 {
+		t.Errorf("left running: %q", s)
+	}
+}
+
+func TestStartThatTakesTooLongSaysWhatWasMissing(t *testing.T) {
+	_, err := mesh.Start(t.Context(), mesh.Options{Timeout: 300 * time.Millisecond, Dir: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), "is not ready in time") {
+		t.Errorf("got %v", err)
+	}
+	if s := strangers(t); len(s) > 0 {
+		t.Errorf("left running: %q", s)
+	}
+}
+
+func TestEndOfAProgramIsToldAtStop(t *testing.T) {
+	m, err := mesh.Start(t.Context(), mesh.Options{APIOnly: true, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.FindProcess(m.Processes()[2].PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if len(strangers(t)) > 2 {
+			return errors.New("still running")
+		}
+		return nil
+	})
+	if err := m.Stop(); err == nil || !strings.Contains(err.Error(), "kube-controller-manager ended by itself: signal: killed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoWayOutOfAMesh(t *testing.T) {
+	m := meshtest.New(t, mesh.Options{APIOnly: true})
+	err := m.NS.Do(func() error {
+		links, err := net.Interfaces()
+		for _, l := range links {
+			if l.Flags&net.FlagLoopback == 0 {
+				t.Errorf("there is a link %s", l.Name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := m.NS.DialContext(t.Context(), "tcp", "1.1.1.1:53"); err == nil {
+		c.Close()
+		t.Error("reached a host outside")
+	}
+}
