@@ -34,7 +34,8 @@ func (h *headerReplay) Read(p []byte) (int, error) {
 func (c *Conn) readLoop() {
 	err := c.readAll()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("the peer closed the connection: %w", io.EOF)
+		// Never io.EOF: nobody may take the loss of a connection for the end of a stream.
+		err = fmt.Errorf("the peer closed the connection: %w", io.ErrUnexpectedEOF)
 	}
 	c.fail(err)
 }
