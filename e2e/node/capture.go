@@ -93,8 +93,9 @@ func (c *captor) settled() error {
 	return errors.New("capture: under way")
 }
 
+// run keeps the pod as it is wanted until ctx ends; then the process may finish what it carries, unless the player ends.
 func (c *captor) run(ctx context.Context) {
-	defer c.kill()
+	defer c.end(c.pod.player.ctx)
 	for ctx.Err() == nil {
 		c.mu.Lock()
 		want, have := c.wanted, c.have
@@ -179,7 +180,7 @@ func (c *captor) disable(ctx context.Context) error {
 	if err := c.pod.ns().Do(removeCaptureRules); err != nil {
 		return fmt.Errorf("remove capture rules: %w", err)
 	}
-	c.end()
+	c.end(ctx)
 	c.begun, c.toks.have = false, nil
 	return nil
 }
@@ -302,8 +303,8 @@ func (c *captor) annotate(ctx context.Context, value string) error {
 	return nil
 }
 
-// end asks the process to end, and after a while makes it.
-func (c *captor) end() {
+// end asks the process to end, and after a while, or with ctx, makes it.
+func (c *captor) end(ctx context.Context) {
 	if c.proc == nil {
 		return
 	}
@@ -313,6 +314,7 @@ func (c *captor) end() {
 	select {
 	case <-c.proc.done:
 	case <-t.C:
+	case <-ctx.Done():
 	}
 	c.kill()
 }

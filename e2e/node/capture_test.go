@@ -77,7 +77,7 @@ func TestLabelsDecideWhoCarriesConnections(t *testing.T) {
 	if strings.Contains(log("a"), "inbound") {
 		t.Errorf("the node's probe was captured: %s", log("a"))
 	}
-	wantGet(t, podIP(b), "a from", "/get", "url", "http://"+podIP(a).String()+":8080/")
+	wantGet(t, podIP(b), "a from "+podIP(b).String()+":", "/get", "url", "http://"+podIP(a).String()+":8080/")
 	if want := "inbound " + podIP(a).String() + ":8080"; !strings.Contains(log("a"), want) {
 		t.Errorf("log: %q, want %q", log("a"), want)
 	}

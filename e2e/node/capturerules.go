@@ -1,21 +1,30 @@
 package node
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
 	"net/netip"
 
-	"errors"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Ports and the mark of Istio's ambient redirection.
+// Ports, marks and routing of Istio's ambient redirection.
 const (
 	portOutbound  = 15001
 	portPlaintext = 15006
 	portHBONE     = 15008
 	portStats     = 15020
 	portReady     = 15021
-	captureMark   = 0x539
+	captureMark   = 0x539 // of the capture process's sockets
+	replyMark     = 0x111 // of connections that it makes with another's address
+	markMask      = 0xfff
+	replyTable    = 100
+	replyPriority = 32764
 )
 
 func captureTable() *nftables.Table {
@@ -24,7 +33,8 @@ func captureTable() *nftables.Table {
 
 // captureRules runs in a pod's namespace and sends its connections to the capture process: outbound ones to 15001, except
 // the process's own (marked) and those to the pod itself, the DNS server and cfg's direct destinations; inbound ones to
-// 15006, except the kubelet's probes and what the process serves itself. Connections that exist stay as they are.
+// 15006, except the kubelet's probes and what the process serves itself. Connections that exist stay as they are. Replies to
+// connections that the process makes to the pod with a client's address come back to it.
 func captureRules(cfg *Config, api netip.AddrPort, ip netip.Addr, bypassInbound bool) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -36,7 +46,7 @@ func captureRules(cfg *Config, api netip.AddrPort, ip netip.Addr, bypassInbound 
 	add := func(ch *nftables.Chain, words ...[]expr.Any) {
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: rule(words...)})
 	}
-	add(out, isMark(captureMark), leave)
+	add(out, isMark(captureMark, markMask), leave)
 	add(out, inNet(offsetDest, netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)), leave)
 	for _, a := range []netip.Addr{ip, cfg.dnsVIP(), cfg.apiVIP()} {
 		add(out, isAddr(offsetDest, a), leave)
@@ -54,7 +64,41 @@ func captureRules(cfg *Config, api netip.AddrPort, ip netip.Addr, bypassInbound 
 		}
 		add(in, isAddr(offsetDest, ip), isProto(protoTCP), isSYN(), redirect(portPlaintext))
 	}
-	return c.Flush()
+	mangle := c.AddChain(&nftables.Chain{Name: "mark", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle})
+	add(mangle, isMark(captureMark, markMask), setConnMark(replyMark))
+	reroute := c.AddChain(&nftables.Chain{Name: "reply", Table: t, Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
+	add(reroute, isConnMark(replyMark, markMask), isMark(0, markMask), setMark(replyMark))
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	return routeReplies()
+}
+
+// routeReplies delivers marked packets locally, whatever their destination.
+func routeReplies() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.RouteReplace(replyRoute(lo)); err != nil {
+		return fmt.Errorf("add route for replies: %w", err)
+	}
+	if err := netlink.RuleAdd(replyRule()); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add rule for replies: %w", err)
+	}
+	return nil
+}
+
+func replyRoute(lo netlink.Link) *netlink.Route {
+	return &netlink.Route{LinkIndex: lo.Attrs().Index, Table: replyTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
+		Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}}
+}
+
+func replyRule() *netlink.Rule {
+	r := netlink.NewRule()
+	mask := uint32(markMask)
+	r.Family, r.Table, r.Priority, r.Mark, r.Mask = unix.AF_INET, replyTable, replyPriority, replyMark, &mask
+	return r
 }
 
 // removeCaptureRules runs in a pod's namespace; it is no error when there are none.
@@ -62,6 +106,9 @@ func removeCaptureRules() error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
+	}
+	if err := netlink.RuleDel(replyRule()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove rule for replies: %w", err)
 	}
 	c.DelTable(captureTable())
 	if err := c.Flush(); err != nil && !errors.Is(err, errNoTable) {

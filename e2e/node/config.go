@@ -81,7 +81,8 @@ type CaptureProcess struct {
 	// Cmd is started in the pod's network namespace, not in its root file system. Standard output and error
 	// go to the pod's log of the container name "capture" unless set.
 	Cmd *exec.Cmd
-	// Ready blocks until the process serves. Nil: the process writes a line to file descriptor 3 when it does.
+	// Ready blocks until the process serves. Nil: the process writes a line to file descriptor 3 when it does, and
+	// Cmd.ExtraFiles is the player's.
 	Ready func(ctx context.Context) error
 }
 

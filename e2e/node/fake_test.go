@@ -87,8 +87,16 @@ func carry(name string, c *net.TCPConn) {
 	})
 	fmt.Println(name, to)
 	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
-		return rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, captureMark) })
+		return rc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, captureMark)
+			if name == "inbound" {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+			}
+		})
 	}}
+	if name == "inbound" {
+		d.LocalAddr = &net.TCPAddr{IP: c.RemoteAddr().(*net.TCPAddr).IP} // the pod shall see its client
+	}
 	up, err := d.Dial("tcp4", to)
 	if err != nil {
 		fmt.Println(name, err)

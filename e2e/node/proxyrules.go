@@ -58,7 +58,7 @@ func proxyRules(c *nftables.Conn, want []vip, cfg *Config) error {
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: lookup})
 	}
 	post := natChain(c, t, "postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
-	c.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: rule(isMark(hairpin), []expr.Any{&expr.Masq{}})})
+	c.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: rule(isMark(hairpin, hairpin), []expr.Any{&expr.Masq{}})})
 
 	for name, hook := range map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "reject": nftables.ChainHookOutput} {
 		ch := c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})

@@ -32,9 +32,26 @@ func isProto(proto uint8) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}}}
 }
 
-func isMark(mark uint32) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)}}
+// isMark compares those bits of the packet's mark that are in mask.
+func isMark(mark, mask uint32) []expr.Any {
+	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}}, maskedIs(mark, mask)...)
+}
+
+// isConnMark compares those bits of the connection's mark that are in mask.
+func isConnMark(mark, mask uint32) []expr.Any {
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}}, maskedIs(mark, mask)...)
+}
+
+func maskedIs(mark, mask uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)},
+	}
+}
+
+func setConnMark(mark uint32) []expr.Any {
+	return []expr.Any{&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true}}
 }
 
 func setMark(mark uint32) []expr.Any {
