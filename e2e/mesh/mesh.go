@@ -55,7 +55,7 @@ type Mesh struct {
 	http    *http.Client // through NS
 	ca      *authority
 	nodeLog *os.File
-	tempDir bool
+	running *os.File // locked; nil when Options.Dir is set
 
 	mu      sync.Mutex // guards the fields below
 	started []*process // in order of their start
@@ -185,14 +185,11 @@ func (m *Mesh) Stop() error {
 	if m.nodeLog != nil {
 		errs = append(errs, m.nodeLog.Close())
 	}
-	err := errors.Join(errs...)
 	m.mu.Lock()
-	remove := m.tempDir && !m.keep && err == nil
+	remove := !m.keep && errors.Join(errs...) == nil
 	m.mu.Unlock()
-	if remove {
-		return os.RemoveAll(m.Dir)
-	}
-	if err != nil {
+	errs = append(errs, m.leaveDir(remove))
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w\nlogs are in %s", err, m.Dir)
 	}
 	return nil

@@ -94,23 +94,6 @@ func (m *Mesh) start(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (m *Mesh) makeDir() error {
-	m.Dir = m.opts.Dir
-	if m.Dir == "" {
-		dir, err := os.MkdirTemp("", "isthmus-mesh-")
-		if err != nil {
-			return err
-		}
-		m.Dir, m.tempDir = dir, true
-	}
-	for _, d := range []string{"logs", "pki", "etcd", "node"} {
-		if err := os.MkdirAll(filepath.Join(m.Dir, d), 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (m *Mesh) path(elem ...string) string { return filepath.Join(append([]string{m.Dir}, elem...)...) }
 
 func (m *Mesh) logPath(name string) string { return m.path("logs", name) }

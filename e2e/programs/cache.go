@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +91,29 @@ func (m *maker) lock(ctx context.Context, path, what string) (unlock func(), err
 			f.Close()
 			return nil, ctx.Err()
 		case <-tick.C:
+		}
+	}
+}
+
+// unused is the time after which what nobody has asked for is removed when something newer of its kind has been made.
+const unused = 14 * 24 * time.Hour
+
+// touch marks dir as used now. It is a hint for prune only.
+func touch(dir string) { _ = os.Chtimes(dir, time.Time{}, time.Now()) }
+
+// prune removes other versions of a group that have not been used for long. Failing to do so harms nobody.
+func prune(root, name, keep string) {
+	dirs, err := filepath.Glob(filepath.Join(root, name+"-"+strings.Repeat("[0-9a-f]", 12)))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		st, err := os.Stat(dir)
+		if err != nil || dir == keep || time.Since(st.ModTime()) < unused {
+			continue
+		}
+		if os.RemoveAll(dir) == nil {
+			_ = os.Remove(dir + ".lock")
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // hello is a tool module that needs nothing.
@@ -66,6 +67,34 @@ func TestBuiltOnceAndAgainWhenItsSourceChanges(t *testing.T) {
 	third, said, err := ensureText(t.Context(), m, mod)
 	if err != nil || third == first || said == "" {
 		t.Errorf("after a change: %s, said %q, %v", third, said, err)
+	}
+}
+
+func TestPruneRemovesOldVersionsOfTheSame(t *testing.T) {
+	root := t.TempDir()
+	folder := func(name string, age time.Duration) string {
+		dir := filepath.Join(root, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(dir, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	keep := folder("istio-0123456789ab", 2*unused)
+	for dir, want := range map[string]bool{
+		keep: true, folder("istio-aaaaaaaaaaaa", 2*unused): false, folder("istio-bbbbbbbbbbbb", time.Hour): true,
+		folder("istio-files-aaaaaaaaaaaa", 2*unused): true,
+	} {
+		prune(root, "istio", keep)
+		if _, err := os.Stat(dir); want != (err == nil) {
+			t.Errorf("%s: got %v, want it there: %t", filepath.Base(dir), err, want)
+		}
+	}
+	touch(keep)
+	if st, err := os.Stat(keep); err != nil || time.Since(st.ModTime()) > time.Minute {
+		t.Errorf("touch: %v, %v", st.ModTime(), err)
 	}
 }
 

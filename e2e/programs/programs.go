@@ -160,7 +160,9 @@ func (m *maker) ensure(ctx context.Context, g group, names []Name) ([]string, er
 		if err := m.fill(ctx, g, names, dir); err != nil {
 			return nil, err
 		}
+		prune(m.root, g.name, dir)
 	}
+	touch(dir)
 	paths := make([]string, len(names))
 	for i, n := range names {
 		paths[i] = filepath.Join(dir, string(n))
