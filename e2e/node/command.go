@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,6 +70,15 @@ func (w *pod) command(c *corev1.Container) (*exec.Cmd, error) {
 	cmd := world.FuncCommand(initFunc, path)
 	cmd.Env = []string{} // the container's comes from the spec
 	return cmd, nil
+}
+
+// facts is what the pod's environment and volumes may tell.
+func (w *pod) facts(obj *corev1.Pod) *podFacts {
+	return &podFacts{
+		pod: obj, node: w.player.cfg.name(), ip: w.addr(), hostIP: w.player.cfg.gateway(), allocMemory: nodeMemory,
+		apiAddr: netip.AddrPortFrom(w.player.cfg.apiVIP(), 443), serviceAcct: serviceAccount(obj),
+		objects: inNamespace{w.player, obj.Namespace},
+	}
 }
 
 // exec runs a program in the running container c, whose first process is pid, and returns what it wrote to standard

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -297,33 +296,6 @@ func (w *pod) grace() time.Duration {
 		return time.Duration(*s) * time.Second
 	}
 	return 30 * time.Second
-}
-
-func (w *pod) facts(obj *corev1.Pod) *podFacts {
-	return &podFacts{
-		pod: obj, node: w.player.cfg.name(), ip: w.addr(), hostIP: w.player.cfg.gateway(), allocMemory: nodeMemory,
-		apiAddr: netip.AddrPortFrom(w.player.cfg.apiVIP(), 443), serviceAcct: serviceAccount(obj),
-		objects: inNamespace{w.player, obj.Namespace},
-	}
-}
-
-// logPath is where a container's output goes. Pods of one name share it.
-func (p *Player) logPath(namespace, name, container string) string {
-	return filepath.Join(p.cfg.Dir, "logs", namespace+"_"+name+"_"+container+".log")
-}
-
-func (w *pod) openLog(container string) (*os.File, error) {
-	obj, _ := w.current()
-	f, err := os.OpenFile(w.player.logPath(obj.Namespace, obj.Name, container), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return f, nil
-}
-
-func (w *pod) tail(container string, lines int) string {
-	obj, _ := w.current()
-	return lastLines(w.player.logPath(obj.Namespace, obj.Name, container), lines)
 }
 
 func terminal(obj *corev1.Pod) bool {

@@ -1,12 +1,10 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -171,21 +169,4 @@ func (p *Player) describe(namespace, name string) string {
 		fmt.Fprintf(&b, "\nlog of %s: %s", captureLog, t)
 	}
 	return b.String()
-}
-
-// lastLines reads the end of a file; nothing when there is none.
-func lastLines(path string, lines int) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	b = bytes.TrimRight(b, "\n")
-	at := len(b)
-	for ; lines > 0 && at > 0; lines-- {
-		at = bytes.LastIndexByte(b[:at], '\n')
-		if at < 0 {
-			return string(b)
-		}
-	}
-	return string(bytes.TrimLeft(b[at:], "\n"))
 }
