@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
 )
 
 // strangers are the processes in this world besides pid 1 and this one.
@@ -59,7 +62,7 @@ func rss(t *testing.T, pid int) int {
 
 func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 	var said strings.Builder
-	m, err := mesh.Start(t.Context(), mesh.Options{Progress: &said})
+	m, err := mesh.Start(t.Context(), mesh.Options{Progress: &said, Images: map[string]node.Image{"reach": {Func: "reach"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +77,8 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 		t.Errorf("control plane takes %d MB, want at most 750", total)
 	}
 	t.Run("istiod accepts Gateways", func(t *testing.T) { gatewayClass(t, m) })
+	t.Run("istiod deploys waypoints", func(t *testing.T) { waypoint(t, m) })
+	t.Run("pods reach istiod and the API server", func(t *testing.T) { reachable(t, m) })
 	t.Run("controllers work", func(t *testing.T) { deployment(t, m) })
 	t.Run("kubectl works inside", func(t *testing.T) {
 		out, err := m.Run(t.Context(), "kubectl", "auth", "can-i", "*", "*")
@@ -337,5 +342,58 @@ func TestNoWayOutOfAMesh(t *testing.T) {
 	if c, err := m.NS.DialContext(t.Context(), "tcp", "1.1.1.1:53"); err == nil {
 		c.Close()
 		t.Error("reached a host outside")
+	}
+}
+
+// waypoint shows that istiod makes a waypoint's objects from our templates, and the node gives its pod an address.
+func waypoint(t *testing.T, m *mesh.Mesh) {
+	const docs = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+`
+	if err := m.Apply(t.Context(), docs); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		var pods corev1.PodList
+		if err := m.Client().List(t.Context(), &pods, client.InNamespace("shop")); err != nil {
+			return err
+		}
+		if len(pods.Items) != 1 || pods.Items[0].Spec.NodeName == "" {
+			return fmt.Errorf("%d pods, or not bound", len(pods.Items))
+		}
+		if got := pods.Items[0].Spec.Containers[0].Image; got != programs.ProxyImage {
+			return fmt.Errorf("image %q, want %q", got, programs.ProxyImage)
+		}
+		return m.Client().Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "waypoint"}, &corev1.Service{})
+	})
+}
+
+// reachable runs a pod that connects by the names that real workloads use.
+func reachable(t *testing.T, m *mesh.Mesh) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, ServiceAccountName: "default",
+		Containers: []corev1.Container{{Name: "c", Image: "reach", Args: []string{
+			m.Istiod.ServerName + ":15012", "istiod.istio-system.svc.cluster.local:15010", "istiod.istio-system:443", "kubernetes.default.svc:443"}}},
+	}}
+	pod.Name, pod.Namespace = "reach", "default"
+	if err := m.Client().Create(ctx, pod); err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Node.WaitPod(ctx, pod.Namespace, pod.Name, func(p *corev1.Pod) bool {
+		return p != nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
+	})
+	if err != nil || got.Status.Phase != corev1.PodSucceeded {
+		t.Errorf("pod ended as %+v, %v, and said %s", got, err, m.Node.Tail(pod.Namespace, pod.Name, "c", 10))
 	}
 }
