@@ -1,2 +1,6 @@
-// Package authz decides connections by L4 AuthorizationPolicies as ztunnel enforces them. It is pure: no client, no clock.
+// Package authz decides connections by the L4 AuthorizationPolicies that istiod sends, with ztunnel's semantics. It is pure: no client, no
+// clock. A Set is immutable; Decide allocates nothing.
+//
+// It differs from ztunnel in one thing: a policy that a workload lists and that is not there is reported as missing, so that the
+// caller can wait for it and deny until it comes. ztunnel skips it.
 package authz

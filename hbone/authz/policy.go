@@ -1,0 +1,200 @@
+package authz
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Scope says to which workloads a policy applies.
+type Scope int
+
+// The scopes: all, those of the policy's namespace, and those that list it by name.
+const (
+	ScopeGlobal Scope = iota
+	ScopeNamespace
+	ScopeWorkload
+)
+
+// Action is what a matching policy does.
+type Action int
+
+// The actions.
+const (
+	Allow Action = iota
+	Deny
+)
+
+// Policy is an istio.security.Authorization. PeerAuthentication in STRICT mode comes as one too.
+type Policy struct {
+	Namespace, Name string
+	Scope           Scope
+	Action          Action
+	Rules           []Rule // any matches; none: the policy never matches
+	DryRun          bool   // decides nothing
+}
+
+// Key is namespace/name, as workloads list it.
+func (p *Policy) Key() string { return p.Namespace + "/" + p.Name }
+
+// Rule matches when all its clauses do.
+type Rule []Clause
+
+// Clause matches when any of its matches does, or when it has none.
+type Clause []Match
+
+// Match holds when every field that is set does. One without any field never holds: that is what istiod leaves of HTTP attributes.
+type Match struct {
+	Namespaces, NotNamespaces           []StringMatch
+	ServiceAccounts, NotServiceAccounts []ServiceAccount
+	Principals, NotPrincipals           []StringMatch // without spiffe://
+	SourceIPs, NotSourceIPs             []netip.Prefix
+	DestinationIPs, NotDestinationIPs   []netip.Prefix
+	DestinationPorts, NotPorts          []uint16
+}
+
+// ServiceAccount names a service account of any trust domain.
+type ServiceAccount struct{ Namespace, Name string }
+
+// StringKind is how a StringMatch compares.
+type StringKind int
+
+// The kinds. Presence holds for every string but the empty one.
+const (
+	Exact StringKind = iota
+	Prefix
+	Suffix
+	Presence
+)
+
+// StringMatch compares a string.
+type StringMatch struct {
+	Kind  StringKind
+	Value string
+}
+
+func (m StringMatch) holds(s string) bool {
+	switch m.Kind {
+	case Prefix:
+		return strings.HasPrefix(s, m.Value)
+	case Suffix:
+		return strings.HasSuffix(s, m.Value)
+	case Presence:
+		return s != ""
+	}
+	return s == m.Value
+}
+
+// Conn is a connection to decide on.
+type Conn struct {
+	Source     spiffeid.ID // zero: plaintext, nobody known
+	SourceAddr netip.Addr
+	Dest       netip.AddrPort // the workload's own address and port
+}
+
+// who is what policies see of a source.
+type who struct{ principal, namespace, account string }
+
+func (c *Conn) who() who {
+	if c.Source.IsZero() {
+		return who{}
+	}
+	// String is spiffe://domain/path; the parts are slices of it.
+	w := who{principal: strings.TrimPrefix(c.Source.String(), "spiffe://")}
+	rest, ok := strings.CutPrefix(c.Source.Path(), "/ns/")
+	if !ok {
+		return w
+	}
+	ns, sa, ok := strings.Cut(rest, "/sa/")
+	if ok && !strings.Contains(ns, "/") && !strings.Contains(sa, "/") {
+		w.namespace, w.account = ns, sa
+	}
+	return w
+}
+
+// match is the index of the first rule that matches, or -1.
+func (p *Policy) match(c *Conn, w who) int {
+	for i, rule := range p.Rules {
+		if rule.holds(c, w) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r Rule) holds(c *Conn, w who) bool {
+	for _, clause := range r {
+		if !clause.holds(c, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func (cl Clause) holds(c *Conn, w who) bool {
+	if len(cl) == 0 {
+		return true
+	}
+	for i := range cl {
+		if !cl[i].empty() && cl[i].holds(c, w) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Match) empty() bool {
+	return len(m.Namespaces)+len(m.NotNamespaces)+len(m.ServiceAccounts)+len(m.NotServiceAccounts)+
+		len(m.Principals)+len(m.NotPrincipals)+len(m.SourceIPs)+len(m.NotSourceIPs)+
+		len(m.DestinationIPs)+len(m.NotDestinationIPs)+len(m.DestinationPorts)+len(m.NotPorts) == 0
+}
+
+func (m *Match) holds(c *Conn, w who) bool {
+	return within(c.Dest.Addr(), m.DestinationIPs, m.NotDestinationIPs) &&
+		within(c.SourceAddr, m.SourceIPs, m.NotSourceIPs) &&
+		listed(c.Dest.Port(), m.DestinationPorts, m.NotPorts) &&
+		account(w, m.ServiceAccounts, m.NotServiceAccounts) &&
+		// A principal is compared only where there is one; a source without one passes "not".
+		text(w.principal, m.Principals, m.NotPrincipals, w.principal != "") &&
+		text(w.namespace, m.Namespaces, m.NotNamespaces, true)
+}
+
+func text(s string, is, not []StringMatch, known bool) bool {
+	found := func(list []StringMatch) bool {
+		if !known {
+			return false
+		}
+		for _, m := range list {
+			if m.holds(s) {
+				return true
+			}
+		}
+		return false
+	}
+	return (len(is) == 0 || found(is)) && !found(not)
+}
+
+func account(w who, is, not []ServiceAccount) bool {
+	found := func(list []ServiceAccount) bool {
+		return w.account != "" && slices.Contains(list, ServiceAccount{w.namespace, w.account})
+	}
+	return (len(is) == 0 || found(is)) && !found(not)
+}
+
+func within(a netip.Addr, is, not []netip.Prefix) bool {
+	found := func(list []netip.Prefix) bool {
+		for _, p := range list {
+			if p.Contains(a) {
+				return true
+			}
+		}
+		return false
+	}
+	return (len(is) == 0 || found(is)) && !found(not)
+}
+
+func listed(port uint16, is, not []uint16) bool {
+	return (len(is) == 0 || slices.Contains(is, port)) && !slices.Contains(not, port)
+}
