@@ -18,6 +18,9 @@ import (
 const roleEnv = "WORLD_TEST_ROLE"
 
 func TestMain(m *testing.M) {
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each of the many short processes here
+	}
 	world.Enter(world.Funcs{
 		"say": func(args []string) int {
 			fmt.Print(strings.Join(args, " "))
