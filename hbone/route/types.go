@@ -1,0 +1,90 @@
+package route
+
+import (
+	"net/netip"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// NetAddr is an address of a network; the empty network is our own.
+type NetAddr struct {
+	Network string
+	IP      netip.Addr
+}
+
+// Key is network/ip, the name that istiod knows the address by.
+func (a NetAddr) Key() string { return a.Network + "/" + a.IP.String() }
+
+// Host is a Service by name.
+type Host struct{ Namespace, Hostname string }
+
+// Key is namespace/hostname.
+func (h Host) Key() string { return h.Namespace + "/" + h.Hostname }
+
+// Gateway is how istiod names a waypoint or an east-west gateway: by Service or by address.
+type Gateway struct {
+	Host Host    // zero when Addr is set
+	Addr NetAddr // zero when Host is set
+	Port uint16  // of the Service, or of the address; where HBONE is spoken
+}
+
+// Port maps a Service's port to a workload's. Target 0 means the workload has one of its own.
+type Port struct{ Service, Target uint16 }
+
+// Service is a Service or ServiceEntry.
+type Service struct {
+	Name, Namespace, Hostname string
+	Addresses                 []NetAddr
+	Ports                     []Port
+	SANs                      []string // further SPIFFE ids that its workloads may show
+	Waypoint                  *Gateway
+	AllowUnhealthy            bool // its health policy takes any endpoint
+	Passthrough               bool // its mode takes the address as dialled
+	IngressUseWaypoint        bool
+}
+
+// Key is namespace/hostname.
+func (s *Service) Key() string { return s.Namespace + "/" + s.Hostname }
+
+// Tunnel is how a workload is reached.
+type Tunnel int
+
+// The tunnels.
+const (
+	TunnelNone  Tunnel = 0
+	TunnelHBONE Tunnel = 1
+)
+
+// Workload is a pod or a WorkloadEntry.
+type Workload struct {
+	UID, Name, Namespace, Network string
+	Addresses                     []netip.Addr
+	Tunnel                        Tunnel
+	TrustDomain                   string // empty: cluster.local
+	ServiceAccount                string // empty: default
+	Waypoint                      *Gateway
+	NetworkGateway                *Gateway
+	Unhealthy                     bool
+	Capacity                      uint32            // weight; 0 counts as 1
+	Services                      map[string][]Port // by Service.Key
+	Policies                      []string          // namespace/name of the selector policies that apply
+}
+
+// Identity is whom the workload shows itself to be.
+func (w *Workload) Identity() (spiffeid.ID, error) {
+	td, sa := w.TrustDomain, w.ServiceAccount
+	if td == "" {
+		td = "cluster.local"
+	}
+	if sa == "" {
+		sa = "default"
+	}
+	domain, err := spiffeid.TrustDomainFromString(td)
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromSegments(domain, "ns", w.Namespace, "sa", sa)
+}
+
+// FullName is namespace/name, for people.
+func (w *Workload) FullName() string { return w.Namespace + "/" + w.Name }
