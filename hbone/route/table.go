@@ -79,6 +79,22 @@ func (t *Table) Has(name string) bool {
 	return t.services[name] != nil || t.vips[name] != nil || t.workloads[name] != nil || t.ips[name] != nil
 }
 
+// Names lists the other names of what has that name (a Service's key or a workload's uid): its addresses.
+func (t *Table) Names(name string) []string {
+	var names []string
+	if s := t.services[name]; s != nil {
+		for _, a := range s.Addresses {
+			names = append(names, a.Key())
+		}
+	}
+	if w := t.workloads[name]; w != nil {
+		for _, ip := range w.Addresses {
+			names = append(names, NetAddr{w.Network, ip}.Key())
+		}
+	}
+	return names
+}
+
 // Workload is the workload at an address, nil when there is none.
 func (t *Table) Workload(a NetAddr) *Workload { return t.ips[a.Key()] }
 

@@ -1,0 +1,74 @@
+package wds
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/authz"
+)
+
+// Authorizer decides connections to one workload by the policies that istiod sends.
+type Authorizer struct {
+	c   *Client
+	own netip.Addr
+	// Wait is how long Decide waits for policies that the workload lists and that are not here; afterwards it denies. Zero means 5 s; negative
+	// does not wait.
+	Wait time.Duration
+	// Lenient skips policies that are not here, as ztunnel does, instead of denying.
+	Lenient bool
+
+	mu      sync.Mutex // guards the fields below
+	version uint64
+	set     *authz.Set
+}
+
+// Authorizer returns an Authorizer for the workload at own. The Client needs Config.Policies.
+func (c *Client) Authorizer(own netip.Addr) *Authorizer { return &Authorizer{c: c, own: own} }
+
+// Changed returns a channel that is closed when a policy or the workload may have changed: decide open tunnels anew then.
+func (a *Authorizer) Changed() <-chan struct{} { return a.c.Changed() }
+
+// Decide answers for one connection. It blocks while istiod has not told all that the answer needs, at most Wait or until ctx ends, and
+// then denies, saying what is missing.
+func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision {
+	ctx, cancel := context.WithTimeout(ctx, max(0, cmp.Or(a.Wait, 5*time.Second)))
+	defer cancel()
+	for {
+		changed := a.c.Changed()
+		set, missing := a.current(ctx)
+		if missing == "" {
+			return set.Decide(conn)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return authz.Decision{Rule: -1, Missing: true, Reason: missing + " is not here yet; denied until it is"}
+		}
+	}
+}
+
+// current is the set for what is known now, or what is missing.
+func (a *Authorizer) current(ctx context.Context) (*authz.Set, string) {
+	w, err := a.c.Workload(ctx, a.own)
+	if err != nil {
+		return nil, fmt.Sprintf("the workload itself (%v)", err)
+	}
+	policies, all, version, _ := a.c.snapshot()
+	if !all {
+		return nil, "the list of policies"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.set == nil || a.version != version {
+		a.set, a.version = authz.NewSet(policies, w.Namespace, w.Policies), version
+	}
+	if m := a.set.Missing(); len(m) > 0 && !a.Lenient {
+		return nil, "policy " + strings.Join(m, ", ")
+	}
+	return a.set, ""
+}

@@ -1,0 +1,208 @@
+package wds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/authz"
+	"github.com/isthmus-mesh/isthmus/hbone/route"
+)
+
+// Client asks istiod and remembers. All methods may be called from several goroutines; the user closes it.
+type Client struct {
+	cfg    Config
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // capacity 1: the stream has names to ask for
+	ready  chan struct{} // closed with istiod's first answer
+
+	mu       sync.Mutex // guards the fields below
+	table    *route.Table
+	names    map[string]*asked // what we subscribe to
+	pending  []string          // names not yet sent on the stream
+	again    []string          // names to unsubscribe first
+	versions map[string]string // of the Address resources held
+	policies map[string]*authz.Policy
+	polVers  map[string]string
+	allPols  bool // the first answer for policies came
+	version  uint64
+	changed  chan struct{}
+	lastErr  error
+	closed   bool
+}
+
+// asked is a name that istiod was asked for.
+type asked struct{ absent time.Time } // zero: not said to be absent
+
+// New returns a Client that connects in the background. It does not block; a configuration that makes no sense is an error.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg.Addresses = slices.Clone(cfg.Addresses)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Client{
+		cfg: cfg, cancel: cancel,
+		wake:     make(chan struct{}, 1),
+		ready:    make(chan struct{}),
+		table:    route.NewTable(),
+		names:    map[string]*asked{},
+		versions: map[string]string{},
+		policies: map[string]*authz.Policy{},
+		polVers:  map[string]string{},
+		changed:  make(chan struct{}),
+	}
+	c.wg.Go(func() { c.run(ctx) })
+	return c, nil
+}
+
+// Close ends the connection and every wait. It is idempotent.
+func (c *Client) Close() error {
+	c.cancel()
+	c.wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		c.broadcast()
+	}
+	return nil
+}
+
+// Ready blocks until istiod has answered for the first time, or until ctx ends; the error then says why it has not.
+func (c *Client) Ready(ctx context.Context) error {
+	c.ask(c.own())
+	select {
+	case <-c.ready:
+		return nil
+	case <-ctx.Done():
+		return c.away(ctx)
+	}
+}
+
+func (c *Client) own() string {
+	return route.NetAddr{Network: c.cfg.Node.Network, IP: c.cfg.Node.IP}.Key()
+}
+
+// away is why we do not know: ctx ended, and istiod's last error.
+func (c *Client) away(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lastErr != nil {
+		return fmt.Errorf("istiod did not answer: %w: %w", context.Cause(ctx), c.lastErr)
+	}
+	return fmt.Errorf("istiod did not answer: %w", context.Cause(ctx))
+}
+
+// Changed returns a channel that is closed when anything known has changed.
+func (c *Client) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// broadcast tells of a change; mu is held.
+func (c *Client) broadcast() {
+	c.version++
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Resolve finds the way to address ("host:port", where host is an IP or a Service's full name) as ztunnel would for a captured pod. It
+// blocks until istiod has answered for every name that the way needs; what is known already needs no answer. Errors that are *route.Error are
+// final.
+func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Route, error) {
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return hbone.Route{}, fmt.Errorf("wds: the client is closed: %w", net.ErrClosed)
+		}
+		changed := c.changed
+		r, err := c.table.Resolve(c.cfg.source(), address, c.isAbsent)
+		c.mu.Unlock()
+		missing, ok := errors.AsType[*route.MissingError](err)
+		if !ok {
+			return r, err
+		}
+		if err := c.ask(missing.Names...); err != nil {
+			return hbone.Route{}, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return hbone.Route{}, c.away(ctx)
+		}
+	}
+}
+
+// isAbsent says of a name that istiod has nothing by it, for a short while after it said so; mu is held.
+func (c *Client) isAbsent(name string) bool {
+	a := c.names[name]
+	return a != nil && !a.absent.IsZero() && time.Since(a.absent) < c.cfg.absentFor()
+}
+
+// ask subscribes to names that are not known.
+func (c *Client) ask(names ...string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range names {
+		switch a := c.names[name]; {
+		case a == nil && len(c.names) >= c.cfg.maxNames():
+			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", len(c.names))
+		case a == nil:
+			c.names[name] = &asked{}
+			c.pending = append(c.pending, name)
+		case !a.absent.IsZero() && !c.isAbsent(name):
+			a.absent = time.Time{} // remembered for long enough: ask anew
+			c.again = append(c.again, name)
+			c.pending = append(c.pending, name)
+		}
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Workload is the workload at ip, asked for where it is not known. It blocks like Resolve; the error says when there is none.
+func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, error) {
+	a := route.NetAddr{Network: c.cfg.Node.Network, IP: ip}
+	for {
+		c.mu.Lock()
+		w, changed, absent := c.table.Workload(a), c.changed, c.isAbsent(a.Key())
+		c.mu.Unlock()
+		switch {
+		case w != nil:
+			return w, nil
+		case absent:
+			return nil, fmt.Errorf("wds: istiod knows no workload at %s", ip)
+		}
+		if err := c.ask(a.Key()); err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, c.away(ctx)
+		}
+	}
+}
+
+// snapshot is the policies held, and whether all have come.
+func (c *Client) snapshot() ([]*authz.Policy, bool, uint64, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.policies)), c.allPols, c.version, c.changed
+}
+
+var _ hbone.Resolver = (*Client)(nil)

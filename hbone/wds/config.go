@@ -1,0 +1,165 @@
+package wds
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/route"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Node is the workload that asks. Istiod refuses one whose namespace or service account is not the token's.
+type Node struct {
+	IP             netip.Addr // of the pod; required
+	Pod            string     // its name; required
+	Namespace      string     // required
+	ServiceAccount string     // empty: default
+	ClusterID      string     // empty: Kubernetes
+	Network        string     // empty: the mesh's own
+	Domain         string     // of Services; empty: cluster.local
+}
+
+// Config says whom to ask, and as whom. It is copied.
+type Config struct {
+	// Addresses are host:port of istiod's TLS port (15012); they are tried in turn. At least one.
+	Addresses []string
+	// ServerName is the name in istiod's certificate. Empty means istiod.istio-system.svc.
+	ServerName string
+	// RootsFile is a PEM file of the roots that istiod's certificate leads to, read again for every connection. One of RootsFile and
+	// Roots is required, but for Insecure.
+	RootsFile string
+	// Roots gives the same PEM by function.
+	Roots func() ([]byte, error)
+	// TokenFile holds the service account's token for audience istio-ca, read again for every connection. One of TokenFile and
+	// Token is required, but for Insecure.
+	TokenFile string
+	// Token gives the token by function.
+	Token func(ctx context.Context) (string, error)
+	// Insecure speaks plaintext, to istiod's port 15010 inside a trusted network. No token is sent.
+	Insecure bool
+	// Node is who we are.
+	Node Node
+	// Policies asks for L4 policies too, which an Authorizer needs.
+	Policies bool
+	// Passthrough lets Resolve answer addresses that istiod does not know with themselves, in plaintext.
+	Passthrough bool
+	// MaxNames bounds the names asked for. Zero means 10,000; a further one is an error.
+	MaxNames int
+	// AbsentFor is how long an answer "nothing by that name" is remembered. Zero means 2 s.
+	AbsentFor time.Duration
+	// DialContext makes TCP connections. Nil means a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Logger takes connection failures and resources that cannot be read. Nil is silent.
+	Logger *slog.Logger
+}
+
+func (c *Config) maxNames() int            { return cmp.Or(c.MaxNames, 10_000) }
+func (c *Config) absentFor() time.Duration { return cmp.Or(c.AbsentFor, 2*time.Second) }
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func (c *Config) source() route.Source {
+	return route.Source{Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, Passthrough: c.Passthrough}
+}
+
+func (c *Config) validate() error {
+	switch {
+	case len(c.Addresses) == 0:
+		return errors.New("wds: no address: set Config.Addresses")
+	case !c.Node.IP.IsValid() || c.Node.Pod == "" || c.Node.Namespace == "":
+		return errors.New("wds: Node needs IP, Pod and Namespace")
+	case c.Insecure && (c.TokenFile != "" || c.Token != nil):
+		return errors.New("wds: a token is never sent without TLS: leave out either Insecure or the token")
+	case c.Insecure:
+		return nil
+	case c.RootsFile == "" && c.Roots == nil:
+		return errors.New("wds: no roots to know istiod by: set Config.RootsFile")
+	case c.TokenFile == "" && c.Token == nil:
+		return errors.New("wds: no token: set Config.TokenFile")
+	}
+	return nil
+}
+
+// nodeID is how istiod knows an ambient client.
+func (n *Node) nodeID() string {
+	return fmt.Sprintf("ztunnel~%s~%s.%s~%s.svc.%s", n.IP, n.Pod, n.Namespace, n.Namespace, cmp.Or(n.Domain, "cluster.local"))
+}
+
+func (n *Node) metadata() *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		"NAMESPACE":       structpb.NewStringValue(n.Namespace),
+		"SERVICE_ACCOUNT": structpb.NewStringValue(cmp.Or(n.ServiceAccount, "default")),
+		"CLUSTER_ID":      structpb.NewStringValue(cmp.Or(n.ClusterID, "Kubernetes")),
+		"NETWORK":         structpb.NewStringValue(n.Network),
+	}}
+}
+
+// dial makes the gRPC connection to one address.
+func (c *Config) dial(address string) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if !c.Insecure {
+		roots := c.Roots
+		if roots == nil {
+			roots = func() ([]byte, error) { return os.ReadFile(c.RootsFile) }
+		}
+		pem, err := roots()
+		if err != nil {
+			return nil, fmt.Errorf("read roots: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, errors.New("the roots hold no certificate")
+		}
+		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: cmp.Or(c.ServerName, "istiod.istio-system.svc")})
+	}
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
+	}
+	if c.DialContext != nil {
+		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return c.DialContext(ctx, "tcp", a) }))
+	}
+	return grpc.NewClient("passthrough:///"+address, opts...)
+}
+
+// authenticated adds who we are to the call.
+func (c *Config) authenticated(ctx context.Context) (context.Context, error) {
+	ctx = metadata.AppendToOutgoingContext(ctx, "clusterid", cmp.Or(c.Node.ClusterID, "Kubernetes"))
+	if c.Insecure {
+		return ctx, nil
+	}
+	var token string
+	if c.Token != nil {
+		t, err := c.Token(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("get token: %w", err)
+		}
+		token = t
+	} else {
+		b, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read token: %w", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
+}

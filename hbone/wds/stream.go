@@ -1,0 +1,235 @@
+package wds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+)
+
+const (
+	addressType       = "type.googleapis.com/istio.workload.Address"
+	authorizationType = "type.googleapis.com/istio.security.Authorization"
+
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 15 * time.Second
+)
+
+// run keeps one stream to one of the addresses until ctx ends.
+func (c *Client) run(ctx context.Context) {
+	backoff := minBackoff
+	for i := 0; ctx.Err() == nil; i++ {
+		address := c.cfg.Addresses[i%len(c.cfg.Addresses)]
+		start := time.Now()
+		err := c.stream(ctx, address)
+		if ctx.Err() != nil {
+			return
+		}
+		err = fmt.Errorf("wds: istiod at %s: %w", address, err)
+		c.mu.Lock()
+		c.lastErr = err
+		c.mu.Unlock()
+		if time.Since(start) > maxBackoff {
+			backoff = minBackoff
+		}
+		c.cfg.logger().Warn("wds: the connection to istiod ended", "error", err, "again", backoff)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(float64(backoff) * (0.75 + 0.5*rand.Float64()))):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// stream speaks delta ADS on one connection until it ends.
+func (c *Client) stream(ctx context.Context, address string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cc, err := c.cfg.dial(address)
+	if err != nil {
+		return err
+	}
+	defer cc.Close()
+	ctx, err = c.cfg.authenticated(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := discovery.NewAggregatedDiscoveryServiceClient(cc).DeltaAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	received := make(chan *discovery.DeltaDiscoveryResponse)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			res, err := st.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case received <- res:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for _, req := range c.hello() {
+		if err := st.Send(req); err != nil {
+			return sendError(err, failed)
+		}
+	}
+	for {
+		var req *discovery.DeltaDiscoveryRequest
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case res := <-received:
+			req = c.take(res)
+		case <-c.wake:
+			req = c.more()
+		}
+		if req == nil {
+			continue
+		}
+		if err := st.Send(req); err != nil {
+			return sendError(err, failed)
+		}
+	}
+}
+
+// sendError prefers what the receiver was told: Send only says EOF.
+func sendError(err error, failed <-chan error) error {
+	if errors.Is(err, io.EOF) {
+		return <-failed
+	}
+	return err
+}
+
+// hello is what a new stream begins with: all we want and all we hold.
+func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending, c.again = nil, nil
+	node := &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()}
+	var list []*discovery.DeltaDiscoveryRequest
+	if len(c.names) > 0 {
+		list = append(list, &discovery.DeltaDiscoveryRequest{
+			Node: node, TypeUrl: addressType,
+			ResourceNamesSubscribe:  slices.Sorted(maps.Keys(c.names)),
+			InitialResourceVersions: maps.Clone(c.versions),
+		})
+	}
+	if c.cfg.Policies {
+		list = append(list, &discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: authorizationType, InitialResourceVersions: maps.Clone(c.polVers)})
+	}
+	return list
+}
+
+// more asks for names that came since.
+func (c *Client) more() *discovery.DeltaDiscoveryRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) == 0 {
+		return nil
+	}
+	req := &discovery.DeltaDiscoveryRequest{
+		Node:                     &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()},
+		TypeUrl:                  addressType,
+		ResourceNamesSubscribe:   c.pending,
+		ResourceNamesUnsubscribe: c.again,
+	}
+	c.pending, c.again = nil, nil
+	return req
+}
+
+// take applies a response and returns its ACK, or its NACK: what could not be read keeps its old value.
+func (c *Client) take(res *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var bad error
+	switch res.GetTypeUrl() {
+	case addressType:
+		bad = c.takeAddresses(res)
+	case authorizationType:
+		bad = c.takePolicies(res)
+	}
+	select {
+	case <-c.ready:
+	default:
+		close(c.ready)
+	}
+	c.lastErr = nil
+	c.broadcast()
+	ack := &discovery.DeltaDiscoveryRequest{TypeUrl: res.GetTypeUrl(), ResponseNonce: res.GetNonce()}
+	if bad != nil {
+		c.cfg.logger().Warn("wds: a resource cannot be read; its old value stays", "error", bad)
+		ack.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: bad.Error()}
+	}
+	return ack
+}
+
+func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
+	var bad error
+	for _, r := range res.GetResources() {
+		w, s, err := decodeAddress(r.GetResource().GetValue())
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
+			continue
+		}
+		if w != nil {
+			c.table.SetWorkload(w)
+		} else {
+			c.table.SetService(s)
+		}
+		c.versions[r.GetName()] = r.GetVersion()
+		for _, name := range append(r.GetAliases(), r.GetName()) {
+			if a := c.names[name]; a != nil {
+				a.absent = time.Time{}
+			}
+		}
+	}
+	now := time.Now()
+	for _, name := range res.GetRemovedResources() {
+		gone := append(c.table.Names(name), name) // also by the addresses that it had
+		c.table.Remove(name)
+		delete(c.versions, name)
+		for _, n := range gone {
+			if a := c.names[n]; a != nil && !c.table.Has(n) {
+				a.absent = now
+			}
+		}
+	}
+	return bad
+}
+
+func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
+	var bad error
+	for _, r := range res.GetResources() {
+		p, err := decodeAuthorization(r.GetResource().GetValue())
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
+			continue
+		}
+		c.policies[r.GetName()] = p
+		c.polVers[r.GetName()] = r.GetVersion()
+	}
+	for _, name := range res.GetRemovedResources() {
+		delete(c.policies, name)
+		delete(c.polVers, name)
+	}
+	c.allPols = true
+	return bad
+}
