@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
@@ -128,8 +127,5 @@ func (d *Dialer) fields(hop Hop, route Route, local net.Addr) []Field {
 	list = append(list, Field{"forwarded", forwarded})
 	return append(list, hop.Header...)
 }
-
-// expects says whether hop admits id.
-func (h *Hop) expects(id spiffeid.ID) bool { return slices.Contains(h.Peers, id) }
 
 var _ net.Conn = (*Conn)(nil)

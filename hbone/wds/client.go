@@ -79,7 +79,9 @@ func (c *Client) Close() error {
 
 // Ready blocks until istiod has answered for the first time, or until ctx ends; the error then says why it has not.
 func (c *Client) Ready(ctx context.Context) error {
-	c.ask(c.own())
+	if err := c.ask(c.own()); err != nil {
+		return err
+	}
 	select {
 	case <-c.ready:
 		return nil

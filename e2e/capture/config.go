@@ -1,0 +1,86 @@
+package capture
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+)
+
+// FuncName is the process's name in world.Funcs.
+const FuncName = "capture"
+
+// Funcs is what world.Enter must know so that Hook works.
+func Funcs() world.Funcs { return world.Funcs{FuncName: Main} }
+
+// Mesh is what all pods of a mesh share.
+type Mesh struct {
+	TrustDomain string // empty: cluster.local
+	ClusterID   string // empty: Kubernetes
+	Istiod      string // host:port of its TLS port; empty: 10.244.0.1:15012
+	ServerName  string // empty: istiod.istio-system.svc
+	// Roots gives the PEM that istiod's certificate leads to, when a pod is captured.
+	Roots func() []byte `json:"-"`
+	// Lenient follows ztunnel where this process is stricter: a policy that has not come yet does not deny.
+	Lenient bool
+}
+
+// config is the process's configuration file.
+type config struct {
+	Mesh
+	Namespace, Pod, ServiceAccount, Node string
+	IP                                   netip.Addr
+	TokenFile, RootsFile                 string
+	Ztunnel                              string // path of a real one, to run instead
+}
+
+// Hook starts the process for each pod.
+func Hook(m Mesh) node.CaptureHook {
+	if m.TrustDomain == "" {
+		m.TrustDomain = "cluster.local"
+	}
+	if m.ClusterID == "" {
+		m.ClusterID = "Kubernetes"
+	}
+	if m.Istiod == "" {
+		m.Istiod = "10.244.0.1:15012"
+	}
+	if m.ServerName == "" {
+		m.ServerName = "istiod.istio-system.svc"
+	}
+	return func(_ context.Context, p node.CapturePod) (node.CaptureProcess, error) {
+		cfg := config{
+			Mesh: m, Namespace: p.Namespace, Pod: p.Name, ServiceAccount: p.ServiceAccount, Node: p.Node, IP: p.IP,
+			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"), Ztunnel: os.Getenv("ISTHMUS_ZTUNNEL"),
+		}
+		if err := os.WriteFile(cfg.RootsFile, m.Roots(), 0o600); err != nil {
+			return node.CaptureProcess{}, err
+		}
+		text, err := json.Marshal(cfg)
+		if err != nil {
+			return node.CaptureProcess{}, err
+		}
+		path := filepath.Join(p.Dir, "capture.json")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return node.CaptureProcess{}, err
+		}
+		return node.CaptureProcess{Cmd: world.FuncCommand(FuncName, path)}, nil
+	}
+}
+
+func readConfig(path string) (*config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &config{}
+	if err := json.Unmarshal(text, cfg); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,12 @@
+// Package capture is the process that carries an enrolled pod's connections in the test world: what ztunnel is to a pod of a real mesh,
+// made of this project's own library.
+//
+// It runs in the pod's network namespace with the pod's own identity. Outbound connections, redirected to port 15001, go where
+// the workload API says: through a waypoint, to a workload, or as they are to what the mesh does not know. Inbound
+// tunnels come on port 15008 and inbound plaintext, redirected, on 15006; both are decided by the L4 policies that istiod
+// sends, and a policy that the workload lists and that has not come yet denies. Every connection leaves a line of JSON (Entry) on
+// standard output.
+//
+// With ISTHMUS_ZTUNNEL=/path in the environment a real ztunnel takes this place, in dedicated mode; it writes its own log. No
+// ztunnel has been at hand to try that with.
+package capture

@@ -1,0 +1,169 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/wds"
+	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/istioca"
+)
+
+const (
+	readyFD   = 3 // a line there says that the process serves
+	drainTime = 5 * time.Second
+)
+
+// process is a capture process at work.
+type process struct {
+	cfg    *config
+	id     *identity.Source
+	mesh   *wds.Client
+	authz  *wds.Authorizer
+	dialer *hbone.Dialer
+	log    *accessLog
+	open   openTunnels
+	conns  sync.WaitGroup
+}
+
+// Main runs the process until SIGTERM; args is the path of its configuration. It returns the exit code.
+func Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "capture: the argument is the path of the configuration")
+		return 2
+	}
+	cfg, err := readConfig(args[0])
+	if err == nil && cfg.Ztunnel != "" {
+		err = runZtunnel(ctx, cfg)
+	} else if err == nil {
+		err = run(ctx, cfg)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "capture:", err)
+		return 1
+	}
+	return 0
+}
+
+func run(ctx context.Context, cfg *config) error {
+	p, err := start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer p.mesh.Close()
+	defer p.id.Close()
+	server := &hbone.Server{Identity: p.id, Connect: p.connect}
+	var lc net.ListenConfig
+	hboneL, err := lc.Listen(ctx, "tcp4", netip.AddrPortFrom(cfg.IP, 15008).String())
+	if err != nil {
+		return err
+	}
+	outbound, err := lc.Listen(ctx, "tcp4", "127.0.0.1:15001")
+	if err != nil {
+		return err
+	}
+	inbound, err := lc.Listen(ctx, "tcp4", "0.0.0.0:15006")
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(hboneL) }()
+	go p.accept(ctx, outbound, p.outbound)
+	go p.accept(ctx, inbound, p.plaintext)
+	go p.redecide(ctx)
+	if err := sayReady(); err != nil {
+		return err
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	outbound.Close()
+	inbound.Close()
+	drain, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	_ = server.Shutdown(drain) // what has not ended is closed
+	return p.dialer.Close()
+}
+
+// start gets the pod's identity and the first answer of istiod.
+func start(ctx context.Context, cfg *config) (*process, error) {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	td, err := spiffeid.TrustDomainFromString(cfg.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	self, err := spiffeid.FromSegments(td, "ns", cfg.Namespace, "sa", cfg.ServiceAccount)
+	if err != nil {
+		return nil, err
+	}
+	id, err := istioca.New(ctx, istioca.Config{
+		Addresses: []string{cfg.Istiod}, ServerName: cfg.ServerName, RootsFile: cfg.RootsFile, TokenFile: cfg.TokenFile,
+		ClusterID: cfg.ClusterID, ID: self, DialContext: dialMarked, Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mesh, err := wds.New(wds.Config{
+		Addresses: []string{cfg.Istiod}, ServerName: cfg.ServerName, RootsFile: cfg.RootsFile, TokenFile: cfg.TokenFile,
+		Node:     wds.Node{IP: cfg.IP, Pod: cfg.Pod, Namespace: cfg.Namespace, ServiceAccount: cfg.ServiceAccount, ClusterID: cfg.ClusterID},
+		Policies: true, Passthrough: true, DialContext: dialMarked, Logger: logger,
+	})
+	if err != nil {
+		id.Close()
+		return nil, err
+	}
+	if err := mesh.Ready(ctx); err != nil {
+		return nil, errors.Join(err, mesh.Close(), id.Close())
+	}
+	authorizer := mesh.Authorizer(cfg.IP)
+	authorizer.Lenient = cfg.Lenient
+	return &process{
+		cfg: cfg, id: id, mesh: mesh, authz: authorizer, log: &accessLog{out: os.Stdout},
+		dialer: &hbone.Dialer{Identity: id, Resolver: mesh, Plaintext: hbone.PlaintextAllow, NetDial: dialMarked,
+			Baggage: "k8s.namespace.name=" + cfg.Namespace + ",k8s.pod.name=" + cfg.Pod},
+	}, nil
+}
+
+func sayReady() error {
+	f := os.NewFile(readyFD, "ready")
+	if f == nil {
+		return errors.New("file descriptor 3 is not open: the node starts this process, nobody else")
+	}
+	if _, err := f.WriteString("ready\n"); err != nil {
+		return fmt.Errorf("say that we are ready: %w", err)
+	}
+	return f.Close()
+}
+
+// accept serves each connection of l in a goroutine of its own.
+func (p *process) accept(ctx context.Context, l net.Listener, serve func(context.Context, *net.TCPConn, netip.AddrPort)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		tcp := c.(*net.TCPConn)
+		dst, err := originalDest(tcp)
+		if err != nil {
+			reset(tcp)
+			continue
+		}
+		p.conns.Go(func() { serve(ctx, tcp, dst) })
+	}
+}

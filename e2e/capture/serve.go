@@ -1,0 +1,162 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/authz"
+)
+
+// dialTimeout bounds a connection's set-up.
+const dialTimeout = 10 * time.Second
+
+// outbound carries a connection that the pod makes.
+func (p *process) outbound(ctx context.Context, c *net.TCPConn, dst netip.AddrPort) {
+	e := Entry{Direction: Outbound, Source: c.RemoteAddr().String(), Destination: dst.String()}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	up, err := p.dialer.DialContext(ctx, "tcp", dst.String())
+	cancel()
+	if err != nil {
+		e.Transport, e.Error = HBONE, err.Error()
+		if d, ok := errors.AsType[*hbone.DialError](err); ok {
+			e.Status = d.Status
+		}
+		p.log.write(e)
+		reset(c)
+		return
+	}
+	e.Transport = Plaintext
+	if t, ok := up.(*hbone.Conn); ok {
+		route := t.Route()
+		e.Transport, e.Reason = HBONE, route.Reason
+		e.SourceIdentity, e.PeerIdentity = t.LocalIdentity().String(), t.PeerIdentity().String()
+		hop := route.Hops[len(route.Hops)-1]
+		e.Hop, e.HopName, e.HopAddr, e.Authority = string(hop.Kind), hop.Name, hop.Addr.String(), hop.Authority
+	}
+	p.log.write(e)
+	join(c, up)
+}
+
+// connect decides a tunnel to the pod and dials the application.
+func (p *process) connect(ctx context.Context, r *hbone.ConnectRequest) (net.Conn, error) {
+	e := Entry{Direction: Inbound, Transport: HBONE, Source: r.Remote.String(), SourceIdentity: r.Peer.String(), Destination: r.Authority, Authority: r.Authority}
+	if err := r.CheckLocal(); err != nil {
+		e.Error, e.Status = err.Error(), http.StatusBadRequest
+		p.log.write(e)
+		return nil, err
+	}
+	conn := authz.Conn{Source: r.Peer, SourceAddr: r.Remote.Addr(), Dest: r.Target}
+	p.open.add(r, conn) // before the decision: a change in between is not missed
+	d := p.authz.Decide(ctx, conn)
+	e.decided(d)
+	if !d.Allow {
+		e.Status = http.StatusUnauthorized
+		p.log.write(e)
+		return nil, &hbone.Refusal{Status: http.StatusUnauthorized, Err: errors.New(d.Reason)}
+	}
+	app, err := dialMarked(ctx, "tcp4", r.Target.String())
+	if err != nil {
+		e.Error, e.Status = err.Error(), http.StatusServiceUnavailable
+		p.log.write(e)
+		return nil, err
+	}
+	e.Status = http.StatusOK
+	p.log.write(e)
+	return app, nil
+}
+
+// plaintext decides a connection that came to the pod outside HBONE.
+func (p *process) plaintext(ctx context.Context, c *net.TCPConn, dst netip.AddrPort) {
+	e := Entry{Direction: Inbound, Transport: Plaintext, Source: c.RemoteAddr().String(), Destination: dst.String()}
+	d := authz.Decision{Rule: -1, Reason: "not an address of this pod"}
+	if dst.Addr() == p.cfg.IP {
+		src := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		d = p.authz.Decide(ctx, authz.Conn{SourceAddr: src, Dest: dst})
+	}
+	e.decided(d)
+	if !d.Allow {
+		p.log.write(e)
+		reset(c)
+		return
+	}
+	app, err := dialMarked(ctx, "tcp4", dst.String())
+	if err != nil {
+		e.Error = err.Error()
+		p.log.write(e)
+		reset(c)
+		return
+	}
+	p.log.write(e)
+	join(c, app)
+}
+
+// openTunnels are the inbound tunnels, to be decided anew when policies change.
+type openTunnels struct {
+	mu   sync.Mutex
+	list map[*hbone.ConnectRequest]authz.Conn
+}
+
+func (o *openTunnels) add(r *hbone.ConnectRequest, c authz.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.list == nil {
+		o.list = map[*hbone.ConnectRequest]authz.Conn{}
+	}
+	o.list[r] = c
+	context.AfterFunc(doneContext{r.Done()}, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.list, r)
+	})
+}
+
+// doneContext makes a channel a context for context.AfterFunc.
+type doneContext struct{ done <-chan struct{} }
+
+func (doneContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (d doneContext) Done() <-chan struct{}     { return d.done }
+func (doneContext) Value(any) any               { return nil }
+func (d doneContext) Err() error {
+	select {
+	case <-d.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func (o *openTunnels) all() map[*hbone.ConnectRequest]authz.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	copied := make(map[*hbone.ConnectRequest]authz.Conn, len(o.list))
+	for r, c := range o.list {
+		copied[r] = c
+	}
+	return copied
+}
+
+// redecide ends tunnels that a changed policy denies.
+func (p *process) redecide(ctx context.Context) {
+	for {
+		changed := p.authz.Changed()
+		for r, conn := range p.open.all() {
+			if d := p.authz.Decide(ctx, conn); !d.Allow && ctx.Err() == nil {
+				r.Abort()
+				e := Entry{Direction: Inbound, Transport: HBONE, Source: r.Remote.String(), SourceIdentity: r.Peer.String(), Authority: r.Authority, Ended: true}
+				e.decided(d)
+				p.log.write(e)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

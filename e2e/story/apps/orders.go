@@ -1,0 +1,77 @@
+// Package apps holds the story's two ordinary programs: the backend, and a caller that sends what it is told to.
+package apps
+
+import (
+	"encoding/json"
+	"flag"
+	"io"
+	"log"
+	"net/http"
+	"time"
+)
+
+// Seen is what the backend saw of a request; it answers every request with one, as JSON.
+type Seen struct {
+	Path       string      `json:"path"`
+	RemoteAddr string      `json:"remoteAddr"` // ip:port of the connection that brought it
+	Header     http.Header `json:"header"`
+}
+
+// Orders runs the backend on :8080 until it is killed.
+func Orders([]string) int {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(Seen{Path: r.URL.Path, RemoteAddr: r.RemoteAddr, Header: r.Header}); err != nil {
+			log.Print(err)
+		}
+	})
+	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	log.Print(server.ListenAndServe())
+	return 1
+}
+
+// Answer is what a caller got.
+type Answer struct {
+	Status int    `json:"status"` // 0: no answer came
+	Body   string `json:"body,omitempty"`
+	Err    string `json:"err,omitempty"`
+}
+
+// Caller serves POST /call?url=U: it sends GET U from its own pod and reports the Answer as JSON.
+func Caller(args []string) int {
+	fs := flag.NewFlagSet("caller", flag.ContinueOnError)
+	listen := fs.String("listen", ":8080", "address to serve on")
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /call", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(call(client, r)); err != nil {
+			log.Print(err)
+		}
+	})
+	server := &http.Server{Addr: *listen, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	log.Print(server.ListenAndServe())
+	return 1
+}
+
+func call(client *http.Client, r *http.Request) Answer {
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.URL.Query().Get("url"), nil)
+	if err != nil {
+		return Answer{Err: err.Error()}
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return Answer{Err: err.Error()}
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil {
+		return Answer{Status: res.StatusCode, Err: err.Error()}
+	}
+	return Answer{Status: res.StatusCode, Body: string(body)}
+}

@@ -1,0 +1,100 @@
+package story
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+)
+
+// State is every object of a cluster by "resource namespace/name", without what no user sets: managedFields,
+// resourceVersion, generation, status.
+type State map[string]string
+
+// derived are kinds that the control plane rewrites by itself all the time.
+var derived = []string{"events", "leases", "endpoints", "endpointslices", "componentstatuses", "ambientedges"}
+
+// ReadState lists every listable object.
+func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
+	disco, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := disco.ServerPreferredResources()
+	if err != nil {
+		return nil, fmt.Errorf("discover resources: %w", err)
+	}
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	state := State{}
+	for _, list := range lists {
+		gv, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list.APIResources {
+			if !slices.Contains(r.Verbs, "list") || slices.Contains(derived, r.Name) {
+				continue
+			}
+			if err := state.read(ctx, client, gv.WithResource(r.Name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return state, nil
+}
+
+func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.GroupVersionResource) error {
+	list, err := client.Resource(gvr).List(ctx, metav1.ListOptions{})
+	switch {
+	case apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("list %s: %w", gvr.Resource, err)
+	}
+	for i := range list.Items {
+		o := &list.Items[i]
+		delete(o.Object, "status")
+		for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
+			unstructured.RemoveNestedField(o.Object, "metadata", field)
+		}
+		text, err := json.MarshalIndent(o.Object, "", "  ")
+		if err != nil {
+			return err
+		}
+		s[strings.TrimSpace(gvr.GroupResource().String()+" "+o.GetNamespace()+"/"+o.GetName())] = string(text)
+	}
+	return nil
+}
+
+// Diff names the objects that came, went or changed between s and later, with the lines that differ.
+func (s State) Diff(later State) []string {
+	var diffs []string
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		switch after, ok := later[name]; {
+		case !ok:
+			diffs = append(diffs, name+" is gone")
+		case after != s[name]:
+			diffs = append(diffs, name+" changed:\n"+cmp.Diff(s[name], after))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(later)) {
+		if _, ok := s[name]; !ok {
+			diffs = append(diffs, name+" is new")
+		}
+	}
+	return diffs
+}
