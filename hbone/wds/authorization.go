@@ -48,7 +48,7 @@ func decodeRule(b []byte) (authz.Rule, error) {
 		}
 		clause := authz.Clause{}
 		err := walk(f.bytes, func(f field) error {
-			if f.num != 1 {
+			if f.num != 2 {
 				return nil
 			}
 			m, err := decodeMatch(f.bytes)

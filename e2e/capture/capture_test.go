@@ -1,0 +1,120 @@
+package capture_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+)
+
+func TestLabelDecidesWhatIsOnTheWire(t *testing.T) {
+	c := newCluster(t, "wire")
+	sniff := func(path string) (*node.Sniffer, []uint16) {
+		s, err := c.Node.Sniff(c.ns, "orders", node.Filter{Peer: c.Node.PodIP(c.ns, "caller")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.eventually(path, 200)
+		if _, err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		return s, s.Ports()
+	}
+	s, ports := sniff("/seen-in-the-clear")
+	if !s.Saw([]byte("GET /seen-in-the-clear")) || slices.Contains(ports, 15008) {
+		t.Errorf("not enrolled: the request is not in the clear on the wire; ports %v", ports)
+	}
+	if e := c.last("orders"); e.Transport != capture.Plaintext || e.SourceIdentity != "" || !*e.Allowed {
+		t.Errorf("not enrolled, the backend's side saw %+v", e)
+	}
+
+	c.enrol(true)
+	s, ports = sniff("/not-to-be-seen")
+	if s.Saw([]byte("not-to-be-seen")) || s.Saw([]byte("HTTP/1.1")) || !slices.Contains(ports, 15008) || slices.Contains(ports, 8080) {
+		t.Errorf("enrolled: in the clear on the wire, or not in a tunnel; ports %v", ports)
+	}
+	id := func(sa string) string { return fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", c.ns, sa) }
+	e := c.last("caller")
+	if e.Transport != capture.HBONE || e.SourceIdentity != id("caller") || e.PeerIdentity != id("orders") || e.Hop != "workload" || e.Error != "" {
+		t.Errorf("enrolled, the caller's side saw %+v", e)
+	}
+	e = c.last("orders")
+	if e.Transport != capture.HBONE || e.SourceIdentity != id("caller") || !*e.Allowed || e.Status != 200 {
+		t.Errorf("enrolled, the backend's side saw %+v", e)
+	}
+
+	c.enrol(false)
+	if s, _ := sniff("/clear-again"); !s.Saw([]byte("GET /clear-again")) {
+		t.Error("taken out: the request is not in the clear on the wire")
+	}
+}
+
+func TestStrictRefusesPlaintextOnly(t *testing.T) {
+	c := newCluster(t, "strict")
+	c.eventually("/", 200)
+	c.apply(`
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: strict}
+spec: {selector: {matchLabels: {app: orders}}, mtls: {mode: STRICT}}
+`)
+	a := c.eventually("/", 0)
+	if !strings.Contains(a.Err, "reset") {
+		t.Errorf("the caller got %+v, want a reset connection", a)
+	}
+	if e := c.last("orders"); *e.Allowed || e.Transport != capture.Plaintext || !strings.Contains(e.Policy, "strict") {
+		t.Errorf("refused by %+v, want by the policy that STRICT becomes", e)
+	}
+	c.enrol(true)
+	c.eventually("/", 200)
+}
+
+func TestPolicyDecidesByIdentity(t *testing.T) {
+	c := newCluster(t, "policy")
+	c.enrol(true)
+	c.eventually("/", 200)
+	allow := func(sa string) {
+		c.apply(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: callers, namespace: policy}
+spec:
+  selector: {matchLabels: {app: orders}}
+  action: ALLOW
+  rules: [{from: [{source: {principals: [cluster.local/ns/policy/sa/` + sa + `]}}]}]
+`)
+	}
+	allow("somebody")
+	c.eventually("/", 0)
+	if e := c.last("orders"); *e.Allowed || e.SourceIdentity != "spiffe://cluster.local/ns/policy/sa/caller" || e.Status != 401 {
+		t.Errorf("refused: %+v", e)
+	}
+	if e := c.last("caller"); e.Status != 401 || e.Error == "" {
+		t.Errorf("the caller's side: %+v", e)
+	}
+	allow("caller")
+	c.eventually("/", 200)
+	if e := c.last("orders"); !strings.Contains(e.Policy, "policy/callers") {
+		t.Errorf("allowed by %+v, want policy/callers", e)
+	}
+}
+
+func TestKnownPeersAreReachedWhileIstiodIsAway(t *testing.T) {
+	c := newCluster(t, "away")
+	c.enrol(true)
+	c.eventually("/", 200)
+	if err := c.StopIstiod(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.StartIstiod(c.ctx()); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	if a := c.call("/while-away"); a.Status != 200 {
+		t.Errorf("got %+v", a)
+	}
+}
