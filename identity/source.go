@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -14,15 +16,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
-
-// graceSkew is how far a certificate may be in the future before we say that the clocks disagree.
-const graceSkew = 2 * time.Minute
-
-// Material is one generation: a certificate with its key, and whom to trust.
-type Material struct {
-	SVID    *x509svid.SVID
-	Bundles *x509bundle.Set
-}
 
 // Fetcher gets Material from an authority.
 type Fetcher interface {
@@ -38,12 +31,14 @@ type Notifier interface {
 
 // Config sets how a Source renews. The zero value has the defaults.
 type Config struct {
-	// MinBackoff is the pause after a failed renewal; it doubles up to MaxBackoff and varies by a quarter. Zero means 1 s.
+	// MinBackoff is the pause after a failed renewal; it doubles up to MaxBackoff, and is by chance up to a quarter shorter. Zero means 1 s.
 	MinBackoff time.Duration
 	// MaxBackoff is the longest pause. Zero means 1 min.
 	MaxBackoff time.Duration
 	// FetchTimeout bounds one call of the authority. Zero means 30 s.
 	FetchTimeout time.Duration
+	// FailFast makes New return the first error instead of trying again.
+	FailFast bool
 	// Logger takes failures and renewals, never keys or tokens. Nil is silent.
 	Logger *slog.Logger
 }
@@ -69,8 +64,8 @@ type Source struct {
 	material *Material
 	changed  chan struct{}
 	stats    Stats
-	lastErr  error
 	closed   bool
+	done     chan struct{} // closed when Close has finished
 }
 
 // Stats says how a Source fares.
@@ -83,22 +78,32 @@ type Stats struct {
 }
 
 // New returns a Source that has its first SVID. It blocks until then, trying again while the authority fails, or until ctx ends;
-// the error then has the last refusal.
+// the error then has the last refusal. When it fails the Fetcher stays the caller's to close.
 func New(ctx context.Context, fetch Fetcher, cfg Config) (*Source, error) {
-	s := &Source{fetch: fetch, cfg: cfg, changed: make(chan struct{})}
+	s := &Source{fetch: fetch, cfg: cfg, changed: make(chan struct{}), done: make(chan struct{})}
 	backoff := cfg.minBackoff()
+	var refusal error // of the authority; what ctx does to a call is none
 	for {
-		_, err := s.renew(ctx)
+		err := s.renew(ctx)
 		if err == nil {
 			break
 		}
 		if permanent, ok := errors.AsType[*PermanentError](err); ok {
 			return nil, permanent.Err
 		}
+		if refusal == nil || ctx.Err() == nil {
+			refusal = err
+		}
+		if cfg.FailFast {
+			return nil, err
+		}
+		s.cfg.logger().Warn("identity: no certificate yet", "error", err, "again", backoff)
+		timer := time.NewTimer(jitter(backoff))
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("identity: no certificate before %w: %w", context.Cause(ctx), err)
-		case <-time.After(jitter(backoff)):
+			timer.Stop()
+			return nil, fmt.Errorf("identity: no certificate before %w: %w", context.Cause(ctx), refusal)
+		case <-timer.C:
 		}
 		backoff = min(2*backoff, cfg.maxBackoff())
 	}
@@ -137,7 +142,7 @@ func (s *Source) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if _, err := s.renew(ctx); err != nil {
+		if err := s.renew(ctx); err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -159,58 +164,44 @@ func (s *Source) untilRenewal() time.Duration {
 	return max(time.Second, time.Duration(float64(left)*(0.5+0.3*rand.Float64())))
 }
 
+// jitter is 75 to 100 percent of d.
 func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.75 + 0.5*rand.Float64()))
+	return time.Duration(float64(d) * (1 - rand.Float64()/4))
 }
 
-// renew takes the next generation; nil and no error means that it is the one we have.
-func (s *Source) renew(ctx context.Context) (*Material, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.fetchTimeout())
+// renew takes the next generation, unless the authority gives again what we have.
+func (s *Source) renew(ctx context.Context) error {
+	call, cancel := context.WithTimeout(ctx, s.cfg.fetchTimeout())
 	defer cancel()
-	m, err := s.fetch.Fetch(ctx)
-	if err == nil {
+	m, err := s.fetch.Fetch(call)
+	switch {
+	case err == nil:
 		err = m.validate(time.Now())
+	case ctx.Err() == nil && call.Err() != nil:
+		err = fmt.Errorf("identity: the authority did not answer within %v: %w", s.cfg.fetchTimeout(), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.stats.Failures++
-		s.stats.LastError, s.lastErr = err, err
-		return nil, err
+		s.stats.LastError = err
+		return err
+	}
+	s.stats.LastError = nil
+	if m.equal(s.material) {
+		return nil
 	}
 	s.material = m
-	s.lastErr = nil
-	s.stats.LastError = nil
 	s.stats.Generation++
-	s.stats.Expires = m.SVID.Certificates[0].NotAfter
+	s.stats.Expires = m.expires()
 	s.stats.LastRenewal = time.Now()
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return m, nil
-}
-
-// validate refuses what could not be shown to anybody.
-func (m *Material) validate(now time.Time) error {
-	switch {
-	case m.SVID == nil || len(m.SVID.Certificates) == 0 || m.SVID.PrivateKey == nil:
-		return errors.New("identity: the authority gave no certificate with a key")
-	case m.Bundles == nil || m.Bundles.Len() == 0:
-		return errors.New("identity: the authority gave nobody to trust")
-	}
-	leaf := m.SVID.Certificates[0]
-	if ahead := leaf.NotBefore.Sub(now); ahead > graceSkew {
-		return fmt.Errorf("identity: the certificate of %s is valid only in %v: the clocks of this machine and of the authority disagree",
-			m.SVID.ID, ahead.Round(time.Second))
-	}
-	if now.After(leaf.NotAfter) {
-		return fmt.Errorf("identity: the certificate of %s expired at %s (%v ago): its issuer is not renewing it, or this machine's clock is ahead",
-			m.SVID.ID, leaf.NotAfter.UTC().Format(time.RFC3339), now.Sub(leaf.NotAfter).Round(time.Second))
-	}
 	return nil
 }
 
 // errClosed is a Source after Close.
-var errClosed = errors.New("identity: the source is closed")
+var errClosed = fmt.Errorf("identity: the source is closed: %w", net.ErrClosed)
 
 // GetX509SVID returns the SVID, which is valid now. After it has expired without a renewal the error names the last refusal. It
 // does not block.
@@ -220,11 +211,10 @@ func (s *Source) GetX509SVID() (*x509svid.SVID, error) {
 	if s.closed {
 		return nil, errClosed
 	}
-	leaf := s.material.SVID.Certificates[0]
-	if now := time.Now(); now.After(leaf.NotAfter) {
-		err := fmt.Errorf("identity: the certificate of %s expired at %s", s.material.SVID.ID, leaf.NotAfter.UTC().Format(time.RFC3339))
-		if s.lastErr != nil {
-			err = fmt.Errorf("%w and could not be renewed: %w", err, s.lastErr)
+	if time.Now().After(s.stats.Expires) {
+		err := fmt.Errorf("identity: the certificate of %s expired at %s", s.material.SVID.ID, s.stats.Expires.UTC().Format(time.RFC3339))
+		if s.stats.LastError != nil {
+			err = fmt.Errorf("%w and could not be renewed: %w", err, s.stats.LastError)
 		}
 		return nil, err
 	}
@@ -255,18 +245,21 @@ func (s *Source) Stats() Stats {
 	return s.stats
 }
 
-// Close ends renewal and waits for it; the Source has no identity afterwards. It closes the Fetcher where that is an io.Closer. It is idempotent.
+// Close ends renewal and waits for it; the Source has no identity afterwards, its errors are net.ErrClosed. It closes the Fetcher where that is an io.Closer.
+// It is idempotent, and every call waits.
 func (s *Source) Close() error {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
 	s.mu.Unlock()
 	if !first {
+		<-s.done
 		return nil
 	}
+	defer close(s.done)
 	s.cancel()
 	s.wg.Wait()
-	if c, ok := s.fetch.(interface{ Close() error }); ok {
+	if c, ok := s.fetch.(io.Closer); ok {
 		return c.Close()
 	}
 	return nil

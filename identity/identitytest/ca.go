@@ -57,17 +57,34 @@ func authority(td spiffeid.TrustDomain, name string) *x509.Certificate {
 // Option changes a certificate before it is signed. The bad ones say what is wrong in their names.
 type Option func(*x509.Certificate)
 
-// Options that make certificates which nobody should accept.
-var (
-	TwoURIs Option = func(c *x509.Certificate) {
-		c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/other/sa/other"})
-	}
-	NoURI       Option = func(c *x509.Certificate) { c.URIs = nil }
-	NotSPIFFE   Option = func(c *x509.Certificate) { c.URIs = []*url.URL{{Scheme: "https", Host: "example.com"}} }
-	Expired     Option = func(c *x509.Certificate) { c.NotBefore, c.NotAfter = ago(2*time.Hour), ago(time.Hour) }
-	NotYetValid Option = func(c *x509.Certificate) { c.NotBefore, c.NotAfter = ago(-time.Hour), ago(-2*time.Hour) }
-	WrongUsage  Option = func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }
-)
+// TwoURIs gives a certificate a second identity.
+func TwoURIs(c *x509.Certificate) {
+	c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/other/sa/other"})
+}
+
+// NoURI leaves the identity out.
+func NoURI(c *x509.Certificate) { c.URIs = nil }
+
+// NotSPIFFE makes the identity a web address.
+func NotSPIFFE(c *x509.Certificate) {
+	c.URIs = []*url.URL{{Scheme: "https", Host: "example.com"}}
+}
+
+// Expired makes a certificate that ended an hour ago.
+func Expired(c *x509.Certificate) { c.NotBefore, c.NotAfter = ago(2*time.Hour), ago(time.Hour) }
+
+// NotYetValid makes a certificate that begins in an hour.
+func NotYetValid(c *x509.Certificate) { c.NotBefore, c.NotAfter = ago(-time.Hour), ago(-2*time.Hour) }
+
+// WrongUsage makes a certificate that may sign code and nothing else.
+func WrongUsage(c *x509.Certificate) {
+	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
+}
+
+// ValidIn makes a certificate that begins after d.
+func ValidIn(d time.Duration) Option {
+	return func(c *x509.Certificate) { c.NotBefore = time.Now().Add(d) }
+}
 
 // Lifetime makes a certificate that ends after d.
 func Lifetime(d time.Duration) Option {

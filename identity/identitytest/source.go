@@ -34,7 +34,7 @@ func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	return s.bundles.GetX509BundleForTrustDomain(td)
 }
 
-// Changed is closed at the next Set.
+// Changed is closed at the next Set or Trust.
 func (s *Source) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,14 +49,27 @@ func (s *Source) Set(svid *x509svid.SVID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.svid = svid
+	s.tell()
+}
+
+// Trust adds an authority, in place of another of its trust domain.
+func (s *Source) Trust(ca *CA) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bundles.Add(ca.Bundle())
+	s.tell()
+}
+
+// Bundles are whom the source trusts; the set follows Trust.
+func (s *Source) Bundles() *x509bundle.Set { return s.bundles }
+
+// tell wakes who waits for a change; mu is held.
+func (s *Source) tell() {
 	if s.changed != nil {
 		close(s.changed)
 		s.changed = nil
 	}
 }
-
-// Trust adds an authority.
-func (s *Source) Trust(ca *CA) { s.bundles.Add(ca.Bundle()) }
 
 var (
 	_ x509svid.Source   = (*Source)(nil)
