@@ -39,9 +39,12 @@ func TestMain(m *testing.M) {
 type script struct {
 	ca *identitytest.CA
 
+	slow bool // Close takes a second
+
 	mu     sync.Mutex
 	answer func(context.Context) (*identity.Material, error)
 	calls  []time.Time
+	inCall int
 	closed int
 }
 
@@ -51,7 +54,13 @@ func (s *script) Fetch(ctx context.Context) (*identity.Material, error) {
 	s.mu.Lock()
 	s.calls = append(s.calls, time.Now())
 	answer := s.answer
+	s.inCall++
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inCall--
+	}()
 	if answer == nil {
 		return material(s.ca), nil
 	}
@@ -59,6 +68,9 @@ func (s *script) Fetch(ctx context.Context) (*identity.Material, error) {
 }
 
 func (s *script) Close() error {
+	if s.slow {
+		time.Sleep(time.Second)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed++
@@ -93,8 +105,10 @@ func fails(err error) func(context.Context) (*identity.Material, error) {
 	return func(context.Context) (*identity.Material, error) { return nil, err }
 }
 
+// hangs answers two seconds after nobody wants it any more.
 func hangs(ctx context.Context) (*identity.Material, error) {
 	<-ctx.Done()
+	time.Sleep(2 * time.Second)
 	return nil, ctx.Err()
 }
 
