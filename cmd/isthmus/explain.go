@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/route"
+)
+
+// explainIstiod says what an answer of istiod's means, or that there was none.
+func explainIstiod(what string, m *meshFlags, err error) error {
+	f := &failure{what: what, where: "istiod " + strings.Join(m.istiod, ", "), err: err}
+	switch grpcCode(err) {
+	case codes.Unauthenticated, codes.PermissionDenied:
+		f.next = fmt.Sprintf("check that %s is a token of this service account, for audience istio-ca, and not expired (kubectl create token NAME -n NAMESPACE --audience istio-ca)", m.tokenFile)
+	case codes.Unavailable:
+		if strings.Contains(err.Error(), "certificate") {
+			f.next = fmt.Sprintf("check that %s holds this mesh's root: kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}'", m.caRoots)
+			break
+		}
+		f.next = "check that istiod runs (kubectl -n istio-system get pods -l app=istiod), and that its port 15012 can be reached from here; another one is named with --istiod"
+	default:
+		switch {
+		case errors.Is(err, context.Canceled):
+			f.next = ""
+		case strings.Contains(err.Error(), m.caRoots):
+			f.next = "write the roots with: kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}', and name the file with --ca-roots"
+		default:
+			f.next = "look into istiod's log: kubectl -n istio-system logs deploy/istiod"
+		}
+	}
+	return f
+}
+
+// grpcCode is the code of the first gRPC status in err's tree, codes.OK when there is none.
+func grpcCode(err error) codes.Code {
+	if s, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err); ok {
+		return s.GRPCStatus().Code()
+	}
+	return codes.OK
+}
+
+// explainResolve says why there is no way to target.
+func explainResolve(target string, m *meshFlags, err error) error {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	no, ok := errors.AsType[*route.Error](err)
+	if !ok {
+		return explainIstiod("istiod did not say how to reach "+target, m, err)
+	}
+	f := &failure{what: "there is no way to " + target, where: "istiod " + strings.Join(m.istiod, ", "), err: errors.New(no.Why)}
+	switch {
+	case strings.Contains(no.Why, "outside the mesh"):
+		f.next = "dial a Service or a pod of the mesh; isthmus never goes around it in plaintext"
+	case strings.Contains(no.Why, "waypoint"):
+		f.next = "bring the waypoint back, or take the label istio.io/use-waypoint away: kubectl get gateways -A, isthmus status -A"
+	case strings.Contains(no.Why, "no Service of that name"):
+		f.next = "check name and namespace: kubectl get services -A"
+	case strings.Contains(no.Why, "has no port"):
+		f.next = "dial a port of the Service, not of its pods: kubectl get services -A"
+	case strings.Contains(no.Why, "endpoints"):
+		f.next = "check its pods: kubectl get endpointslices -A"
+	}
+	return f
+}
+
+// explainDial says at which hop a dial failed, and what to do.
+func explainDial(target string, err error) error {
+	e, ok := errors.AsType[*hbone.DialError](err)
+	if !ok {
+		return &failure{what: "cannot dial " + target, err: err}
+	}
+	f := &failure{what: "cannot dial " + target, where: hopName(e.Kind, e.Name, e.Hop.String()), err: err}
+	if !e.Hop.IsValid() {
+		f.where = ""
+	}
+	if inner, ok := errors.AsType[*hbone.PeerError](err); ok {
+		f.err = inner
+		f.next = "if the route is out of date, try again; if not, somebody else answers there: compare the hop's service account with the certificate's"
+		return f
+	}
+	switch {
+	case e.Status == 401 || e.Status == 403:
+		f.next = "see who may call it: kubectl get authorizationpolicies -A; our identity has to be among the principals of an ALLOW and of no DENY"
+	case e.Status == 400:
+		f.next = "that hop does not serve " + e.Target + "; if the waypoint was set up just now, wait for it: isthmus status -A"
+	case e.Status == 503:
+		f.next = "check that the pods behind it are ready and listen on the target port"
+	case e.Status != 0:
+		f.next = "look into the log of that hop"
+	case e.Timeout():
+		f.next = "check that the hop's pod is there, and that no NetworkPolicy or firewall blocks port 15008"
+	case errors.Is(err, context.Canceled):
+	default:
+		f.next = "check that the hop's pod runs and is part of the mesh (istio.io/dataplane-mode=ambient), and that port 15008 can be reached from here"
+	}
+	return f
+}
+
+// hopName is "waypoint shop/waypoint-7d9f at 10.0.0.7:15008".
+func hopName(kind hbone.HopKind, name, addr string) string {
+	var parts []string
+	for _, p := range []string{string(kind), name} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) == 0 {
+		return addr
+	}
+	return strings.Join(parts, " ") + " at " + addr
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// The values of -o.
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+// header opens every JSON document. Fields are added within a version; renaming or removing one makes a new version.
+type header struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+func newHeader(kind string) header { return header{APIVersion: "cli.isthmus.dev/v1alpha1", Kind: kind} }
+
+// writeJSON writes one document to standard output.
+func (a *app) writeJSON(v any) error { return encode(a.stdout, v) }
+
+func encode(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// terminal is w as a terminal; its width is 0 when it is none.
+func terminal(w io.Writer) (width int) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 40 {
+		return 80
+	}
+	return width
+}
+
+// colour is an ANSI code.
+type colour string
+
+const (
+	plain  colour = ""
+	bold   colour = "1"
+	red    colour = "31"
+	green  colour = "32"
+	yellow colour = "33"
+	grey   colour = "90"
+)
+
+// page is text on its way to a stream: it knows whether colours are wanted and how wide a line may be.
+type page struct {
+	w       io.Writer
+	width   int // 0: no limit
+	colours bool
+}
+
+func (a *app) page(w io.Writer) *page {
+	width := terminal(w)
+	return &page{w: w, width: width, colours: width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"}
+}
+
+func (p *page) paint(c colour, text string) string {
+	if !p.colours || c == plain || text == "" {
+		return text
+	}
+	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
+}
+
+// cell is one field of a table.
+type cell struct {
+	text   string
+	colour colour
+}
+
+func cells(texts ...string) []cell {
+	row := make([]cell, len(texts))
+	for i, t := range texts {
+		row[i].text = t
+	}
+	return row
+}
+
+// table writes rows below titles, columns aligned. On a terminal that is too narrow the last column goes on in further lines.
+func (p *page) table(titles []string, rows [][]cell) error {
+	widths := make([]int, len(titles))
+	head := make([]cell, len(titles))
+	for i, t := range titles {
+		head[i] = cell{t, bold}
+	}
+	for _, row := range append([][]cell{head}, rows...) {
+		for i, c := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	indent := 0
+	for _, w := range widths[:len(widths)-1] {
+		indent += w + 2
+	}
+	room := p.width - indent
+	if p.width == 0 {
+		room = 0
+	} else if room < 20 { // the columns before leave nothing: let the terminal break lines
+		room = 0
+	}
+	var b strings.Builder
+	for _, row := range append([][]cell{head}, rows...) {
+		last := len(row) - 1
+		for i, c := range row[:last] {
+			b.WriteString(p.paint(c.colour, c.text) + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+		}
+		for i, line := range wrap(row[last].text, room) {
+			if i > 0 {
+				b.WriteString(strings.Repeat(" ", indent))
+			}
+			b.WriteString(p.paint(row[last].colour, line) + "\n")
+		}
+	}
+	_, err := io.WriteString(p.w, trimLines(b.String()))
+	return err
+}
+
+// trimLines takes away blanks before line ends, which empty cells leave.
+func trimLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimRight(l, " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// wrap breaks text at blanks into lines of at most width runes; words longer than that stay whole. Width 0 does not break.
+func wrap(text string, width int) []string {
+	if width <= 0 || utf8.RuneCountInString(text) <= width {
+		return []string{text}
+	}
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line = word
+		}
+	}
+	return append(lines, line)
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what all commands share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	output  string // -o
+	started bool   // a command of ours runs: errors are no longer about usage
+}
+
+const rootLong = `Isthmus joins an edge gateway to an Istio ambient mesh: its traffic goes over HBONE with a SPIFFE identity, through waypoints, and under
+the policies of both sides.
+
+Exit codes:
+  0  it did what was asked
+  1  it failed; standard error says what, where, and what to do next
+  2  it was asked wrongly: an unknown command or flag, or values that make no sense
+
+Data goes to standard output, everything else to standard error. With -o json the output of a command is one JSON document with apiVersion
+and kind, and so is an error. Colours are used on terminals, unless NO_COLOR is set.`
+
+const rootExample = `  # What would the controller do for this edge? Nothing is written.
+  isthmus plan -f edge.yaml
+
+  # How are the edges of all namespaces?
+  isthmus status -A
+
+  # Which way does a request take, and does it arrive?
+  isthmus dial orders.shop.svc.cluster.local:80 --http /orders`
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:                        "isthmus",
+		Short:                      "Join edge gateways to an Istio ambient mesh",
+		Long:                       rootLong,
+		Example:                    rootExample,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       knownCommand,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.output != outputText && a.output != outputJSON {
+				return fmt.Errorf("-o takes %s or %s, not %q", outputText, outputJSON, a.output)
+			}
+			a.started = true
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputText, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	root.AddCommand(newDial(a), newVersion(a))
+	return root
+}
+
+// knownCommand refuses the names of commands that do not exist.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		return fmt.Errorf("there is no command %q; is %s meant?", args[0], strings.Join(like, " or "))
+	}
+	return fmt.Errorf("there is no command %q", args[0])
+}
+
+// oneArg wants one argument, by that name.
+func oneArg(name string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return fmt.Errorf("%s is missing", name)
+		case 1:
+			return nil
+		}
+		return fmt.Errorf("one %s at a time, not %d", name, len(args))
+	}
+}
