@@ -198,7 +198,7 @@ spec: {selector: {app: d}, ports: [{port: 80}]}
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("namespace is still there: %v", err)
+		return fmt.Errorf("namespace is still there: %w", err)
 	})
 	if err := m.Apply(t.Context(), "kind: [broken"); err == nil {
 		t.Error("broken YAML: no error")

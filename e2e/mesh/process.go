@@ -69,7 +69,7 @@ func (p *process) stop() error {
 
 // ended is the error of a process that has ended by itself.
 func (p *process) ended() error {
-	return fmt.Errorf("%s ended by itself: %v\n%s", p.name, p.err, p.tail())
+	return fmt.Errorf("%s ended by itself: %w\n%s", p.name, p.err, p.tail())
 }
 
 // tail is the end of the log.

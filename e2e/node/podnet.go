@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,7 +34,7 @@ func newPodNet(node *world.NS, gateway, ip netip.Addr) (_ *podNet, err error) {
 	}
 	defer func() {
 		if err != nil {
-			n.close()
+			err = errors.Join(err, n.close())
 		}
 	}()
 	if err := node.Do(func() error { return addPair(n.link, ip, n.ns.FD()) }); err != nil {
@@ -49,8 +50,11 @@ func newPodNet(node *world.NS, gateway, ip netip.Addr) (_ *podNet, err error) {
 func (n *podNet) close() error {
 	err := n.node.Do(func() error {
 		l, err := netlink.LinkByName(n.link)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+			return nil
+		}
 		if err != nil {
-			return nil // gone already
+			return err
 		}
 		return netlink.LinkDel(l)
 	})

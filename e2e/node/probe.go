@@ -96,7 +96,7 @@ func (c *container) watch(ctx context.Context, p *corev1.Probe, pid int, changed
 		now := time.Now()
 		if err == nil {
 			good, bad = good+1, 0
-			if good >= max(p.SuccessThreshold, 1) && !(told && passed) {
+			if good >= max(p.SuccessThreshold, 1) && (!told || !passed) {
 				told, passed = true, true
 				if !changed(true) {
 					return
@@ -104,7 +104,7 @@ func (c *container) watch(ctx context.Context, p *corev1.Probe, pid int, changed
 			}
 		} else if good = 0; now.Sub(counted) >= period-eager/2 || passed {
 			counted = now
-			if bad++; bad >= cmp.Or(p.FailureThreshold, 3) && !(told && !passed) {
+			if bad++; bad >= cmp.Or(p.FailureThreshold, 3) && (!told || passed) {
 				told, passed = true, false
 				if !changed(false) {
 					return

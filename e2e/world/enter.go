@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -39,7 +40,7 @@ type Funcs map[string]func(args []string) int
 // FuncCommand returns a command that runs Funcs[name] of this program in a process of its own. The name travels in
 // argv[0], so Env may be replaced freely; with SysProcAttr.Chroot the new root needs /proc.
 func FuncCommand(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(selfExe, args...)
+	cmd := exec.CommandContext(context.Background(), selfExe, args...)
 	cmd.Args[0] = funcPrefix + name
 	return cmd
 }
@@ -133,7 +134,7 @@ func initCommand() (*exec.Cmd, *os.File, error) {
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
 	}
-	cmd := exec.Command(selfExe, os.Args...)
+	cmd := exec.CommandContext(context.Background(), selfExe, os.Args...)
 	cmd.Args[0] = initName
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(pair[1]), "control"), os.NewFile(uintptr(pipe[0]), "alive")}

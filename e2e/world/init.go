@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +28,7 @@ func initMain(args []string) int {
 	if err := prepare(); err != nil {
 		return impossible(err)
 	}
-	cmd := exec.Command(selfExe)
+	cmd := exec.CommandContext(context.Background(), selfExe)
 	// Nothing but argv[0] differs from a plain start.
 	cmd.Args = args
 	cmd.Env = append(os.Environ(), enterEnv+"=3")

@@ -67,7 +67,8 @@ func answerListen(conn *net.UnixConn, address string) {
 		answer(conn, hostReply{Error: "only loopback addresses"}, nil)
 		return
 	}
-	l, err := net.Listen("tcp", address)
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		answer(conn, hostReply{Error: busy(err)}, nil)
 		return
