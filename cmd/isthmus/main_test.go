@@ -27,7 +27,7 @@ func isthmusWith(t *testing.T, ctx context.Context, stdin io.Reader, args ...str
 	err := run(ctx, args, stdin, &stdout, &stderr)
 	r := result{stdout.String(), stderr.String(), exitCode(err)}
 	t.Logf("isthmus %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
-	if (r.code == exitOK) == strings.Contains(r.stderr, "error:") {
+	if said := strings.Contains(r.stderr, "error:") || strings.Contains(r.stderr, `"kind": "Error"`); said == (r.code == exitOK) {
 		t.Errorf("exit code %d does not fit what standard error says", r.code)
 	}
 	if strings.Contains(r.stdout+r.stderr, "\x1b") {
