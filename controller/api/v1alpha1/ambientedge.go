@@ -1,0 +1,210 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// AmbientEdge says that a gateway is an edge of the mesh: it is brought in, its backends get waypoints, and the way between is
+// kept as it should be.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=aedge
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=".spec.mode"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
+// +kubebuilder:printcolumn:name="Enrolled",type=string,JSONPath=".status.conditions[?(@.type=='Enrolled')].status"
+// +kubebuilder:printcolumn:name="Waypoints",type=string,JSONPath=".status.conditions[?(@.type=='WaypointsReady')].status"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].reason"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
+type AmbientEdge struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what is wanted.
+	Spec AmbientEdgeSpec `json:"spec"`
+	// Status is what was seen. It is written by the controller alone.
+	Status AmbientEdgeStatus `json:"status,omitempty"`
+}
+
+// AmbientEdgeList is a list of AmbientEdges.
+//
+// +kubebuilder:object:root=true
+type AmbientEdgeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AmbientEdge `json:"items"`
+}
+
+// AmbientEdgeSpec names the gateway and says what may be done about it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.targetRefs) != has(self.workloadRefs)",message="set exactly one of targetRefs and workloadRefs: Gateways by the one, other proxies by the other"
+// +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && has(self.backends.services))",message="with workloadRefs no routes say where the gateway sends to: list backends.services"
+// +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
+type AmbientEdgeSpec struct {
+	// TargetRefs are the Gateways, in this namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	TargetRefs []TargetRef `json:"targetRefs,omitempty"`
+	// WorkloadRefs are the gateway's workloads, in this namespace, where no Gateway object stands for it.
+	//
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	WorkloadRefs []WorkloadRef `json:"workloadRefs,omitempty"`
+	// Mode is Observe (the plan and findings only, nothing is written but this object's status) or Manage. Empty means Observe.
+	//
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+	// Capture says how the gateway speaks with the mesh: Auto (as its kind of gateway does), Ambient (ztunnel carries its
+	// connections), Native (it speaks HBONE itself), None (it stays outside). Empty means Auto.
+	//
+	// +optional
+	Capture Capture `json:"capture,omitempty"`
+	// Backends are the Services that the gateway sends to. Empty: those that its routes name.
+	//
+	// +optional
+	Backends *Backends `json:"backends,omitempty"`
+	// Waypoint says what stands before the backends. Empty: the waypoints that are there.
+	//
+	// +optional
+	Waypoint *Waypoint `json:"waypoint,omitempty"`
+	// OnDelete is Undo (everything that was written is taken back) or Keep (it stays, without an owner). Empty means Undo.
+	//
+	// +optional
+	OnDelete OnDelete `json:"onDelete,omitempty"`
+}
+
+// TargetRef is a Gateway of the Gateway API.
+type TargetRef struct {
+	// Group is gateway.networking.k8s.io, or empty.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum="";gateway.networking.k8s.io
+	Group string `json:"group,omitempty"`
+	// Kind is Gateway, or empty.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum="";Gateway
+	Kind string `json:"kind,omitempty"`
+	// Name is the Gateway's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// WorkloadRef is a workload that runs a gateway's pods.
+type WorkloadRef struct {
+	// Kind is Deployment or DaemonSet.
+	//
+	// +kubebuilder:validation:Enum=Deployment;DaemonSet
+	Kind string `json:"kind"`
+	// Name is the workload's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// Mode is how far the controller goes.
+//
+// +kubebuilder:validation:Enum=Observe;Manage
+type Mode string
+
+// The modes. The empty one is ModeObserve.
+const (
+	ModeObserve Mode = "Observe"
+	ModeManage  Mode = "Manage"
+)
+
+// Capture is how a gateway speaks with the mesh.
+//
+// +kubebuilder:validation:Enum=Auto;Ambient;Native;None
+type Capture string
+
+// The kinds of capture. The empty one is CaptureAuto.
+const (
+	CaptureAuto    Capture = "Auto"
+	CaptureAmbient Capture = "Ambient"
+	CaptureNative  Capture = "Native"
+	CaptureNone    Capture = "None"
+)
+
+// Backends are what a gateway sends to.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.services) != has(self.from)",message="set exactly one of from and services"
+type Backends struct {
+	// From is Routes: the Services that the HTTPRoutes of the Gateways name.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=Routes
+	From string `json:"from,omitempty"`
+	// Services are named one by one. One in another namespace needs that namespace's consent.
+	//
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	Services []ServiceRef `json:"services,omitempty"`
+}
+
+// ServiceRef is a Service.
+type ServiceRef struct {
+	// Namespace is the Service's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// Name is the Service's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+}
+
+// WaypointPolicy says where waypoints come from.
+//
+// +kubebuilder:validation:Enum=Use;Create;None
+type WaypointPolicy string
+
+// The policies. The empty one is WaypointUse.
+const (
+	WaypointUse    WaypointPolicy = "Use"    // those that are there: by name, or by the labels that are set already
+	WaypointCreate WaypointPolicy = "Create" // one by name in each backend's namespace, unless it is there
+	WaypointNone   WaypointPolicy = "None"   // none is asked for, and none is taken away
+)
+
+// Waypoint is what stands before the backends.
+type Waypoint struct {
+	// Policy is Use, Create or None. Empty means Use.
+	//
+	// +optional
+	Policy WaypointPolicy `json:"policy,omitempty"`
+	// Name is the waypoint's, in the namespace of each backend. With Use, empty means the one that Service or namespace name already.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+}
+
+// OnDelete says what becomes of what was written.
+//
+// +kubebuilder:validation:Enum=Undo;Keep
+type OnDelete string
+
+// The values. The empty one is OnDeleteUndo.
+const (
+	OnDeleteUndo OnDelete = "Undo"
+	OnDeleteKeep OnDelete = "Keep"
+)

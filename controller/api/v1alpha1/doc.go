@@ -1,0 +1,10 @@
+// Package v1alpha1 is the API group isthmus.dev: AmbientEdge says that a gateway is an edge of an Istio ambient mesh.
+//
+// An empty field means its first value; nothing is defaulted in the cluster, so that a later version may choose better.
+// The CustomResourceDefinition and the deep copies are generated from this package: go generate ./...
+//
+// +kubebuilder:object:generate=true
+// +groupName=isthmus.dev
+package v1alpha1
+
+//go:generate go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0 object crd:headerFile= paths=. output:crd:dir=../../../manifests/crd
