@@ -98,7 +98,7 @@ func TestDialWithoutIstiod(t *testing.T) {
 		{"a user's token", []string{"--token-file", write("user", jwt(`{"sub":"alice"}`))}, []string{"not that of a service account", `"alice"`}},
 		{"no roots", []string{"--token-file", token, "--ca-roots", dir + "/none"}, []string{"istiod " + away, dir + "/none", "istio-ca-root-cert"}},
 		{"istiod away", []string{"--token-file", token, "--ca-roots", roots}, []string{"istiod " + away, "refused", "istiod runs", "--istiod"}},
-		{"istiod has no address", []string{"--token-file", token, "--istiod", "istiod.invalid:15012"}, []string{"istiod.invalid:15012", "--istiod"}},
+		{"istiod has no address", []string{"--token-file", token, "--ca-roots", roots, "--istiod", "istiod.invalid:15012"}, []string{"istiod.invalid:15012", "--istiod"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("POD_IP", "")

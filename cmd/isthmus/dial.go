@@ -122,29 +122,34 @@ func (a *app) dial(ctx context.Context, f *dialFlags, target string) error {
 	opening, cancel := context.WithTimeoutCause(ctx, f.timeout, context.DeadlineExceeded)
 	defer cancel()
 	start := time.Now()
-	rt, err := a.resolve(opening, f, target)
-	if err != nil {
-		return err
-	}
-	doc := newDialDocument(target, rt)
 	if f.routeOnly {
+		rt, err := a.resolve(opening, f, target)
+		if err != nil {
+			return err
+		}
+		doc := newDialDocument(target, rt)
 		if a.output == outputJSON {
 			return a.writeJSON(doc)
 		}
 		return doc.Route.print(a.page(a.stdout), target)
 	}
-	if a.output == outputText {
-		if err := doc.Route.print(a.page(a.stderr), target); err != nil {
-			return err
-		}
-	}
 	done := a.progress("getting a certificate for us")
-	src, err := f.mesh.source(opening)
+	src, err := f.mesh.source(opening) // first: a token that istiod refuses is refused at once
 	done()
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	rt, err := a.resolve(opening, f, target)
+	if err != nil {
+		return err
+	}
+	doc := newDialDocument(target, rt)
+	if a.output == outputText {
+		if err := doc.Route.print(a.page(a.stderr), target); err != nil {
+			return err
+		}
+	}
 	d := &hbone.Dialer{Identity: src, Resolver: hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return rt, nil })}
 	if f.allowPlaintext {
 		d.Plaintext = hbone.PlaintextAllow

@@ -20,7 +20,7 @@ func explainIstiod(what string, m *meshFlags, err error) error {
 	case codes.Unauthenticated, codes.PermissionDenied:
 		f.next = fmt.Sprintf("check that %s is a token of this service account, for audience istio-ca, and not expired (kubectl create token NAME -n NAMESPACE --audience istio-ca)", m.tokenFile)
 	case codes.Unavailable:
-		if strings.Contains(err.Error(), "certificate") {
+		if text := err.Error(); strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ") { // gRPC keeps only the text
 			f.next = fmt.Sprintf("check that %s holds this mesh's root: kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}'", m.caRoots)
 			break
 		}

@@ -1,0 +1,136 @@
+package clitest
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	ordersAt  = "orders.shop.svc.cluster.local:80"
+	ordersID  = "spiffe://cluster.local/ns/shop/sa/orders"
+	gatewayID = "spiffe://cluster.local/ns/edge/sa/gateway"
+)
+
+func TestDialReachesAServiceOfTheMesh(t *testing.T) {
+	c := newCluster(t)
+	r := c.dial(ordersAt, "--http", "/orders")
+	r.want(t, 0, r.stderr, "to        "+ordersAt, "through   workload shop/orders at ", ":15008", ordersID, "why", "is Service shop/orders", "endpoint shop/orders",
+		"we are    "+gatewayID, "answered  "+ordersID, "HTTP/1.1 200 OK")
+	if r.stdout == "" {
+		t.Error("no body")
+	}
+	begin := time.Now()
+	r = c.dial(ordersAt, "-o", "json")
+	var doc struct {
+		Connection struct{ Milliseconds float64 }
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("route, certificate and connection took %.0f ms, the process %v", doc.Connection.Milliseconds, time.Since(begin).Round(time.Millisecond))
+	r = c.dial(ordersAt, "--route")
+	r.want(t, 0, r.stdout, "through   workload shop/orders")
+	r = c.dial(c.Node.PodIP("shop", "orders").String()+":8080", "--http", "/orders")
+	r.want(t, 0, r.stderr, "is workload shop/orders", "200 OK")
+}
+
+func TestDialWithBadInput(t *testing.T) {
+	c := newCluster(t)
+	istiod := "istiod " + c.Istiod.XDS.String()
+	t.Run("unknown service", func(t *testing.T) {
+		r := c.dial("nobody.shop.svc.cluster.local:80")
+		r.want(t, 1, r.stderr, "no way to nobody.shop", istiod, "no Service of that name in namespace shop", "kubectl get services")
+	})
+	t.Run("no such port", func(t *testing.T) {
+		r := c.dial("orders.shop.svc.cluster.local:81")
+		r.want(t, 1, r.stderr, "no way to orders.shop", "has no port 81", "next:")
+	})
+	t.Run("no endpoint", func(t *testing.T) {
+		r := c.dial("empty.shop.svc.cluster.local:80")
+		r.want(t, 1, r.stderr, "no way to empty.shop", "none of the 0 endpoints", "kubectl get endpointslices")
+	})
+	t.Run("address outside of the mesh", func(t *testing.T) {
+		r := c.dial("192.0.2.7:80", "--http", "/")
+		r.want(t, 1, r.stderr, "no way to 192.0.2.7:80", istiod, "outside the mesh", "never goes around it")
+	})
+	t.Run("token for another audience", func(t *testing.T) {
+		r := c.dial(ordersAt, "--token-file", c.newToken("edge", "gateway", "somebody-else"))
+		r.want(t, 1, r.stderr, istiod, "Unauthenticated", "audience istio-ca")
+		if r.took > 2*time.Second {
+			t.Errorf("took %v, a refusal does not get better by waiting", r.took)
+		}
+	})
+	t.Run("token of another account", func(t *testing.T) {
+		r := c.dial(ordersAt, "--service-account", "shop/orders")
+		r.want(t, 1, r.stderr, istiod, "next:")
+	})
+	t.Run("forged token", func(t *testing.T) {
+		data, err := os.ReadFile(c.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := strings.Split(string(data), ".")
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, []byte(parts[0]+"."+parts[1]+".AAAA"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := c.dial(ordersAt, "--token-file", path)
+		r.want(t, 1, r.stderr, istiod, "Unauthenticated", path, "audience istio-ca")
+	})
+	t.Run("waypoint missing", func(t *testing.T) {
+		c.label("istio.io/use-waypoint=gone")
+		defer c.label("istio.io/use-waypoint-")
+		c.gateway("gone")
+		defer c.Run(t.Context(), "kubectl", "delete", "gateway", "gone", "-n", "shop")
+		var r result
+		for range 40 { // until istiod has seen both
+			if r = c.dial(ordersAt, "--http", "/"); r.code != 0 {
+				break
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		r.want(t, 1, r.stderr, "no way to "+ordersAt, istiod, "waypoint", "has no ready pod", "next:", "isthmus status")
+	})
+	t.Run("istiod away", func(t *testing.T) {
+		if err := c.StopIstiod(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := c.StartIstiod(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		r := c.dial(ordersAt)
+		r.want(t, 1, r.stderr, "getting a certificate", istiod, "refused", "check that istiod runs", "--istiod")
+		if r.took > 6*time.Second {
+			t.Errorf("took %v with --timeout 3s", r.took)
+		}
+	})
+}
+
+// label changes a label of the Service orders.
+func (c *cluster) label(label string) {
+	c.t.Helper()
+	if _, err := c.Run(c.t.Context(), "kubectl", "label", "service", "orders", "-n", "shop", label); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// gateway makes a waypoint that gets no pod here: there is no image for it.
+func (c *cluster) gateway(name string) {
+	c.t.Helper()
+	if err := c.Apply(c.t.Context(), `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: `+name+`, namespace: shop, labels: {istio.io/waypoint-for: service}}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+`); err != nil {
+		c.t.Fatal(err)
+	}
+}
