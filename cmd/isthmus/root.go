@@ -60,7 +60,7 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputText, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	root.AddCommand(newDial(a), newVersion(a))
+	root.AddCommand(newStatus(a), newDial(a), newVersion(a))
 	return root
 }
 
@@ -86,4 +86,12 @@ func oneArg(name string) cobra.PositionalArgs {
 		}
 		return fmt.Errorf("one %s at a time, not %d", name, len(args))
 	}
+}
+
+// noArgs wants no argument.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("it takes no argument, and got %q", args[0])
+	}
+	return nil
 }

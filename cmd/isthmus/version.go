@@ -25,7 +25,7 @@ func newVersion(a *app) *cobra.Command {
 		Long:  "Show the version, the commit it was built from, and the Go release that built it.",
 		Example: `  isthmus version
   isthmus version -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
 			if a.output == outputJSON {

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions, the gateway, the backends and the way to them, findings
+with what to do about them, and the steps of its plan.
+
+What is shown is what the controller saw and wrote last. Nothing is written. The exit code says whether the cluster could be read;
+with --require-ready it also is 1 when an AmbientEdge is not ready.`
+
+const statusExample = `  # All edges
+  isthmus status -A
+
+  # One, with findings and plan
+  isthmus status edge/public
+
+  # In a script
+  isthmus status edge/public --require-ready -o json`
+
+// statusFlags are the flags of isthmus status.
+type statusFlags struct {
+	kube  kubeFlags
+	all   bool
+	ready bool
+}
+
+// statusDocument is the output of isthmus status.
+type statusDocument struct {
+	header
+	Edges []edgeStatus `json:"edges"`
+}
+
+// edgeStatus is one AmbientEdge.
+type edgeStatus struct {
+	Namespace  string                     `json:"namespace"`
+	Name       string                     `json:"name"`
+	Mode       v1alpha1.Mode              `json:"mode"`
+	Ready      bool                       `json:"ready"`
+	Current    bool                       `json:"current"`            // the status is about the newest spec
+	Deleting   bool                       `json:"deleting,omitempty"` // it is being undone
+	Generation int64                      `json:"generation"`
+	Created    metav1.Time                `json:"created"`
+	Status     v1alpha1.AmbientEdgeStatus `json:"status"`
+}
+
+func newStatus(a *app) *cobra.Command {
+	f := &statusFlags{}
+	cmd := &cobra.Command{
+		Use:     "status [[NAMESPACE/]NAME]",
+		Short:   "Show how the edges are",
+		Long:    statusLong,
+		Example: statusExample,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && f.all {
+				return usagef(cmd.CommandPath(), "-A and a name exclude each other")
+			}
+			return a.status(cmd.Context(), f, args)
+		},
+	}
+	f.kube.register(cmd.Flags())
+	f.kube.registerNamespace(cmd.Flags())
+	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "look in all namespaces")
+	cmd.Flags().BoolVar(&f.ready, "require-ready", false, "fail when an AmbientEdge is not ready")
+	return cmd
+}
+
+func (a *app) status(ctx context.Context, f *statusFlags, args []string) error {
+	done := a.progress("reading the cluster")
+	doc, where, err := f.read(ctx, args)
+	done()
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.output == outputJSON:
+		err = a.writeJSON(doc)
+	case len(doc.Edges) == 0:
+		fmt.Fprintf(a.stderr, "There is no AmbientEdge in %s.\n", where)
+	case len(args) == 1:
+		err = doc.Edges[0].print(a.page(a.stdout))
+	default:
+		err = doc.print(a.page(a.stdout), time.Now())
+	}
+	if err != nil || !f.ready {
+		return err
+	}
+	return doc.allReady()
+}
+
+// read gets the AmbientEdges that are meant, and says where it looked.
+func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.kube.timeout)
+	defer cancel()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, "", err
+	}
+	c, ns, err := f.kube.client(scheme)
+	if err != nil {
+		return nil, "", err
+	}
+	doc := &statusDocument{header: newHeader("Status"), Edges: []edgeStatus{}}
+	if len(args) == 1 {
+		key, err := edgeKey("isthmus status", args[0], ns)
+		if err != nil {
+			return nil, "", err
+		}
+		var e v1alpha1.AmbientEdge
+		if err := c.Get(ctx, key, &e); err != nil {
+			return nil, "", explainKube("cannot read AmbientEdge "+key.String(), "", err)
+		}
+		doc.Edges = append(doc.Edges, newEdgeStatus(&e))
+		return doc, key.Namespace, nil
+	}
+	where := "all namespaces"
+	var opts []client.ListOption
+	if !f.all {
+		opts, where = append(opts, client.InNamespace(ns)), "namespace "+ns
+	}
+	var list v1alpha1.AmbientEdgeList
+	if err := c.List(ctx, &list, opts...); err != nil {
+		return nil, "", explainKube("cannot list AmbientEdges", where, err)
+	}
+	for i := range list.Items {
+		doc.Edges = append(doc.Edges, newEdgeStatus(&list.Items[i]))
+	}
+	slices.SortFunc(doc.Edges, func(x, y edgeStatus) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
+	})
+	return doc, where, nil
+}
+
+func newEdgeStatus(e *v1alpha1.AmbientEdge) edgeStatus {
+	s := edgeStatus{
+		Namespace: e.Namespace, Name: e.Name, Mode: cmp.Or(e.Spec.Mode, v1alpha1.ModeObserve), Generation: e.Generation,
+		Created: e.CreationTimestamp, Status: e.Status, Deleting: e.DeletionTimestamp != nil,
+		Current: e.Status.ObservedGeneration == e.Generation,
+	}
+	s.Ready = s.Current && meta.IsStatusConditionTrue(e.Status.Conditions, v1alpha1.ConditionReady)
+	return s
+}
+
+// allReady is an error that names the AmbientEdges that are not ready.
+func (d *statusDocument) allReady() error {
+	if len(d.Edges) == 0 {
+		return &failure{what: "there is no AmbientEdge", next: "create one: isthmus plan -f FILE shows what it would do"}
+	}
+	for _, e := range d.Edges {
+		if e.Ready {
+			continue
+		}
+		f := &failure{what: "AmbientEdge " + e.Namespace + "/" + e.Name + " is not ready", next: "isthmus status " + e.Namespace + "/" + e.Name}
+		if _, why := e.ready(); why != "" {
+			f.where = why
+		}
+		return f
+	}
+	return nil
+}
