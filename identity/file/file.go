@@ -3,13 +3,13 @@ package file
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -21,34 +21,48 @@ import (
 // Config names the files. It is copied.
 type Config struct {
 	Chain string // PEM, leaf first; required
-	Key   string // PEM, PKCS #8 or SEC 1; required
+	Key   string // PEM, PKCS #8, SEC 1 or PKCS #1; may be the same file; required
 	Roots string // PEM; trusted for the leaf's trust domain; required
+	// Interval is how often the files are read without being told of a change, as on file systems that do not tell. Zero means 1 min; negative
+	// means only when told, and when the certificate should long have been renewed.
+	Interval time.Duration
 	// Logger takes failures and renewals. Nil is silent.
 	Logger *slog.Logger
 }
 
-// New returns a Source with what the files hold now; a file that is missing or wrong is an error at once. Afterwards
-// changes are taken as they come.
+func (c *Config) interval() time.Duration {
+	if c.Interval == 0 {
+		return time.Minute
+	}
+	return c.Interval
+}
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// New returns a Source with what the files hold now. A file that is missing or wrong, and a certificate that has expired or does not lead to the
+// roots, is an error at once. Afterwards changes are taken as they come; while they do not fit together the Source keeps what it has and its Stats have
+// the error.
 func New(ctx context.Context, cfg Config) (*identity.Source, error) {
-	r := &reader{cfg: cfg, notify: make(chan struct{}, 1)}
-	if _, err := r.Fetch(ctx); err != nil {
-		return nil, err
-	}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, fmt.Errorf("identity file: watch: %w", err)
-	}
-	for _, f := range []string{cfg.Chain, cfg.Key, cfg.Roots} {
-		if err := w.Add(filepath.Dir(f)); err != nil { // the folder: mounts replace what is in it
-			w.Close()
-			return nil, fmt.Errorf("identity file: watch %s: %w", filepath.Dir(f), err)
+	for name, path := range map[string]string{"Chain": cfg.Chain, "Key": cfg.Key, "Roots": cfg.Roots} {
+		if path == "" {
+			return nil, errors.New("identity file: no file: set Config." + name)
 		}
 	}
-	r.watcher = w
-	go r.follow()
-	s, err := identity.New(ctx, r, identity.Config{Logger: cfg.Logger})
+	r := &reader{cfg: cfg, notify: make(chan struct{}, 1), end: make(chan struct{})}
+	var err error
+	if r.watcher, err = fsnotify.NewWatcher(); err != nil {
+		return nil, fmt.Errorf("identity file: watch: %w", err)
+	}
+	r.watch() // before the first look, so that no change is missed
+	r.wg.Go(r.follow)
+	s, err := identity.New(ctx, r, identity.Config{Logger: cfg.Logger, FailFast: true})
 	if err != nil {
-		w.Close()
+		r.Close()
 		return nil, err
 	}
 	return s, nil
@@ -59,21 +73,57 @@ type reader struct {
 	cfg     Config
 	watcher *fsnotify.Watcher
 	notify  chan struct{}
+	end     chan struct{} // closed by Close
+	wg      sync.WaitGroup
+	watched []string // folders; New's at first, then follow's
 }
 
-// follow passes events on until the watcher is closed.
+// watch watches the folders of the files and, as mounts replace what is in a folder and links may lead through several, those that their links lead to
+// now. What cannot be watched is left to Interval.
+func (r *reader) watch() {
+	var want []string
+	for _, f := range []string{r.cfg.Chain, r.cfg.Key, r.cfg.Roots} {
+		want = append(want, filepath.Dir(f))
+		if target, err := filepath.EvalSymlinks(f); err == nil {
+			want = append(want, filepath.Dir(target))
+		}
+	}
+	for _, dir := range r.watched {
+		if !slices.Contains(want, dir) {
+			_ = r.watcher.Remove(dir) // it may be gone by itself
+		}
+	}
+	for _, dir := range want {
+		_ = r.watcher.Add(dir) // again and again: a folder of the same name may be another one
+	}
+	r.watched = want
+}
+
+// follow passes changes on until Close.
 func (r *reader) follow() {
 	defer close(r.notify)
+	var tick <-chan time.Time
+	if r.cfg.interval() > 0 {
+		t := time.NewTicker(r.cfg.interval())
+		defer t.Stop()
+		tick = t.C
+	}
 	for {
 		select {
-		case _, ok := <-r.watcher.Events:
-			if !ok {
-				return
+		case <-r.end:
+			return
+		case e := <-r.watcher.Events:
+			if e.Op == fsnotify.Chmod {
+				continue
 			}
-		case _, ok := <-r.watcher.Errors: // events were lost: read again
-			if !ok {
-				return
+			if e.Has(fsnotify.Create | fsnotify.Rename | fsnotify.Remove) {
+				r.watch()
 			}
+		case err := <-r.watcher.Errors: // events were lost
+			r.cfg.logger().Warn("identity file: the watch of the files", "error", err)
+			r.watch()
+		case <-tick:
+			r.watch()
 		}
 		select {
 		case r.notify <- struct{}{}:
@@ -86,21 +136,35 @@ func (r *reader) follow() {
 func (r *reader) Notify() <-chan struct{} { return r.notify }
 
 // Close ends the watch.
-func (r *reader) Close() error { return r.watcher.Close() }
+func (r *reader) Close() error {
+	close(r.end)
+	r.wg.Wait()
+	return r.watcher.Close()
+}
 
 // Fetch reads the files.
 func (r *reader) Fetch(context.Context) (*identity.Material, error) {
-	chain, err := readCerts(r.cfg.Chain)
+	text, err := read(r.cfg.Chain)
 	if err != nil {
 		return nil, err
 	}
-	roots, err := readCerts(r.cfg.Roots)
+	chain, err := parseCertificates(text)
 	if err != nil {
+		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Chain, err)
+	}
+	if text, err = read(r.cfg.Roots); err != nil {
 		return nil, err
 	}
-	key, err := readKey(r.cfg.Key)
+	roots, err := parseCertificates(text)
 	if err != nil {
+		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Roots, err)
+	}
+	if text, err = read(r.cfg.Key); err != nil {
 		return nil, err
+	}
+	key, err := parseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Key, err)
 	}
 	leaf := chain[0]
 	if pub, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(key.Public()) {
@@ -114,62 +178,6 @@ func (r *reader) Fetch(context.Context) (*identity.Material, error) {
 		SVID:    &x509svid.SVID{ID: id, Certificates: chain, PrivateKey: key},
 		Bundles: x509bundle.NewSet(x509bundle.FromX509Authorities(id.TrustDomain(), roots)),
 	}, nil
-}
-
-func readCerts(path string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("identity file: %w", err)
-	}
-	var certs []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("identity file: %s: %w", path, err)
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, fmt.Errorf("identity file: %s holds no PEM certificate", path)
-	}
-	return certs, nil
-}
-
-func readKey(path string) (crypto.Signer, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("identity file: %w", err)
-	}
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			return nil, fmt.Errorf("identity file: %s holds no PEM key", path)
-		}
-		switch block.Type {
-		case "PRIVATE KEY":
-			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				return nil, fmt.Errorf("identity file: %s: %w", path, err)
-			}
-			if signer, ok := key.(crypto.Signer); ok {
-				return signer, nil
-			}
-			return nil, errors.New("identity file: " + path + " holds a key that cannot sign")
-		case "EC PRIVATE KEY":
-			key, err := x509.ParseECPrivateKey(block.Bytes)
-			if err != nil {
-				return nil, fmt.Errorf("identity file: %s: %w", path, err)
-			}
-			return key, nil
-		}
-	}
 }
 
 var (
