@@ -75,7 +75,7 @@ type AmbientEdgeSpec struct {
 	//
 	// +optional
 	Waypoint *Waypoint `json:"waypoint,omitempty"`
-	// OnDelete is Undo (everything that was written is taken back) or Keep (it stays, without an owner). Empty means Undo.
+	// OnDelete is Undo (everything that was written is taken back) or Keep (all of it stays as it is). Empty means Undo.
 	//
 	// +optional
 	OnDelete OnDelete `json:"onDelete,omitempty"`

@@ -1,0 +1,133 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// backend is a Service that the gateways send to.
+type backend struct {
+	key      types.NamespacedName
+	service  *corev1.Service
+	switches map[string]string // labels that its gateways' vendors need
+	waypoint types.NamespacedName
+	wanted   bool // a waypoint is asked for
+}
+
+func (b *backend) String() string { return object("Service", b.key) }
+
+// findBackends resolves the Services of the spec, or of the routes.
+func (m *maker) findBackends() {
+	switches := map[string]string{}
+	for _, g := range m.gateways {
+		for k, v := range g.vendor.ServiceLabels {
+			switches[k] = v
+		}
+	}
+	var keys []types.NamespacedName
+	if b := m.Edge.Spec.Backends; b != nil && len(b.Services) > 0 {
+		for _, ref := range b.Services {
+			keys = append(keys, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name})
+		}
+	} else {
+		keys = m.routedServices()
+	}
+	slices.SortFunc(keys, func(a, b types.NamespacedName) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	for _, key := range slices.Compact(keys) {
+		b := &backend{key: key, service: m.service(key), switches: switches}
+		if b.service == nil {
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingNoBackend, Severity: v1alpha1.SeverityError, Object: b.String(),
+				Message: fmt.Sprintf("AmbientEdge %s sends to this Service, which does not exist", keyOf(m.Edge)), Fix: "create it, or correct the name",
+			})
+			continue
+		}
+		m.backends = append(m.backends, b)
+		m.outside(b)
+	}
+}
+
+// outside finds backends whose pods the mesh does not carry: behind a waypoint they are reached in plaintext.
+func (m *maker) outside(b *backend) {
+	out := 0
+	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
+	for _, p := range pods {
+		if !captured(p) {
+			out++
+		}
+	}
+	if out == 0 {
+		return
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingBackendOutside, Severity: v1alpha1.SeverityWarning, Object: b.String(),
+		Message: fmt.Sprintf("%d of %d pods of this Service are not in the mesh: the last hop to them is plaintext, and no policy is enforced there", out, len(pods)),
+		Fix:     fmt.Sprintf("kubectl label namespace %s %s=%s", b.key.Namespace, LabelDataplaneMode, modeAmbient),
+	})
+}
+
+func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
+	st := v1alpha1.BackendStatus{Service: b.key.String()}
+	hops := []string{"gateway"}
+	if b.wanted || m.bound(b) {
+		st.Waypoint = b.waypoint.String()
+		hops = append(hops, "waypoint "+st.Waypoint)
+	}
+	st.Path = strings.Join(append(hops, "pods of "+b.key.String()), " > ")
+	for _, p := range m.Policies {
+		if m.concerns(p, b) && len(st.Policies) < 32 {
+			st.Policies = append(st.Policies, keyOf(p).String())
+		}
+	}
+	slices.Sort(st.Policies)
+	return st
+}
+
+// concerns says whether a policy is for a backend: by its targetRefs, for its waypoint, or by its selector.
+func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend) bool {
+	if targets(p, b.key, "Service") || b.waypoint.Name != "" && targets(p, b.waypoint, "Gateway") {
+		return true
+	}
+	if hasTargets(p) || p.Namespace != b.key.Namespace {
+		return false
+	}
+	if p.Spec.GetSelector() == nil {
+		return true
+	}
+	for _, pod := range m.podsWith(b.key.Namespace, b.service.Spec.Selector) {
+		if hasLabels(pod.Labels, p.Spec.GetSelector().GetMatchLabels()) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasTargets(p *securityv1.AuthorizationPolicy) bool {
+	return len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil
+}
+
+// targets says whether a policy's targetRefs name an object of its own namespace.
+func targets(p *securityv1.AuthorizationPolicy, key types.NamespacedName, kind string) bool {
+	if p.Namespace != key.Namespace {
+		return false
+	}
+	if t := p.Spec.GetTargetRef(); t != nil && t.GetKind() == kind && t.GetName() == key.Name {
+		return true
+	}
+	for _, t := range p.Spec.GetTargetRefs() {
+		if t.GetKind() == kind && t.GetName() == key.Name {
+			return true
+		}
+	}
+	return false
+}

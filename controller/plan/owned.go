@@ -1,0 +1,82 @@
+package plan
+
+import (
+	"encoding/json"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// holds says whether manager has fields of o by server-side apply, and of which its path is a part: "f:metadata", "f:labels", "f:x".
+// No path asks for any field.
+func holds(o metav1.Object, manager string, path ...string) bool {
+	for _, m := range o.GetManagedFields() {
+		if m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply && m.FieldsV1 != nil && hasPath(m.FieldsV1.GetRawBytes(), path) {
+			return true
+		}
+	}
+	return false
+}
+
+// othersHold names the managers that have the field and are not AmbientEdges. An AmbientEdge may share a field with another.
+func othersHold(o metav1.Object, path ...string) []string {
+	var names []string
+	for _, m := range o.GetManagedFields() {
+		if m.FieldsV1 != nil && !strings.HasPrefix(m.Manager, v1alpha1.FieldOwnerPrefix) && hasPath(m.FieldsV1.GetRawBytes(), path) {
+			names = append(names, m.Manager)
+		}
+	}
+	return names
+}
+
+func hasPath(raw []byte, path []string) bool {
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return false // not what an API server writes
+	}
+	if len(path) == 0 {
+		return len(fields) > 0
+	}
+	next, ok := fields[path[0]]
+	return ok && (len(path) == 1 || hasPath(next, path[1:]))
+}
+
+// label is the path of a label.
+func label(key string, at ...string) []string {
+	if len(at) == 0 {
+		at = []string{"f:metadata"}
+	}
+	return append(append([]string{}, at...), "f:labels", "f:"+key)
+}
+
+// field says how a value that we want stands to what is there.
+type field int
+
+const (
+	absent  field = iota // nobody has set it, or a value of ours is another: write it
+	ours                 // it is what we want, and we hold it
+	theirs               // it is what we want, and somebody else has set it: it stays theirs
+	foreign              // somebody else wants another
+)
+
+// labelState compares label key=want of o, whose labels are have, for a manager. at is where the labels are, as for label.
+func labelState(o metav1.Object, have map[string]string, manager, key, want string, at ...string) field {
+	path := label(key, at...)
+	value, set := have[key]
+	switch {
+	case !set:
+		return absent
+	case holds(o, manager, path...) && (value == want || len(othersHold(o, path...)) == 0):
+		if value == want {
+			return ours
+		}
+		return absent
+	case value != want:
+		return foreign
+	case len(othersHold(o, path...)) > 0 || len(o.GetManagedFields()) == 0:
+		return theirs
+	}
+	return absent // another AmbientEdge has it: share it
+}

@@ -1,0 +1,176 @@
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// Plan is what is to be done, and what was found on the way.
+type Plan struct {
+	Steps    []Step
+	Findings []v1alpha1.Finding
+	Gateways []v1alpha1.GatewayStatus
+	Backends []v1alpha1.BackendStatus
+	// Undoing: the AmbientEdge is being deleted, and the steps lead back.
+	Undoing bool
+	// Digest changes with the steps, whatever their state.
+	Digest string
+}
+
+// Step is a step of the plan.
+type Step struct {
+	v1alpha1.Step
+	// Write is what is to be written now. Nil: nothing, or not yet.
+	Write *Write
+	part  part
+}
+
+// Verbs of steps.
+const (
+	VerbEnrol   = "Enrol"   // set what brings pods into the mesh
+	VerbVerify  = "Verify"  // see that pods are captured, or are not
+	VerbCreate  = "Create"  // make a waypoint
+	VerbAwait   = "Await"   // see that a waypoint answers, or that what it was made of is gone
+	VerbWire    = "Wire"    // let a Service lead to its waypoint
+	VerbSwitch  = "Switch"  // set the gateway's own switch
+	VerbConfirm = "Confirm" // see that istiod has bound a Service to its waypoint
+	VerbUnwire  = "Unwire"
+	VerbDelete  = "Delete"
+	VerbUnenrol = "Unenrol"
+)
+
+// part is what a step belongs to: conditions are made of parts.
+type part int
+
+const (
+	partEnrol part = iota
+	partWaypoint
+	partWire
+	partRelease
+)
+
+// Write is a change to one object.
+type Write struct {
+	APIVersion, Kind string
+	Key              types.NamespacedName
+	// UID is that of the object which the plan is about. Empty: it is to be created.
+	UID types.UID
+	// Delete the object, which has our owner label. Otherwise Fields are applied by server-side apply: all that is ours of it, from
+	// the root of the object. Fields that were ours and are not there are taken away.
+	Delete bool
+	Fields map[string]any
+}
+
+func (w *Write) String() string { return object(w.Kind, w.Key) }
+
+// object names an object for people: Kind namespace/name.
+func object(kind string, key types.NamespacedName) string {
+	if key.Namespace == "" {
+		return kind + " " + key.Name
+	}
+	return kind + " " + key.String()
+}
+
+// maker puts a plan together.
+type maker struct {
+	*Snapshot
+	plan     Plan
+	gateways []*gateway
+	backends []*backend
+}
+
+// Make decides. It does not change the snapshot.
+func Make(s *Snapshot) *Plan {
+	m := &maker{Snapshot: s}
+	if s.Edge.DeletionTimestamp != nil {
+		m.plan.Undoing = true
+		m.undo()
+	} else {
+		m.findGateways()
+		m.findBackends()
+		m.conflicts()
+		m.enrol()
+		m.waypoints()
+		m.wire()
+		m.release()
+		m.report()
+	}
+	m.finish()
+	return &m.plan
+}
+
+// add appends a step. A step that is not done waits for all steps before it of the parts that it needs.
+func (m *maker) add(s Step, needs ...part) {
+	if s.State != v1alpha1.StepDone && s.State != v1alpha1.StepBlocked {
+		for i := range m.plan.Steps {
+			before := &m.plan.Steps[i]
+			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) {
+				s.State, s.Write = v1alpha1.StepPending, nil
+				break
+			}
+		}
+	}
+	if s.State == "" {
+		s.State = v1alpha1.StepWaiting
+	}
+	s.ID = fmt.Sprintf("%s %s", s.Verb, s.Object)
+	m.plan.Steps = append(m.plan.Steps, s)
+}
+
+func (m *maker) found(f v1alpha1.Finding) { m.plan.Findings = append(m.plan.Findings, f) }
+
+// Blocked says whether an error among the findings stops all writing.
+func (p *Plan) Blocked() bool {
+	return slices.ContainsFunc(p.Findings, func(f v1alpha1.Finding) bool { return f.Severity == v1alpha1.SeverityError })
+}
+
+// Writes are what is to be written now, in order.
+func (p *Plan) Writes() []*Write {
+	var list []*Write
+	for i := range p.Steps {
+		if w := p.Steps[i].Write; w != nil {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// Done says whether no step is left.
+func (p *Plan) Done() bool {
+	return !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State != v1alpha1.StepDone })
+}
+
+// left is the first step of the parts that is not done.
+func (p *Plan) left(parts ...part) *Step {
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.State != v1alpha1.StepDone && slices.Contains(parts, s.part) {
+			return s
+		}
+	}
+	return nil
+}
+
+// finish orders the findings, stops what an error forbids, and computes the digest.
+func (m *maker) finish() {
+	severity := func(f v1alpha1.Finding) int {
+		return slices.Index([]v1alpha1.Severity{v1alpha1.SeverityError, v1alpha1.SeverityWarning, v1alpha1.SeverityInfo}, f.Severity)
+	}
+	slices.SortStableFunc(m.plan.Findings, func(a, b v1alpha1.Finding) int {
+		return cmp.Or(cmp.Compare(severity(a), severity(b)), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Object, b.Object))
+	})
+	h := sha256.New()
+	for i := range m.plan.Steps {
+		s := &m.plan.Steps[i]
+		fmt.Fprintln(h, s.ID)
+		if m.plan.Blocked() && s.Write != nil {
+			s.Write, s.State = nil, v1alpha1.StepBlocked
+		}
+	}
+	m.plan.Digest = fmt.Sprintf("%x", h.Sum(nil)[:6])
+}

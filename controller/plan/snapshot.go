@@ -1,0 +1,117 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// Snapshot is all that a plan depends on. Lists may hold more than the edge needs.
+type Snapshot struct {
+	Edge *v1alpha1.AmbientEdge
+	// Edges are all AmbientEdges, this one too.
+	Edges []v1alpha1.AmbientEdge
+	// TrustDomain is the mesh's. Empty means cluster.local.
+	TrustDomain string
+
+	Namespaces      []corev1.Namespace
+	Pods            []corev1.Pod
+	Services        []corev1.Service
+	Deployments     []appsv1.Deployment
+	DaemonSets      []appsv1.DaemonSet
+	Gateways        []gatewayv1.Gateway
+	Classes         []gatewayv1.GatewayClass
+	HTTPRoutes      []gatewayv1.HTTPRoute
+	ReferenceGrants []gatewayv1beta1.ReferenceGrant
+	Policies        []*securityv1.AuthorizationPolicy
+
+	// Waypoints is what was found by asking those that are programmed.
+	Waypoints map[types.NamespacedName]WaypointFact
+}
+
+// WaypointFact says whether a waypoint answered.
+type WaypointFact struct {
+	Answers bool
+	// Why it did not, when it did not.
+	Why string
+}
+
+func (s *Snapshot) trustDomain() string { return cmp.Or(s.TrustDomain, "cluster.local") }
+
+func (s *Snapshot) namespace(name string) *corev1.Namespace {
+	return find(s.Namespaces, func(o *corev1.Namespace) bool { return o.Name == name })
+}
+
+func (s *Snapshot) service(key types.NamespacedName) *corev1.Service {
+	return find(s.Services, func(o *corev1.Service) bool { return keyOf(o) == key })
+}
+
+func (s *Snapshot) gateway(key types.NamespacedName) *gatewayv1.Gateway {
+	return find(s.Gateways, func(o *gatewayv1.Gateway) bool { return keyOf(o) == key })
+}
+
+func (s *Snapshot) deployment(key types.NamespacedName) *appsv1.Deployment {
+	return find(s.Deployments, func(o *appsv1.Deployment) bool { return keyOf(o) == key })
+}
+
+func (s *Snapshot) daemonSet(key types.NamespacedName) *appsv1.DaemonSet {
+	return find(s.DaemonSets, func(o *appsv1.DaemonSet) bool { return keyOf(o) == key })
+}
+
+// controllerOf is the controllerName of a GatewayClass, or "".
+func (s *Snapshot) controllerOf(class gatewayv1.ObjectName) string {
+	c := find(s.Classes, func(o *gatewayv1.GatewayClass) bool { return o.Name == string(class) })
+	if c == nil {
+		return ""
+	}
+	return string(c.Spec.ControllerName)
+}
+
+// podsWith are the pods of a namespace that have all labels, without those that have ended.
+func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*corev1.Pod {
+	var list []*corev1.Pod
+	for i := range s.Pods {
+		p := &s.Pods[i]
+		if p.Namespace == namespace && hasLabels(p.Labels, labels) && alive(p) {
+			list = append(list, p)
+		}
+	}
+	slices.SortFunc(list, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func alive(p *corev1.Pod) bool {
+	return p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+}
+
+// hasLabels: no labels are had by nobody, as a Service without selector has no pods.
+func hasLabels(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
+	}
+	return len(want) > 0
+}
+
+func find[T any](list []T, ok func(*T) bool) *T {
+	for i := range list {
+		if ok(&list[i]) {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+func keyOf(o metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}

@@ -1,0 +1,113 @@
+package plan
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// Status is the plan as a status of the edge, without times of transitions.
+func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
+	st := v1alpha1.AmbientEdgeStatus{
+		ObservedGeneration: e.Generation, Gateways: p.Gateways, Backends: p.Backends,
+		Conditions: []metav1.Condition{
+			p.ready(e),
+			p.condition(e, v1alpha1.ConditionEnrolled, partEnrol),
+			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partWire),
+		},
+		Plan: v1alpha1.Plan{Digest: p.Digest},
+	}
+	st.Findings, st.FindingsLeftOut = limited(p.Findings, v1alpha1.MaxFindings)
+	steps := make([]v1alpha1.Step, len(p.Steps))
+	for i := range p.Steps {
+		steps[i] = p.Steps[i].Step
+	}
+	st.Plan.Steps, st.Plan.StepsLeftOut = limited(steps, v1alpha1.MaxSteps)
+	return st
+}
+
+func limited[T any](list []T, most int) ([]T, int32) {
+	if len(list) <= most {
+		return list, 0
+	}
+	return list[:most], int32(len(list) - most)
+}
+
+// condition says whether all steps of some parts are done.
+func (p *Plan) condition(e *v1alpha1.AmbientEdge, kind string, parts ...part) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonDone, ObservedGeneration: e.Generation}
+	steps := 0
+	for i := range p.Steps {
+		for _, part := range parts {
+			if p.Steps[i].part == part {
+				steps++
+			}
+		}
+	}
+	switch left := p.left(parts...); {
+	case p.Undoing:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonUndoing, "the AmbientEdge is being deleted"
+	case left != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, p.why(e), sentence(left)
+	case p.Blocked() && steps == 0:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonBlocked, p.firstError().Message
+	case steps == 0:
+		c.Reason, c.Message = v1alpha1.ReasonNotWanted, "there is nothing to do"
+	default:
+		c.Message = fmt.Sprintf("%d steps are done", steps)
+	}
+	return c
+}
+
+func sentence(s *Step) string {
+	if s.Reason == "" {
+		return s.ID
+	}
+	return s.ID + ": " + s.Reason
+}
+
+// why no step is taken, or that they are.
+func (p *Plan) why(e *v1alpha1.AmbientEdge) string {
+	switch {
+	case p.Blocked():
+		return v1alpha1.ReasonBlocked
+	case e.Spec.Mode != v1alpha1.ModeManage:
+		return v1alpha1.ReasonObserving
+	}
+	return v1alpha1.ReasonInProgress
+}
+
+func (p *Plan) firstError() v1alpha1.Finding {
+	for _, f := range p.Findings {
+		if f.Severity == v1alpha1.SeverityError {
+			return f
+		}
+	}
+	return v1alpha1.Finding{}
+}
+
+func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
+	left := p.left(partEnrol, partWaypoint, partWire, partRelease)
+	f := p.firstError()
+	switch {
+	case f.Code == v1alpha1.FindingUndoHalted:
+		c.Reason, c.Message = v1alpha1.ReasonUndoHalted, f.Message
+	case f.Code == v1alpha1.FindingConflictedEdge:
+		c.Reason, c.Message = v1alpha1.ReasonConflicted, f.Message
+	case f.Code != "":
+		c.Reason, c.Message = v1alpha1.ReasonBlocked, fmt.Sprintf("%s %s: %s", f.Code, f.Object, f.Message)
+	case p.Undoing:
+		c.Reason, c.Message = v1alpha1.ReasonUndoing, "everything is taken back"
+		if left != nil {
+			c.Message = sentence(left)
+		}
+	case left != nil:
+		c.Reason, c.Message = p.why(e), sentence(left)
+	default:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonDone, fmt.Sprintf("%d steps are done, and were seen to hold", len(p.Steps))
+	}
+	return c
+}

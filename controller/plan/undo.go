@@ -1,0 +1,237 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+)
+
+// undo adds the steps that take everything back, in the opposite order.
+func (m *maker) undo() {
+	if m.Edge.Spec.OnDelete == v1alpha1.OnDeleteKeep {
+		return
+	}
+	m.unwire(nil)
+	m.deleteWaypoints(nil)
+	m.unenrol(nil)
+}
+
+// release takes back what is ours and is not wanted any more, as the spec has changed. It comes when all the rest is done.
+func (m *maker) release() {
+	services, waypoints, enrolled := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[string]bool{}
+	for _, b := range m.backends {
+		services[b.key] = b.wanted
+		waypoints[b.waypoint] = waypoints[b.waypoint] || b.wanted
+	}
+	for _, s := range m.plan.Steps {
+		if s.Verb == VerbEnrol {
+			enrolled[s.Object] = true
+		}
+	}
+	if m.plan.Blocked() {
+		return // what is wanted is not known for sure
+	}
+	m.unwire(services)
+	m.deleteWaypoints(waypoints)
+	m.unenrol(enrolled)
+}
+
+// unwire takes our labels from Services that are not kept.
+func (m *maker) unwire(keep map[types.NamespacedName]bool) {
+	for i := range m.Services {
+		s := &m.Services[i]
+		if keep[keyOf(s)] || !holds(s, m.Edge.FieldOwner()) {
+			continue
+		}
+		obj := object("Service", keyOf(s))
+		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
+		step.Write = &Write{APIVersion: "v1", Kind: "Service", Key: keyOf(s), UID: s.UID, Fields: map[string]any{}}
+		if path := label(LabelUseWaypoint); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
+			m.haltFor(keyOf(s), "Service", s.Labels[LabelUseWaypoint])
+		}
+		m.add(step, partEnrol, partWaypoint, partWire)
+	}
+}
+
+// shared says whether somebody else holds the field too, so that it stays.
+func (m *maker) shared(o metav1.Object, path []string) bool {
+	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager != m.Edge.FieldOwner() && f.FieldsV1 != nil && hasPath(f.FieldsV1.GetRawBytes(), path)
+	})
+}
+
+// haltFor finds policies that nobody would enforce without what is about to go.
+func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) {
+	var names []string
+	for _, p := range m.Policies {
+		if targets(p, key, kind) {
+			names = append(names, keyOf(p).String())
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	slices.Sort(names)
+	m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, strings.Join(names, ", ")))
+}
+
+// halt stops undo, until it is confirmed.
+func (m *maker) halt(obj, why string) {
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
+		Fix: fmt.Sprintf("kubectl annotate ambientedge -n %s %s %s=%s, or remove what depends on it first", m.Edge.Namespace, m.Edge.Name, v1alpha1.AnnotationUndo, v1alpha1.UndoConfirmed),
+	}
+	if m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed {
+		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
+	}
+	m.found(f)
+}
+
+// deleteWaypoints deletes our waypoints that are not kept, and sees that what istiod made of them is gone.
+func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
+	for i := range m.Gateways {
+		g := &m.Gateways[i]
+		key := keyOf(g)
+		if g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() || keep[key] {
+			continue
+		}
+		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
+		if g.DeletionTimestamp == nil {
+			step.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, UID: g.UID, Delete: true}
+			m.haltFor(key, "Gateway", key.String())
+			m.users(key)
+		}
+		m.add(step, partEnrol, partWaypoint, partWire, partRelease)
+	}
+	if policy, name := m.waypointPolicy(); policy != v1alpha1.WaypointCreate || !m.plan.Undoing || name == "" {
+		return
+	} else if b := m.Edge.Spec.Backends; b != nil {
+		for _, ns := range namespacesOf(b.Services) {
+			m.awaitGone(types.NamespacedName{Namespace: ns, Name: name})
+		}
+	}
+}
+
+func namespacesOf(refs []v1alpha1.ServiceRef) []string {
+	var list []string
+	for _, r := range refs {
+		list = append(list, r.Namespace)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// users finds Services of others that lead to a waypoint which is about to be deleted.
+func (m *maker) users(key types.NamespacedName) {
+	for i := range m.Services {
+		s := &m.Services[i]
+		ns := s.Labels[LabelUseWaypointNamespace]
+		if ns == "" {
+			ns = s.Namespace
+		}
+		path := label(LabelUseWaypoint)
+		if s.Labels[LabelUseWaypoint] == key.Name && ns == key.Namespace && (!holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path)) {
+			m.halt(object("Gateway", key), fmt.Sprintf("%s still leads to this waypoint, and was not labelled for this edge", object("Service", keyOf(s))))
+		}
+	}
+}
+
+// awaitGone waits until nothing is left of a waypoint. One that is there and not ours is left alone.
+func (m *maker) awaitGone(key types.NamespacedName) {
+	if g := m.gateway(key); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+		return
+	}
+	labels := map[string]string{edge.LabelGatewayName: key.Name}
+	var rest []string
+	for _, p := range m.podsWith(key.Namespace, labels) {
+		rest = append(rest, object("Pod", keyOf(p)))
+	}
+	for i := range m.Services {
+		if s := &m.Services[i]; s.Namespace == key.Namespace && hasLabels(s.Labels, labels) {
+			rest = append(rest, object("Service", keyOf(s)))
+		}
+	}
+	for i := range m.Deployments {
+		if d := &m.Deployments[i]; d.Namespace == key.Namespace && hasLabels(d.Labels, labels) {
+			rest = append(rest, object("Deployment", keyOf(d)))
+		}
+	}
+	s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepDone, Reason: "nothing is left of it"}}
+	if len(rest) > 0 {
+		s.State, s.Reason = v1alpha1.StepWaiting, "still there: "+strings.Join(rest, ", ")
+	}
+	m.add(s, partRelease)
+}
+
+// unenrol takes our labels of enrolment away, and sees that the pods are captured no more.
+func (m *maker) unenrol(keep map[string]bool) {
+	type held struct {
+		apiVersion, kind string
+		object           metav1.Object
+	}
+	var list []held
+	if ns := m.namespace(m.Edge.Namespace); ns != nil {
+		list = append(list, held{"v1", "Namespace", ns})
+	}
+	for i := range m.Gateways {
+		if g := &m.Gateways[i]; g.Namespace == m.Edge.Namespace && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+			list = append(list, held{gatewayAPI, "Gateway", g})
+		}
+	}
+	for i := range m.Deployments {
+		list = append(list, held{"apps/v1", "Deployment", &m.Deployments[i]})
+	}
+	for i := range m.DaemonSets {
+		list = append(list, held{"apps/v1", "DaemonSet", &m.DaemonSets[i]})
+	}
+	for _, h := range list {
+		obj := object(h.kind, keyOf(h.object))
+		if keep[obj] || !holds(h.object, m.Edge.FieldOwner()) {
+			continue
+		}
+		m.add(Step{
+			part: partRelease, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
+			Write: &Write{APIVersion: h.apiVersion, Kind: h.kind, Key: keyOf(h.object), UID: h.object.GetUID(), Fields: map[string]any{}},
+		}, partEnrol, partWaypoint, partWire, partRelease)
+	}
+	if m.plan.Undoing {
+		m.awaitOutside()
+	}
+}
+
+// awaitOutside waits until the gateways' pods are as their labels say again.
+func (m *maker) awaitOutside() {
+	m.findGateways()
+	m.plan.Findings = slices.DeleteFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoTarget })
+	for _, g := range m.gateways {
+		if g.capture != v1alpha1.CaptureAmbient {
+			continue
+		}
+		inside := 0
+		for _, p := range g.pods {
+			if captured(p) && !m.labelledIn(p) {
+				inside++
+			}
+		}
+		s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are as their labels say"}}
+		if inside > 0 {
+			s.State, s.Reason = v1alpha1.StepWaiting, fmt.Sprintf("%d pods are still captured", inside)
+		}
+		m.add(s, partRelease)
+	}
+}
+
+// labelledIn says whether a pod is in the mesh by labels that are not ours.
+func (m *maker) labelledIn(p *corev1.Pod) bool {
+	if mode := p.Labels[LabelDataplaneMode]; mode != "" {
+		return mode == modeAmbient
+	}
+	return m.namespaceLabels(p.Namespace)[LabelDataplaneMode] == modeAmbient
+}

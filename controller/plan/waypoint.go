@@ -1,0 +1,201 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+)
+
+// Istio's labels, classes and conditions of waypoints.
+const (
+	LabelUseWaypoint          = "istio.io/use-waypoint"
+	LabelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
+	LabelWaypointFor          = "istio.io/waypoint-for"
+	WaypointClass             = "istio-waypoint"
+	WaypointController        = "istio.io/mesh-controller"
+	ConditionWaypointBound    = "istio.io/WaypointBound"
+)
+
+func (m *maker) waypointPolicy() (v1alpha1.WaypointPolicy, string) {
+	w := m.Edge.Spec.Waypoint
+	if w == nil || w.Policy == "" && w.Name == "" {
+		return v1alpha1.WaypointUse, ""
+	}
+	if w.Policy == "" {
+		return v1alpha1.WaypointUse, w.Name
+	}
+	return w.Policy, w.Name
+}
+
+// bound says whether a Service, or its namespace, names a waypoint, and notes it.
+func (m *maker) bound(b *backend) bool {
+	for _, labels := range []map[string]string{b.service.Labels, m.namespaceLabels(b.key.Namespace)} {
+		name := labels[LabelUseWaypoint]
+		if name == "" {
+			continue
+		}
+		if name == modeNone {
+			return false
+		}
+		ns := labels[LabelUseWaypointNamespace]
+		if ns == "" {
+			ns = b.key.Namespace
+		}
+		b.waypoint = types.NamespacedName{Namespace: ns, Name: name}
+		return true
+	}
+	return false
+}
+
+func (m *maker) namespaceLabels(name string) map[string]string {
+	if ns := m.namespace(name); ns != nil {
+		return ns.Labels
+	}
+	return nil
+}
+
+// waypoints chooses the waypoint of every backend, and adds the steps that make it and see it answer.
+func (m *maker) waypoints() {
+	policy, name := m.waypointPolicy()
+	chosen := map[types.NamespacedName]bool{}
+	for _, b := range m.backends {
+		switch {
+		case policy == v1alpha1.WaypointNone:
+			if !m.bound(b) {
+				m.unenforced(b)
+			}
+			continue
+		case name != "":
+			b.waypoint = types.NamespacedName{Namespace: b.key.Namespace, Name: name}
+		case !m.bound(b):
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingNoWaypoint, Severity: v1alpha1.SeverityError, Object: b.String(), Field: "metadata.labels[" + LabelUseWaypoint + "]",
+				Message: "neither this Service nor its namespace names a waypoint, and AmbientEdge " + keyOf(m.Edge).String() + " says to use what is there",
+				Fix:     "set spec.waypoint to {policy: Create, name: waypoint}, or to {policy: None}",
+			})
+			continue
+		}
+		b.wanted = true
+		chosen[b.waypoint] = true
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(chosen), compareKeys) {
+		if policy == v1alpha1.WaypointCreate {
+			m.createWaypoint(key)
+		}
+		m.awaitWaypoint(key)
+	}
+}
+
+// unenforced finds L7 policies for a Service without a waypoint.
+func (m *maker) unenforced(b *backend) {
+	for _, p := range m.Policies {
+		if targets(p, b.key, "Service") {
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingUnenforced, Severity: v1alpha1.SeverityWarning, Object: object("AuthorizationPolicy", keyOf(p)), Field: "spec.targetRefs",
+				Message: fmt.Sprintf("%s has no waypoint, so nobody enforces this policy", b), Fix: "set spec.waypoint.policy to Create",
+			})
+		}
+	}
+}
+
+func (m *maker) createWaypoint(key types.NamespacedName) {
+	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbCreate, Object: object("Gateway", key), State: v1alpha1.StepDone}}
+	switch g := m.gateway(key); {
+	case g == nil || g.DeletionTimestamp != nil:
+		s.State, s.Reason = v1alpha1.StepWaiting, "make a waypoint of class "+WaypointClass
+		if g == nil && m.ask(key.Namespace, gatewayv1.GroupName, "Gateway", "create waypoint "+key.Name) {
+			s.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, Fields: waypointFields(m.Edge.Owner())}
+		}
+		if g == nil && s.Write == nil {
+			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
+		}
+	case m.controllerOf(g.Spec.GatewayClassName) != WaypointController && g.Spec.GatewayClassName != WaypointClass:
+		s.State = v1alpha1.StepBlocked
+		m.foreign(s.Object, "spec.gatewayClassName", string(g.Spec.GatewayClassName), WaypointClass, nil)
+	case g.Labels[v1alpha1.LabelOwner] == m.Edge.Owner():
+		s.Reason = "made for this edge"
+	default:
+		s.Reason = "it was there"
+	}
+	m.add(s)
+}
+
+// waypointFields is the Gateway of a waypoint for Services.
+func waypointFields(owner string) map[string]any {
+	return map[string]any{
+		"metadata": map[string]any{"labels": map[string]any{LabelWaypointFor: "service", v1alpha1.LabelOwner: owner}},
+		"spec": map[string]any{
+			"gatewayClassName": WaypointClass,
+			"listeners":        []any{map[string]any{"name": "mesh", "port": int64(15008), "protocol": "HBONE"}},
+		},
+	}
+}
+
+func (m *maker) awaitWaypoint(key types.NamespacedName) {
+	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepWaiting}}
+	g := m.gateway(key)
+	fact := m.Waypoints[key]
+	switch {
+	case g == nil:
+		s.Reason = "it is not there"
+		if policy, _ := m.waypointPolicy(); policy == v1alpha1.WaypointUse {
+			s.State = v1alpha1.StepBlocked
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingNoWaypoint, Severity: v1alpha1.SeverityError, Object: s.Object,
+				Message: "this waypoint does not exist: Services that name it are reached without one, and their policies are not enforced",
+				Fix:     "create it, or set spec.waypoint.policy to Create",
+			})
+		}
+	case !Programmed(g):
+		s.Reason = "istiod has not programmed it yet"
+	case !fact.Answers && fact.Why != "":
+		s.Reason = "it does not answer: " + fact.Why
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingWaypointSilent, Severity: v1alpha1.SeverityWarning, Object: s.Object,
+			Message: "this waypoint is programmed but does not answer on its HBONE port: " + fact.Why, Fix: "look at its pods",
+		})
+	case !fact.Answers:
+		s.Reason = "it is to be asked on its HBONE port"
+	default:
+		s.State, s.Reason = v1alpha1.StepDone, "it answers on its HBONE port, with its own identity"
+	}
+	m.add(s, partWaypoint)
+}
+
+// Programmed says whether a Gateway is programmed and has an address.
+func Programmed(g *gatewayv1.Gateway) bool {
+	c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	return c != nil && c.Status == "True" && c.ObservedGeneration == g.Generation && len(g.Status.Addresses) > 0
+}
+
+// WaypointsToAsk are the waypoints of a plan that are programmed, with an address of a Service behind each to ask for: what the snapshot
+// needs facts about.
+func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
+	if s.Edge.DeletionTimestamp != nil {
+		return nil
+	}
+	m := &maker{Snapshot: s}
+	m.findGateways()
+	m.findBackends()
+	m.waypoints()
+	chosen := map[types.NamespacedName]bool{}
+	for _, b := range m.backends {
+		if g := m.gateway(b.waypoint); b.wanted && g != nil && Programmed(g) {
+			chosen[b.waypoint] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(chosen), compareKeys)
+}
+
+// WaypointIdentities are the SPIFFE ids that a waypoint may show: those of its pods.
+func WaypointIdentities(s *Snapshot, key types.NamespacedName) []string {
+	g := &gateway{pods: s.podsWith(key.Namespace, map[string]string{edge.LabelGatewayName: key.Name})}
+	return g.identities(s.trustDomain())
+}

@@ -1,0 +1,141 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/apply"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// How soon to look again.
+const (
+	soon  = 200 * time.Millisecond // something has been written, or is waited for
+	later = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
+)
+
+// reconciler brings AmbientEdges about.
+type reconciler struct {
+	client      client.Client
+	trustDomain string
+	observeOnly bool
+	facts       facts
+}
+
+func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	e := &v1alpha1.AmbientEdge{}
+	if err := r.client.Get(ctx, req.NamespacedName, e); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if e.DeletionTimestamp != nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
+		return reconcile.Result{}, nil // nothing was written for it
+	}
+	s, err := Observe(ctx, r.client, e)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	s.TrustDomain = r.trustDomain
+	r.facts.ask(ctx, s)
+	p := plan.Make(s)
+	if p.Undoing && p.Done() && !p.Blocked() {
+		return reconcile.Result{}, r.finalize(ctx, e)
+	}
+	wrote, err := r.write(ctx, e, p)
+	if conflict, ok := errors.AsType[*apply.ConflictError](err); ok {
+		p.Findings = append(p.Findings, v1alpha1.Finding{
+			Code: v1alpha1.FindingForeignValue, Severity: v1alpha1.SeverityError, Object: conflict.Object, Message: conflict.Error(),
+			Fix: "remove it there, or let its manager set the same value",
+		})
+		err = nil
+	}
+	if err := errors.Join(err, r.report(ctx, e, p)); err != nil {
+		return reconcile.Result{}, err
+	}
+	if wrote || !p.Done() && !p.Blocked() && r.manages(e) {
+		return reconcile.Result{RequeueAfter: soon}, nil
+	}
+	return reconcile.Result{RequeueAfter: later}, nil
+}
+
+func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {
+	return !r.observeOnly && (e.Spec.Mode == v1alpha1.ModeManage || e.DeletionTimestamp != nil)
+}
+
+// write carries out what the plan writes now. The finalizer comes first, so that nothing is written that would stay.
+func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) (bool, error) {
+	writes := p.Writes()
+	if len(writes) == 0 || !r.manages(e) {
+		return false, nil
+	}
+	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
+		before := e.DeepCopy()
+		controllerutil.AddFinalizer(e, v1alpha1.Finalizer)
+		if err := r.client.Patch(ctx, e, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+			return false, fmt.Errorf("add finalizer: %w", err)
+		}
+	}
+	for _, w := range writes {
+		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
+		if err := apply.Do(ctx, r.client, e, w); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// finalize lets the AmbientEdge go.
+func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) error {
+	before := e.DeepCopy()
+	controllerutil.RemoveFinalizer(e, v1alpha1.Finalizer)
+	err := r.client.Patch(ctx, e, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if err = client.IgnoreNotFound(err); err != nil {
+		return fmt.Errorf("remove finalizer: %w", err)
+	}
+	return nil
+}
+
+// report writes the status, if it has changed.
+func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
+	before := e.DeepCopy()
+	next := p.Status(e)
+	conditions := next.Conditions
+	next.Conditions = before.DeepCopy().Status.Conditions
+	for _, c := range conditions {
+		c.LastTransitionTime = metav1.Time{}
+		meta.SetStatusCondition(&next.Conditions, c)
+	}
+	e.Status = next
+	if equality.Semantic.DeepEqual(before.Status, e.Status) {
+		return nil
+	}
+	if err := r.client.Status().Patch(ctx, e, client.MergeFrom(before)); err != nil {
+		return client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
+	}
+	return nil
+}
+
+// requests asks for every edge: any of the watched objects may concern any.
+func (r *reconciler) requests(ctx context.Context, _ client.Object) []reconcile.Request {
+	var list v1alpha1.AmbientEdgeList
+	if err := r.client.List(ctx, &list); err != nil {
+		log.FromContext(ctx).Error(err, "list AmbientEdges")
+		return nil
+	}
+	requests := make([]reconcile.Request, len(list.Items))
+	for i := range list.Items {
+		requests[i].NamespacedName = types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}
+	}
+	return requests
+}

@@ -1,0 +1,29 @@
+package run
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// ObserveRules are the rights that observing takes: reading, and the status of AmbientEdges.
+func ObserveRules() []rbacv1.PolicyRule {
+	read := []string{"get", "list", "watch"}
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: read},
+		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
+		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "httproutes", "referencegrants"}, Verbs: read},
+		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
+		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies"}, Verbs: read},
+	}
+}
+
+// ManageRules are the rights that managing takes on top of ObserveRules.
+func ManageRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"namespaces", "services"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gateways"}, Verbs: []string{"create", "delete", "patch"}},
+		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/finalizers"}, Verbs: []string{"update"}},
+	}
+}
