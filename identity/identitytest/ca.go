@@ -1,5 +1,3 @@
-// Package identitytest makes certificate authorities, identities and bad certificates in memory, for tests of programs that use hbone or
-// identity. Its functions panic when the machine has no randomness.
 package identitytest
 
 import (
@@ -42,6 +40,13 @@ func (ca *CA) Intermediate() *CA {
 	return &CA{TrustDomain: ca.TrustDomain, Root: ca.Root, issuer: cert, key: key, chain: append([]*x509.Certificate{cert}, ca.chain...)}
 }
 
+// CrossSign makes an authority that has the name and key of other and is vouched for by ca: who trusts only ca accepts what it issues, as does who
+// trusts only other.
+func (ca *CA) CrossSign(other *CA) *CA {
+	cert := signPublic(authority(other.TrustDomain, "root"), ca.issuer, ca.key, other.key.Public())
+	return &CA{TrustDomain: other.TrustDomain, Root: other.Root, issuer: cert, key: other.key, chain: append([]*x509.Certificate{cert}, ca.chain...)}
+}
+
 func authority(td spiffeid.TrustDomain, name string) *x509.Certificate {
 	return &x509.Certificate{
 		Subject:               pkix.Name{CommonName: td.Name() + " " + name},
@@ -54,7 +59,8 @@ func authority(td spiffeid.TrustDomain, name string) *x509.Certificate {
 	}
 }
 
-// Option changes a certificate before it is signed. The bad ones say what is wrong in their names.
+// Option changes a certificate before it is signed. TwoURIs, NoURI, NotSPIFFE, WrongPath, Expired, NotYetValid and WrongUsage are Options that make
+// certificates which nobody should accept.
 type Option func(*x509.Certificate)
 
 // TwoURIs gives a certificate a second identity.
@@ -68,6 +74,11 @@ func NoURI(c *x509.Certificate) { c.URIs = nil }
 // NotSPIFFE makes the identity a web address.
 func NotSPIFFE(c *x509.Certificate) {
 	c.URIs = []*url.URL{{Scheme: "https", Host: "example.com"}}
+}
+
+// WrongPath makes the identity one that is no service account's.
+func WrongPath(c *x509.Certificate) {
+	c.URIs = []*url.URL{{Scheme: "spiffe", Host: "cluster.local", Path: "/somebody/else"}}
 }
 
 // Expired makes a certificate that ended an hour ago.
