@@ -1,10 +1,23 @@
 // Package identity holds who a workload is: its SVID and the bundles it trusts, kept fresh.
 //
-// A Source is what packages istioca and file return, and what hbone takes as an Identity. It implements go-spiffe's
-// x509svid.Source and x509bundle.Source. It renews in the background, keeps the old SVID until that expires while its authority
-// is away, and fails closed afterwards with an error that names the cause.
+// A Source is what packages istioca and file return, and what hbone takes as an Identity; write a Fetcher for another authority. It
+// implements go-spiffe's x509svid.Source and x509bundle.Source, and tells of every new generation by a channel that closes.
 //
-// Cancellation: constructors block for the first SVID and obey their context; a Source then lives until Close.
+//	id, err := istioca.New(ctx, istioca.Config{...})
+//	if err != nil {
+//		return err
+//	}
+//	defer id.Close()
+//	dialer := &hbone.Dialer{Identity: id, ...}
 //
-// Limits: X.509 SVIDs only. Keys stay in memory and are never logged.
+// It renews at a random 50 to 80 percent of what is left of the certificate's life. While the authority is away it tries again with growing
+// pauses and serves the old certificate to its end; then it fails closed, with an error that names the cause. An answer is checked before
+// it is taken: it must be valid now (two minutes of skew between clocks are tolerated), be for one SPIFFE id, and lead to the roots that
+// came with it. A bad answer is a failure like any other and leaves what we have in place.
+//
+// Cancellation: constructors block for the first SVID and obey their context; a Source then lives until Close, which ends a renewal that is
+// under way and waits for it. All other methods return at once.
+//
+// Limits: X.509 SVIDs only. Keys stay in memory and are never logged. The clock is the machine's: while a machine sleeps nothing is renewed,
+// and a certificate that ended meanwhile is an error until the renewal that was due.
 package identity

@@ -8,5 +8,15 @@
 //		ID:        spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/gateway"),
 //	})
 //
-// New blocks for the first certificate; the Source renews until it is closed. The token is read for every call and is sent over TLS only.
+// Every certificate is for a new ECDSA P-256 key. The token and the roots are read for every call, and the token is sent over TLS to who
+// holds a certificate of the roots only. Several addresses are tried in turn, each with its share of the time. When the roots change, new
+// ones are asked about and trusted without waiting for the certificate's end; the root that istiod issues by is trusted in addition, so a
+// rotation has both for a while.
+//
+// Errors say which address, which token file and what about the token does not fit; tokens and keys are in no error.
+//
+// Cancellation: New blocks for the first certificate, obeys its context, and ends at once when the token is refused; the Source renews until
+// it is closed. After the first certificate a refusal is tried again like any failure, as tokens are renewed too.
+//
+// Limits: answers of 1 MiB and 16 certificates. No ImpersonatedIdentity: hold a token for each identity.
 package istioca
