@@ -2,6 +2,7 @@ package identitytest
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,11 @@ func TestIstioCA(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		foreign := token(t, m, account(t, m, "shop", "orders"), "istio-ca")
 		wrongAudience := token(t, m, sa, "https://elsewhere.example")
+		gone := account(t, m, "edge", "gone")
+		late := token(t, m, gone, "istio-ca")
+		if err := m.Client().Delete(t.Context(), gone); err != nil {
+			t.Fatal(err)
+		}
 		stranger := identitytest.NewCA(gateway.TrustDomain())
 		for name, c := range map[string]struct {
 			change func(*istioca.Config)
@@ -43,6 +49,10 @@ func TestIstioCA(t *testing.T) {
 			"another trust domain": {func(c *istioca.Config) {
 				c.ID = spiffeid.RequireFromString("spiffe://other.example/ns/edge/sa/gateway")
 			}, []string{"the trust domain differs"}, true},
+			"a deleted account": {func(c *istioca.Config) {
+				*c = config(m, late)
+				c.ID = spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/gone")
+			}, []string{"refused", "service account gone"}, false},
 			"another root": {func(c *istioca.Config) {
 				c.Roots = func() ([]byte, error) { return identitytest.PEM(stranger.Root), nil }
 			}, []string{"ConfigMap istio-ca-root-cert"}, false},
@@ -52,12 +62,11 @@ func TestIstioCA(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				cfg := config(m, good)
 				c.change(&cfg)
-				limit := 2 * time.Second
-				if c.once {
-					limit = 30 * time.Second
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
+				if !c.once {
+					cfg.Logger = slog.New(ender{slog.DiscardHandler, cancel}) // when it says that it will try again
+				}
 				s, err := istioca.New(ctx, cfg)
 				if err == nil {
 					s.Close()
@@ -188,4 +197,17 @@ func await(s *identity.Source, err error) error {
 		return err
 	}
 	return s.Close()
+}
+
+// ender ends something when there is something to log.
+type ender struct {
+	slog.Handler
+	end func()
+}
+
+func (ender) Enabled(context.Context, slog.Level) bool { return true }
+
+func (e ender) Handle(context.Context, slog.Record) error {
+	e.end()
+	return nil
 }

@@ -65,9 +65,16 @@ func (c *client) ask(ctx context.Context, address string, addresses int, roots [
 func (c *client) explain(address, token string, err, handshake error) error {
 	where := fmt.Sprintf("istioca: certificate for %s from %s", c.cfg.ID, address)
 	switch status.Code(err) {
-	case codes.Unauthenticated, codes.PermissionDenied:
+	case codes.Unauthenticated:
+		why := describe(token, c.cfg.ID)
+		if why == "" { // istiod answers the same when it cannot ask the API server about the token
+			return fmt.Errorf("%s: refused: %w: %s fits as far as can be seen: is its pod or service account gone, is it of another cluster, or can istiod not reach the API server?",
+				where, err, c.tokenName())
+		}
 		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s must be of that service account, for audience istio-ca, and not expired%s",
-			where, err, c.tokenName(), describe(token, c.cfg.ID))}
+			where, err, c.tokenName(), why)}
+	case codes.PermissionDenied:
+		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s may not have that identity%s", where, err, c.tokenName(), describe(token, c.cfg.ID))}
 	case codes.Unavailable:
 		if handshake == nil {
 			return fmt.Errorf("%s: not reachable: %w: is istiod running, and does its TLS port (15012) admit us?", where, err)

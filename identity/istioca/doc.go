@@ -15,8 +15,8 @@
 //
 // Errors say which address, which token file and what about the token does not fit; tokens and keys are in no error.
 //
-// Cancellation: New blocks for the first certificate, obeys its context, and ends at once when the token is refused; the Source renews until
-// it is closed. After the first certificate a refusal is tried again like any failure, as tokens are renewed too.
+// Cancellation: New blocks for the first certificate, obeys its context, and ends at once when the token is refused for a reason that can
+// be seen in it; the Source renews until it is closed. After the first certificate a refusal is tried again like any failure, as tokens are renewed too.
 //
 // Limits: answers of 1 MiB and 16 certificates. No ImpersonatedIdentity: hold a token for each identity.
 package istioca

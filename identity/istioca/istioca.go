@@ -72,8 +72,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// New returns a Source with its first certificate. It blocks until then, trying again while the authority is away, or until ctx ends. An
-// authority that refuses the token ends it at once.
+// New returns a Source with its first certificate. It blocks until then, trying again while the authority is away, or until ctx ends. A token that
+// is refused ends it at once, unless nothing is wrong with it as far as can be seen.
 func New(ctx context.Context, cfg Config) (*identity.Source, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
