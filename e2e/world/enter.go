@@ -33,6 +33,9 @@ func relayed() []os.Signal {
 	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 }
 
+// FuncEnv names a function of Funcs that this program is to run when it is started by somebody who chooses argv[0] himself.
+const FuncEnv = "ISTHMUS_WORLD_FUNC"
+
 // Funcs are Go functions that can be started as processes: by name, with the arguments of FuncCommand; the result is the
 // exit code.
 type Funcs map[string]func(args []string) int
@@ -52,6 +55,9 @@ func FuncCommand(name string, args ...string) *exec.Cmd {
 // FuncCommand it runs that function and exits. Inside it returns.
 func Enter(funcs Funcs) {
 	name, isFunc := strings.CutPrefix(os.Args[0], funcPrefix)
+	if !isFunc && os.Getenv(FuncEnv) != "" {
+		name, isFunc = os.Getenv(FuncEnv), true
+	}
 	switch {
 	case isFunc:
 		f, ok := funcs[name]

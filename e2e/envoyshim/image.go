@@ -1,0 +1,59 @@
+package envoyshim
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+)
+
+const funcName = "envoy-shim"
+
+// Funcs is what world.Enter must know.
+func Funcs() world.Funcs { return world.Funcs{funcName: Main} }
+
+// MeshConfig is a mesh configuration for mesh.Options: pilot-agent starts the shim as its Envoy, and Envoy writes an access log
+// that Requests reads.
+const MeshConfig = `rootNamespace: istio-system
+defaultConfig:
+  binaryPath: ` + shimPath + `
+  proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}
+accessLogFile: /dev/stdout
+accessLogEncoding: JSON
+accessLogFormat: |
+  {
+    "time": "%START_TIME%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "peer": "%FILTER_STATE(io.istio.peer_principal:PLAIN)%",
+    "upstream": "%UPSTREAM_HOST%"
+  }
+`
+
+// Image is what istiod's pods of image programs.ProxyImage run. The set needs pilot-agent, Envoy and the template of its bootstrap.
+func Image(set programs.Set) (node.Image, error) {
+	own, err := os.Executable()
+	if err != nil {
+		return node.Image{}, err
+	}
+	for _, name := range []programs.Name{programs.PilotAgent, programs.Envoy, programs.EnvoyBootstrap} {
+		if set.Path(name) == "" {
+			return node.Image{}, fmt.Errorf("no %s: waypoints cannot run", name)
+		}
+	}
+	return node.Image{
+		Entrypoint: []string{agentPath},
+		Env:        []string{world.FuncEnv + "=" + funcName},
+		Files: map[string]string{
+			agentPath: set.Path(programs.PilotAgent),
+			envoyPath: set.Path(programs.Envoy),
+			shimPath:  own,
+			"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": set.Path(programs.EnvoyBootstrap),
+		},
+	}, nil
+}
