@@ -1,0 +1,154 @@
+package manifeststest
+
+import (
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// user has rules in namespace edge, as a YAML list.
+func user(t *testing.T, name string, rules ...string) client.Client {
+	t.Helper()
+	if len(rules) > 0 {
+		if err := installed(t).Apply(t.Context(), `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: `+name+`, namespace: edge}
+rules:
+- `+strings.Join(rules, "\n- ")+`
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: `+name+`, namespace: edge}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: `+name+`}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+name+`}]
+`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := as(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The rights that an author needs.
+const (
+	patchNamespace  = `{apiGroups: [""], resources: [namespaces], resourceNames: [edge], verbs: [patch]}`
+	patchDeployment = `{apiGroups: [apps], resources: [deployments], resourceNames: [gateway], verbs: [patch]}`
+	patchDaemonSet  = `{apiGroups: [apps], resources: [daemonsets], resourceNames: [gateway], verbs: [patch]}`
+	patchGateway    = `{apiGroups: [gateway.networking.k8s.io], resources: [gateways], resourceNames: [http], verbs: [patch]}`
+	patchHTTP       = `{apiGroups: [apps], resources: [deployments], resourceNames: [http], verbs: [patch]}`
+	patchService    = `{apiGroups: [""], resources: [services], resourceNames: [orders], verbs: [patch]}`
+	patchServices   = `{apiGroups: [""], resources: [services], verbs: [patch]}`
+	createGateways  = `{apiGroups: [gateway.networking.k8s.io], resources: [gateways], verbs: [create]}`
+	createPolicies  = `{apiGroups: [security.istio.io], resources: [authorizationpolicies], verbs: [create]}`
+)
+
+func TestAuthorNeedsTheRightsThatTheControllerUses(t *testing.T) {
+	installed(t)
+	for _, c := range []struct {
+		name  string
+		spec  string
+		needs map[string]string // right: what the refusal says
+	}{
+		{"deployment", manages, map[string]string{patchNamespace: "patch this Namespace", patchDeployment: "patch these Deployments", patchService: "patch those of this namespace", createPolicies: "AuthorizationPolicies"}},
+		{"daemonset", `{mode: Manage, workloadRefs: [{kind: DaemonSet, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}}`,
+			map[string]string{patchNamespace: "patch this Namespace", patchDaemonSet: "patch these DaemonSets", patchService: "patch those", createPolicies: "AuthorizationPolicies"}},
+		{"gateway", `{mode: Manage, targetRefs: [{name: http}]}`,
+			map[string]string{patchNamespace: "patch this Namespace", patchGateway: "labels its Gateways", patchHTTP: "Deployments", patchServices: "patch those", createPolicies: "AuthorizationPolicies"}},
+		{"waypoint", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: shop, name: orders}]}, waypoint: {policy: Create, name: w}}`,
+			map[string]string{patchDeployment: "Deployments", createGateways: "create Gateways", createPolicies: "AuthorizationPolicies"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var all []string
+			for r := range c.needs {
+				all = append(all, r)
+			}
+			author := user(t, c.name+"-author", all...)
+			if err := author.Create(t.Context(), parse(edge(c.name, c.spec)), client.DryRunAll); err != nil {
+				t.Errorf("with all rights: %v", err)
+			}
+			i := 0
+			for left, says := range c.needs {
+				var rest []string
+				for r := range c.needs {
+					if r != left {
+						rest = append(rest, r)
+					}
+				}
+				i++
+				err := user(t, c.name+"-lacks-"+string(rune('a'+i)), rest...).Create(t.Context(), parse(edge(c.name, c.spec)), client.DryRunAll)
+				if !refused(err) || !strings.Contains(err.Error(), says) {
+					t.Errorf("without %s: %v, want a refusal that says %q", left, err, says)
+				}
+			}
+		})
+	}
+}
+
+func TestManyReferencesNeedTheRightToAll(t *testing.T) {
+	installed(t)
+	spec := `{mode: Manage, capture: Native, workloadRefs: [{kind: Deployment, name: a}, {kind: Deployment, name: b}, {kind: Deployment, name: gateway}], backends: {services: [{namespace: shop, name: orders}]}}`
+	err := user(t, "many-some", patchDeployment, createPolicies).Create(t.Context(), parse(edge("many", spec)), client.DryRunAll)
+	if !refused(err) || !strings.Contains(err.Error(), "Deployments") {
+		t.Errorf("with the right to one: %v", err)
+	}
+	all := `{apiGroups: [apps], resources: [deployments], verbs: [patch]}`
+	if err := user(t, "many-all", all, createPolicies).Create(t.Context(), parse(edge("many", spec)), client.DryRunAll); err != nil {
+		t.Errorf("with the right to all: %v", err)
+	}
+}
+
+func TestObserveNeedsNoRights(t *testing.T) {
+	installed(t)
+	nobody := user(t, "nobody")
+	for _, mode := range []string{"mode: Observe, ", ""} {
+		spec := `{` + mode + `workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}}`
+		if err := nobody.Create(t.Context(), parse(edge("looks", spec)), client.DryRunAll); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestChangesAreCheckedAsCreationIs(t *testing.T) {
+	m := installed(t)
+	nobody := user(t, "nobody")
+	ctx := t.Context()
+	if err := m.Apply(ctx, edge("theirs", manages)); err != nil { // by the administrator
+		t.Fatal(err)
+	}
+	patch := func(c client.Client, what string) error {
+		u := parse(edge("theirs", "{}"))
+		return c.Patch(ctx, u, client.RawPatch("application/merge-patch+json", []byte(what)), client.DryRunAll)
+	}
+	for name, what := range map[string]string{
+		"another workload":    `{"spec":{"workloadRefs":[{"kind":"Deployment","name":"other"}]}}`,
+		"another backend":     `{"spec":{"backends":{"services":[{"namespace":"shop","name":"orders"}]}}}`,
+		"undo is confirmed":   `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`,
+		"what stays is taken": `{"spec":{"onDelete":"Keep"}}`,
+	} {
+		if err := patch(nobody, what); !refused(err) {
+			t.Errorf("%s: %v, want a refusal", name, err)
+		}
+	}
+	for name, what := range map[string]string{
+		"a label":              `{"metadata":{"labels":{"a":"b"}}}`,
+		"it is to look only":   `{"spec":{"mode":"Observe"}}`,
+		"nothing":              `{}`,
+		"a finalizer is added": `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`,
+	} {
+		if err := patch(nobody, what); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	looks := parse(edge("looking", `{mode: Observe, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}}`))
+	if err := nobody.Create(ctx, looks); err != nil {
+		t.Fatal(err)
+	}
+	if err := nobody.Patch(ctx, looks, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"mode":"Manage"}}`)), client.DryRunAll); !refused(err) {
+		t.Errorf("from Observe to Manage: %v, want a refusal", err)
+	}
+}

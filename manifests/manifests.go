@@ -1,0 +1,46 @@
+package manifests
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+)
+
+//go:generate go test -run TestRolesAreCurrent . -update
+
+// Names that the files use.
+const (
+	// Namespace is where the controller runs.
+	Namespace = "isthmus-system"
+	// Controller is the name of its Deployment and of its ServiceAccount.
+	Controller = "isthmus-controller"
+	// Image is what its container runs; installations replace it.
+	Image = "isthmus-mesh/isthmus:devel"
+)
+
+//go:embed *.yaml crd/*.yaml
+var files embed.FS
+
+// order is that of an installation: what others need comes first.
+func order() []string {
+	return []string{
+		"crd/isthmus.dev_ambientedges.yaml", "namespace.yaml", "role-observe.yaml", "role-manage.yaml", "leases.yaml", "bindings.yaml",
+		"admission-author.yaml", "admission-controller.yaml", "controller.yaml",
+	}
+}
+
+// Install returns all that an installation applies, as one YAML stream in an order that works.
+func Install() ([]byte, error) {
+	var out bytes.Buffer
+	for i, name := range order() {
+		data, err := files.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("manifests: %w", err)
+		}
+		if i > 0 {
+			out.WriteString("---\n")
+		}
+		out.Write(data)
+	}
+	return out.Bytes(), nil
+}
