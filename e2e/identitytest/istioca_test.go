@@ -22,7 +22,8 @@ import (
 
 // What a workload gets from istiod, what istiod refuses, and how it is to be without istiod.
 func TestIstioCA(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{})
+	plugged := t.TempDir()
+	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged}})
 	sa := account(t, m, "edge", "gateway")
 	good := token(t, m, sa, "istio-ca")
 
@@ -87,6 +88,7 @@ func TestIstioCA(t *testing.T) {
 		}
 	})
 	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
+	t.Run("another root", func(t *testing.T) { rotation(t, m, plugged, good) })
 }
 
 // certificate is of the life asked for, and leads to the mesh's root and no other.

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -128,6 +129,15 @@ func (ca *CA) IssueFor(id spiffeid.ID, key crypto.PublicKey, opts ...Option) []*
 		o(c)
 	}
 	return append([]*x509.Certificate{signPublic(c, ca.issuer, ca.key, key)}, ca.chain...)
+}
+
+// Issuer is what a program needs to issue by ca itself, as istiod does with a plugged-in authority: the issuer's certificate and those above it without
+// the root, or the root where that is the issuer, and the issuer's key.
+func (ca *CA) Issuer() ([]*x509.Certificate, crypto.Signer) {
+	if len(ca.chain) == 0 {
+		return []*x509.Certificate{ca.issuer}, ca.key
+	}
+	return slices.Clone(ca.chain), ca.key
 }
 
 // Bundle is the authority's trust bundle.

@@ -2,6 +2,7 @@ package identitytest_test
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -69,6 +70,26 @@ func TestGoodCertificates(t *testing.T) {
 		}
 		if !leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(svid.PrivateKey.Public()) {
 			t.Errorf("%s: another key", name)
+		}
+	}
+}
+
+// What Issuer gives issues certificates that those who trust the authority accept.
+func TestIssuer(t *testing.T) {
+	ca := identitytest.NewCA(td)
+	for name, by := range map[string]*identitytest.CA{"root": ca, "intermediate": ca.Intermediate()} {
+		chain, key := by.Issuer()
+		leaf := ca.SVID(me).Certificates[0]
+		der, err := x509.CreateCertificate(rand.Reader, leaf, chain[0], leaf.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := check(append([]*x509.Certificate{again}, chain...), ca.Bundle()); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (c *client) explain(address, token string, err, handshake error) error {
 		if handshake == nil {
 			return fmt.Errorf("%s: not reachable: %w: is istiod running, and does its TLS port (15012) admit us?", where, err)
 		}
-		return fmt.Errorf("%s: TLS: %w: %s", where, handshake, c.explainTLS(handshake))
+		return &tlsError{text: fmt.Sprintf("%s: TLS: %v: %s", where, handshake, c.explainTLS(handshake)), errs: []error{handshake, err}}
 	case codes.ResourceExhausted:
 		return fmt.Errorf("%s: the answer is too large, or we ask too often: %w", where, err)
 	case codes.Canceled:
@@ -89,6 +89,15 @@ func (c *client) explain(address, token string, err, handshake error) error {
 	}
 	return fmt.Errorf("%s: %w", where, err)
 }
+
+// tlsError is a handshake that failed. It is the handshake's error and gRPC's, and says only the former, which the latter repeats.
+type tlsError struct {
+	text string
+	errs []error
+}
+
+func (e *tlsError) Error() string   { return e.text }
+func (e *tlsError) Unwrap() []error { return e.errs }
 
 // explainTLS says what to do about a handshake that failed.
 func (c *client) explainTLS(err error) string {

@@ -2,6 +2,7 @@ package istioca_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"strings"
@@ -174,6 +175,20 @@ func TestTokenAndRootsThatAreNotThere(t *testing.T) {
 				t.Error("the token was shown")
 			}
 		})
+	}
+}
+
+// Programs can tell what went wrong without reading the text.
+func TestErrorsKeepTheirCauses(t *testing.T) {
+	w := newWorld(t)
+	w.write(w.cfg.RootsFile, identitytest.PEM(identitytest.NewCA(td).Root))
+	err := w.refused(20 * time.Second)
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
+		t.Errorf("got %v", err)
+	}
+	var code interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &code) || code.GRPCStatus().Code() != codes.Unavailable {
+		t.Errorf("got %v", err)
 	}
 }
 
