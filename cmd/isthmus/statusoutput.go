@@ -90,32 +90,44 @@ func (e *edgeStatus) print(p *page) error {
 			return err
 		}
 	}
-	if len(e.Status.Gateways) > 0 {
-		var rows [][]cell
-		for _, g := range e.Status.Gateways {
-			row := cells(g.Name, g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), cmp.Or(g.Switch, "-"), cmp.Or(g.Identity, "-"))
-			if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
-				row[2].colour = yellow
-			}
-			rows = append(rows, row)
-		}
-		if err := p.section("GATEWAY", []string{"VENDOR", "CAPTURED", "SWITCH", "IDENTITY"}, rows); err != nil {
-			return err
-		}
+	if err := p.gateways(e.Status.Gateways); err != nil {
+		return err
 	}
-	if len(e.Status.Backends) > 0 {
-		var rows [][]cell
-		for _, b := range e.Status.Backends {
-			rows = append(rows, cells(b.Service, cmp.Or(b.Waypoint, "-"), fmt.Sprint(len(b.Policies)), cmp.Or(b.Path, "-")))
-		}
-		if err := p.section("BACKEND", []string{"WAYPOINT", "POLICIES", "PATH"}, rows); err != nil {
-			return err
-		}
+	if err := p.backends(e.Status.Backends); err != nil {
+		return err
 	}
 	if err := p.findings(e.Status.Findings, int(e.Status.FindingsLeftOut)); err != nil {
 		return err
 	}
 	return p.plan(e.Status.Plan)
+}
+
+// gateways shows the gateways, as found.
+func (p *page) gateways(list []v1alpha1.GatewayStatus) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var rows [][]cell
+	for _, g := range list {
+		row := cells(g.Name, g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), cmp.Or(g.Switch, "-"), cmp.Or(g.Identity, "-"))
+		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
+			row[2].colour = yellow
+		}
+		rows = append(rows, row)
+	}
+	return p.section("GATEWAY", []string{"VENDOR", "CAPTURED", "SWITCH", "IDENTITY"}, rows)
+}
+
+// backends shows where the gateways send to.
+func (p *page) backends(list []v1alpha1.BackendStatus) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var rows [][]cell
+	for _, b := range list {
+		rows = append(rows, cells(b.Service, cmp.Or(b.Waypoint, "-"), fmt.Sprint(len(b.Policies)), cmp.Or(b.Path, "-")))
+	}
+	return p.section("BACKEND", []string{"WAYPOINT", "POLICIES", "PATH"}, rows)
 }
 
 // section is a table with an empty line before it.

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/identity"
+)
+
+// lazyIdentity is an identity that the controller does not wait for: while istiod is away it still observes and reports. It runs in the manager, on
+// every replica.
+type lazyIdentity struct {
+	get   func(ctx context.Context) (*identity.Source, error)
+	log   *slog.Logger
+	pause time.Duration // between attempts
+
+	mu     sync.Mutex // guards the fields below
+	source *identity.Source
+	err    error // why there is none
+}
+
+// errNoIdentity is before the first attempt has ended.
+var errNoIdentity = errors.New("istiod has not given a certificate yet")
+
+func newLazyIdentity(m *meshFlags, log *slog.Logger) *lazyIdentity {
+	return &lazyIdentity{get: m.source, log: log, pause: 5 * time.Second, err: errNoIdentity}
+}
+
+// Start gets the identity, again and again until it is there, and closes it when ctx ends.
+func (l *lazyIdentity) Start(ctx context.Context) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
+		s, err := l.get(attempt)
+		cancel()
+		l.mu.Lock()
+		l.source, l.err = s, err
+		l.mu.Unlock()
+		if err == nil {
+			l.log.Info("have an identity of the mesh", "expires", s.Stats().Expires)
+			<-ctx.Done()
+			return s.Close()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		d := detail(err)
+		l.log.Error(d.Message, "where", d.Where, "cause", d.Cause, "next", d.Next)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(l.pause):
+		}
+	}
+}
+
+// NeedLeaderElection says that it runs on every replica.
+func (l *lazyIdentity) NeedLeaderElection() bool { return false }
+
+// ready says why there is no valid identity.
+func (l *lazyIdentity) ready() error {
+	_, err := l.GetX509SVID()
+	return err
+}
+
+func (l *lazyIdentity) current() (*identity.Source, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.source, l.err
+}
+
+// GetX509SVID gives the SVID, or why there is none. It does not block.
+func (l *lazyIdentity) GetX509SVID() (*x509svid.SVID, error) {
+	s, err := l.current()
+	if err != nil {
+		return nil, err
+	}
+	return s.GetX509SVID()
+}
+
+// GetX509BundleForTrustDomain gives whom to trust. It does not block.
+func (l *lazyIdentity) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	s, err := l.current()
+	if err != nil {
+		return nil, err
+	}
+	return s.GetX509BundleForTrustDomain(td)
+}
+
+var (
+	_ hbone.Identity                 = (*lazyIdentity)(nil)
+	_ manager.LeaderElectionRunnable = (*lazyIdentity)(nil)
+)

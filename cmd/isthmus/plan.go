@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	ctl "github.com/isthmus-mesh/isthmus/controller/run"
+)
+
+const planLong = `Show what the controller would do for an AmbientEdge now: its steps in their order, how far each is, and what stands in the way. The
+AmbientEdge is one of the cluster, or one in a file that nobody has applied yet; then the API server checks it in a dry run, if you may create it.
+
+Nothing is written. Waypoints are not asked whether they answer: those that are programmed count as answering. When a finding of severity Error
+blocks the plan, the exit code is 1.`
+
+const planExample = `  # Before it is applied
+  isthmus plan -f edge.yaml
+
+  # What is left to do for one that is there
+  isthmus plan edge/public
+
+  # The objects and fields that would be written now
+  isthmus plan -f edge.yaml -o json | jq '.steps[] | select(.write)'`
+
+// planFlags are the flags of isthmus plan.
+type planFlags struct {
+	kube        kubeFlags
+	file        string
+	trustDomain string
+}
+
+func newPlan(a *app) *cobra.Command {
+	f := &planFlags{}
+	cmd := &cobra.Command{
+		Use:     "plan (-f FILE | [NAMESPACE/]NAME)",
+		Short:   "Show what the controller would do",
+		Long:    planLong,
+		Example: planExample,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (f.file == "") == (len(args) == 0) {
+				return usagef(cmd.CommandPath(), "name either an AmbientEdge, or a file with -f")
+			}
+			return a.plan(cmd.Context(), f, args)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVarP(&f.file, "filename", "f", "", "YAML `FILE` with one AmbientEdge; - is standard input")
+	fs.StringVar(&f.trustDomain, "trust-domain", "cluster.local", "trust `DOMAIN` of the mesh")
+	f.kube.register(fs)
+	f.kube.registerNamespace(fs)
+	_ = cmd.MarkFlagFilename("filename", "yaml", "yml")
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
+	var fromFile *v1alpha1.AmbientEdge
+	if f.file != "" {
+		e, err := a.readEdge(f.file)
+		if err != nil {
+			return err
+		}
+		fromFile = e
+	}
+	done := a.progress("reading the cluster")
+	doc, err := f.make(ctx, fromFile, args)
+	done()
+	if err != nil {
+		return err
+	}
+	if a.output == outputJSON {
+		err = a.writeJSON(doc)
+	} else {
+		for _, n := range doc.Notes {
+			fmt.Fprintln(a.stderr, "note:", n)
+		}
+		err = doc.print(a.page(a.stdout))
+	}
+	if err != nil {
+		return err
+	}
+	return doc.blocked()
+}
+
+// readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already.
+func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
+	in, where := io.Reader(a.stdin), "standard input"
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, &failure{what: "cannot read the AmbientEdge", where: path, err: err, next: "name a file with -f"}
+		}
+		defer file.Close()
+		in, where = file, path
+	}
+	data, err := io.ReadAll(io.LimitReader(in, 4<<20))
+	if err != nil {
+		return nil, &failure{what: "cannot read the AmbientEdge", where: where, err: err}
+	}
+	var found *v1alpha1.AmbientEdge
+	for _, part := range bytes.Split(append([]byte("\n"), data...), []byte("\n---")) {
+		var tm metav1.TypeMeta
+		if err := yaml.Unmarshal(part, &tm); err != nil {
+			return nil, &failure{what: "this is no YAML", where: where, err: err, next: "correct the file; samples are in manifests/samples"}
+		}
+		if tm.Kind != "AmbientEdge" {
+			continue // other objects may stand beside it
+		}
+		if tm.APIVersion != v1alpha1.GroupVersion().String() {
+			return nil, &failure{what: "this isthmus does not know AmbientEdge of " + tm.APIVersion, where: where, next: "write apiVersion: " + v1alpha1.GroupVersion().String()}
+		}
+		if found != nil {
+			return nil, &failure{what: "there is more than one AmbientEdge", where: where, next: "plan them one by one"}
+		}
+		found = &v1alpha1.AmbientEdge{}
+		if err := yaml.UnmarshalStrict(part, found); err != nil {
+			return nil, &failure{what: "this AmbientEdge is malformed", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
+		}
+	}
+	if found == nil {
+		return nil, &failure{what: "there is no AmbientEdge", where: where, next: "samples are in manifests/samples"}
+	}
+	return found, nil
+}
+
+// make reads the cluster and plans.
+func (f *planFlags) make(ctx context.Context, e *v1alpha1.AmbientEdge, args []string) (*planDocument, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.kube.timeout)
+	defer cancel()
+	scheme, err := ctl.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	c, ns, err := f.kube.client(scheme)
+	if err != nil {
+		return nil, err
+	}
+	var notes []string
+	if e == nil {
+		key, err := edgeKey("isthmus plan", args[0], ns)
+		if err != nil {
+			return nil, err
+		}
+		e = &v1alpha1.AmbientEdge{}
+		if err := c.Get(ctx, key, e); err != nil {
+			return nil, explainKube("cannot read AmbientEdge "+key.String(), "", err)
+		}
+	} else {
+		if e.Namespace == "" {
+			e.Namespace = ns
+		}
+		if notes, err = f.check(ctx, c, e); err != nil {
+			return nil, err
+		}
+	}
+	s, err := ctl.Observe(ctx, withoutEdges{c}, e)
+	if err != nil {
+		return nil, explainKube("cannot read the cluster", "", err)
+	}
+	s.TrustDomain = f.trustDomain
+	return newPlanDocument(e, s, notes), nil
+}
+
+// check lets the API server check an AmbientEdge of a file in a dry run, and makes it look as if it had been applied.
+func (f *planFlags) check(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge) (notes []string, err error) {
+	var there v1alpha1.AmbientEdge
+	key := types.NamespacedName{Namespace: e.Namespace, Name: e.Name}
+	err = c.Get(ctx, key, &there)
+	switch {
+	case err == nil:
+		there.Spec = e.Spec
+		there.DeepCopyInto(e)
+		err = c.Update(ctx, e.DeepCopy(), client.DryRunAll)
+	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+		err = c.Create(ctx, e.DeepCopy(), client.DryRunAll)
+		e.CreationTimestamp = metav1.NewTime(time.Now())
+	}
+	switch {
+	case err == nil:
+	case meta.IsNoMatchError(err):
+		notes = append(notes, "the CRD AmbientEdge is not installed in this cluster, so nobody has checked the fields")
+		e.CreationTimestamp = metav1.NewTime(time.Now())
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy"):
+		notes = append(notes, "you may not apply this AmbientEdge yourself: "+err.Error())
+	case apierrors.IsForbidden(err):
+		notes = append(notes, "you may not apply AmbientEdges in namespace "+e.Namespace+", so nobody has checked the fields")
+	default:
+		return nil, explainKube("AmbientEdge "+key.String()+" cannot be applied", f.file, err)
+	}
+	return notes, nil
+}
+
+// withoutEdges reads a cluster that may lack the CRD AmbientEdge.
+type withoutEdges struct{ client.Reader }
+
+// List takes AmbientEdges that cannot be for none.
+func (r withoutEdges) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	err := r.Reader.List(ctx, list, opts...)
+	if _, ok := list.(*v1alpha1.AmbientEdgeList); ok && meta.IsNoMatchError(err) {
+		return nil
+	}
+	return err
+}
+
+var _ client.Reader = withoutEdges{}

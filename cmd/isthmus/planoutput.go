@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// planDocument is the output of isthmus plan.
+type planDocument struct {
+	header
+	Namespace string                   `json:"namespace"`
+	Name      string                   `json:"name"`
+	Mode      v1alpha1.Mode            `json:"mode"`
+	Undoing   bool                     `json:"undoing,omitempty"` // it is being deleted: the steps lead back
+	Blocked   bool                     `json:"blocked"`           // a finding of severity Error stops all writing
+	Done      bool                     `json:"done"`              // no step is left
+	Digest    string                   `json:"digest"`
+	Gateways  []v1alpha1.GatewayStatus `json:"gateways"`
+	Backends  []v1alpha1.BackendStatus `json:"backends"`
+	Findings  []v1alpha1.Finding       `json:"findings"`
+	Steps     []planStep               `json:"steps"`
+	Notes     []string                 `json:"notes,omitempty"` // what was not looked at
+}
+
+// planStep is a step, and what it writes now.
+type planStep struct {
+	v1alpha1.Step
+	Write *planWrite `json:"write,omitempty"`
+}
+
+// planWrite is a change to one object: the fields that would be applied, or its deletion.
+type planWrite struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Namespace  string         `json:"namespace,omitempty"`
+	Name       string         `json:"name"`
+	Delete     bool           `json:"delete,omitempty"`
+	Fields     map[string]any `json:"fields,omitempty"`
+}
+
+// newPlanDocument plans for e.
+func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) *planDocument {
+	s.Edges = append(slices.DeleteFunc(s.Edges, func(o v1alpha1.AmbientEdge) bool { return o.Namespace == e.Namespace && o.Name == e.Name }), *e)
+	s.Waypoints = map[types.NamespacedName]plan.WaypointFact{}
+	for _, key := range plan.WaypointsToAsk(s) {
+		s.Waypoints[key] = plan.WaypointFact{Answers: true}
+		notes = append(notes, "waypoint "+key.String()+" was not asked whether it answers: it is programmed, and counts as answering")
+	}
+	p := plan.Make(s)
+	d := &planDocument{
+		header: newHeader("Plan"), Namespace: e.Namespace, Name: e.Name, Mode: cmp.Or(e.Spec.Mode, v1alpha1.ModeObserve),
+		Undoing: p.Undoing, Blocked: p.Blocked(), Done: p.Done(), Digest: p.Digest, Notes: notes,
+		Gateways: orEmpty(p.Gateways), Backends: orEmpty(p.Backends), Findings: orEmpty(p.Findings), Steps: []planStep{},
+	}
+	for i := range p.Steps {
+		step := planStep{Step: p.Steps[i].Step}
+		if w := p.Steps[i].Write; w != nil {
+			step.Write = &planWrite{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Key.Namespace, Name: w.Key.Name, Delete: w.Delete, Fields: w.Fields}
+		}
+		d.Steps = append(d.Steps, step)
+	}
+	return d
+}
+
+// orEmpty is for JSON: a list that is empty is [], not null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// print shows the plan.
+func (d *planDocument) print(p *page) error {
+	left := 0
+	for _, s := range d.Steps {
+		if s.State != v1alpha1.StepDone {
+			left++
+		}
+	}
+	word, c := fmt.Sprintf("%d of %d steps are left", left, len(d.Steps)), yellow
+	switch {
+	case d.Blocked:
+		word, c = "blocked, nothing is written", red
+	case d.Done:
+		word, c = "nothing is left to do", green
+	case d.Mode == v1alpha1.ModeObserve && !d.Undoing:
+		word += ", and mode Observe takes none"
+	}
+	verb := "Plan"
+	if d.Undoing {
+		verb = "Undoing"
+	}
+	fmt.Fprintf(p.w, "%s %s/%s, mode %s: %s\n", p.paint(bold, verb+" of AmbientEdge"), d.Namespace, d.Name, d.Mode, p.paint(c, word))
+	if err := p.gateways(d.Gateways); err != nil {
+		return err
+	}
+	if err := p.backends(d.Backends); err != nil {
+		return err
+	}
+	if err := p.findings(d.Findings, 0); err != nil {
+		return err
+	}
+	steps := v1alpha1.Plan{}
+	for _, s := range d.Steps {
+		steps.Steps = append(steps.Steps, s.Step)
+	}
+	return p.plan(steps)
+}
+
+// blocked is an error that names the first finding that blocks.
+func (d *planDocument) blocked() error {
+	if !d.Blocked {
+		return nil
+	}
+	for _, f := range d.Findings {
+		if f.Severity == v1alpha1.SeverityError {
+			where := f.Object
+			if f.Field != "" {
+				where += " " + f.Field
+			}
+			return &failure{what: "the plan is blocked: " + f.Code + " " + f.Message, where: where, next: f.Fix}
+		}
+	}
+	return nil
+}
