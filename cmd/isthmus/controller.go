@@ -3,22 +3,34 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	controller "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
 const controllerLong = `Run the controller: it brings the gateways of AmbientEdges into the mesh, wires their waypoints, and takes it all back.
 
-It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints answer it speaks HBONE
-with an identity of its own, which istiod gives it for its service account's token; without one it plans, and wires nothing.`
+It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints answer it speaks HBONE with an
+identity of its own, which istiod gives it for its service account's token. Until it has one it observes and reports, leads no Service to a
+waypoint, and is not ready: /readyz says why. Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/controller.yaml does
   isthmus controller --leader-elect
@@ -33,8 +45,9 @@ type controllerFlags struct {
 	leaderElect     bool
 	leaderNamespace string
 	metrics, health string
+	namespaces      []string
 	observeOnly     bool
-	logJSON         bool
+	logLevel        string
 }
 
 func newController(a *app) *cobra.Command {
@@ -44,60 +57,117 @@ func newController(a *app) *cobra.Command {
 		Short:   "Run the controller",
 		Long:    controllerLong,
 		Example: controllerExample,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.mesh.check(cmd); err != nil {
+			level, err := f.check(cmd)
+			if err != nil {
 				return err
 			}
-			return a.controller(cmd.Context(), f)
+			return a.controller(cmd.Context(), f, level)
 		},
 	}
-	f.kube.register(cmd.Flags())
-	f.mesh.register(cmd.Flags())
-	f.mesh.registerFiles(cmd.Flags())
-	cmd.Flags().BoolVar(&f.leaderElect, "leader-elect", false, "work only while holding the lease isthmus-controller: needed with more than one replica")
-	cmd.Flags().StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`NAMESPACE` of that lease (default: the pod's own)")
-	cmd.Flags().StringVar(&f.metrics, "metrics-bind-address", "0", "`ADDRESS` to serve Prometheus metrics on; 0 for nowhere")
-	cmd.Flags().StringVar(&f.health, "health-probe-bind-address", "0", "`ADDRESS` to serve /healthz and /readyz on; 0 for nowhere")
-	cmd.Flags().BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
-	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log lines of JSON instead of text")
+	fs := cmd.Flags()
+	fs.BoolVar(&f.leaderElect, "leader-elect", false, "work only while holding the lease isthmus-controller: needed with more than one replica")
+	fs.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`NAMESPACE` of that lease (default: the pod's own)")
+	fs.StringVar(&f.metrics, "metrics-bind-address", "0", "`ADDRESS` to serve Prometheus metrics on; 0 for nowhere")
+	fs.StringVar(&f.health, "health-probe-bind-address", "0", "`ADDRESS` to serve /healthz and /readyz on; 0 for nowhere")
+	fs.StringSliceVar(&f.namespaces, "watch-namespaces", nil, "obey the AmbientEdges of these `NAMESPACES` only (default: of all)")
+	fs.BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
+	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` from which on to log: debug, info, warn or error")
+	f.kube.registerCluster(fs)
+	f.mesh.register(fs)
+	f.mesh.registerFiles(fs)
 	return cmd
 }
 
-func (a *app) controller(ctx context.Context, f *controllerFlags) error {
-	var handler slog.Handler = slog.NewTextHandler(a.stderr, nil)
-	if f.logJSON {
-		handler = slog.NewJSONHandler(a.stderr, nil)
+func (f *controllerFlags) check(cmd *cobra.Command) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return 0, usagef(cmd.CommandPath(), "--log-level takes debug, info, warn or error, not %q", f.logLevel)
 	}
+	for _, a := range []struct{ flag, value string }{{"--metrics-bind-address", f.metrics}, {"--health-probe-bind-address", f.health}} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil && a.value != "0" {
+			return 0, usagef(cmd.CommandPath(), "%s takes HOST:PORT, :PORT or 0, not %q", a.flag, a.value)
+		}
+	}
+	return level, f.mesh.check(cmd)
+}
+
+// controller runs until ctx ends.
+func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Level) error {
+	opts := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(a.stderr, opts)
+	if a.output == outputJSON {
+		handler = slog.NewJSONHandler(a.stderr, opts)
+	}
+	log := slog.New(handler)
 	ctrl.SetLogger(logr.FromSlogHandler(handler))
+	klog.SetLogger(logr.FromSlogHandler(handler))
 	cfg, _, err := f.kube.config()
 	if err != nil {
 		return err
 	}
-	scheme, err := controller.Scheme()
+	cfg.QPS, cfg.Burst = 50, 100
+	mgr, err := f.manager(cfg, newLazyIdentity(&f.mesh, log), handler)
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cfg, manager.Options{
-		Scheme: scheme, Metrics: server.Options{BindAddress: f.metrics}, HealthProbeBindAddress: f.health,
-		LeaderElection: f.leaderElect, LeaderElectionID: "isthmus-controller", LeaderElectionNamespace: f.leaderNamespace,
-		LeaderElectionReleaseOnCancel: true,
-	})
-	if err != nil {
-		return explainKube("the controller cannot start", cfg.Host, err)
-	}
-	id := newLazyIdentity(&f.mesh, slog.New(handler))
-	if err := mgr.Add(id); err != nil {
-		return err
-	}
-	if err := controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), TrustDomain: f.mesh.trustDomain, ObserveOnly: f.observeOnly}); err != nil {
-		return err
-	}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
-		return err
-	}
+	v := buildVersion()
+	log.Info("isthmus controller", "version", v.Version, "commit", v.Commit, "observeOnly", f.observeOnly, "namespaces", f.namespaces)
 	if err := mgr.Start(ctx); err != nil {
 		return explainKube("the controller ended", cfg.Host, err)
+	}
+	return nil
+}
+
+// manager makes the manager with all that runs in it.
+func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler slog.Handler) (manager.Manager, error) {
+	scheme, err := controller.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	grace := 20 * time.Second
+	o := manager.Options{
+		Scheme: scheme, Logger: logr.FromSlogHandler(handler),
+		Metrics: server.Options{BindAddress: f.metrics}, HealthProbeBindAddress: f.health, GracefulShutdownTimeout: &grace,
+		LeaderElection: f.leaderElect, LeaderElectionID: "isthmus-controller", LeaderElectionNamespace: f.leaderNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	}
+	if len(f.namespaces) > 0 {
+		only := map[string]cache.Config{}
+		for _, ns := range f.namespaces {
+			only[ns] = cache.Config{}
+		}
+		o.Cache.ByObject = map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: {Namespaces: only}}
+	}
+	mgr, err := manager.New(cfg, o)
+	if err != nil {
+		return nil, explainKube("the controller cannot start", cfg.Host, err)
+	}
+	if err := served(mgr.GetRESTMapper()); err != nil {
+		return nil, explainKube("this cluster lacks what the controller works on", cfg.Host, err)
+	}
+	err = errors.Join(
+		mgr.Add(id),
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("identity", func(*http.Request) error { return id.ready() }),
+		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), TrustDomain: f.mesh.trustDomain, ObserveOnly: f.observeOnly}),
+	)
+	return mgr, err
+}
+
+// served checks that the CRDs are there, rather than let the controller wait for them in silence.
+func served(mapper meta.RESTMapper) error {
+	for _, gvk := range []schema.GroupVersionKind{
+		v1alpha1.GroupVersion().WithKind("AmbientEdge"),
+		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"},
+		{Group: "gateway.networking.k8s.io", Version: "v1beta1", Kind: "ReferenceGrant"},
+		{Group: "security.istio.io", Version: "v1", Kind: "AuthorizationPolicy"},
+	} {
+		if _, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version); err != nil {
+			return fmt.Errorf("look up %s: %w", gvk.Kind, err)
+		}
 	}
 	return nil
 }

@@ -26,9 +26,13 @@ type kubeFlags struct {
 }
 
 func (k *kubeFlags) register(f *pflag.FlagSet) {
+	k.registerCluster(f)
+	f.DurationVar(&k.timeout, "timeout", 30*time.Second, "how long the cluster may take to answer")
+}
+
+func (k *kubeFlags) registerCluster(f *pflag.FlagSet) {
 	f.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` that says how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's own account)")
 	f.StringVar(&k.context, "context", "", "`NAME` of the context in the kubeconfig (default: the current one)")
-	f.DurationVar(&k.timeout, "timeout", 30*time.Second, "how long the cluster may take to answer")
 }
 
 func (k *kubeFlags) registerNamespace(f *pflag.FlagSet) {

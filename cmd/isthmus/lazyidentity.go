@@ -32,7 +32,7 @@ type lazyIdentity struct {
 var errNoIdentity = errors.New("istiod has not given a certificate yet")
 
 func newLazyIdentity(m *meshFlags, log *slog.Logger) *lazyIdentity {
-	return &lazyIdentity{get: m.source, log: log, pause: 5 * time.Second, err: errNoIdentity}
+	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, err: errNoIdentity}
 }
 
 // Start gets the identity, again and again until it is there, and closes it when ctx ends.
@@ -49,11 +49,10 @@ func (l *lazyIdentity) Start(ctx context.Context) error {
 			<-ctx.Done()
 			return s.Close()
 		}
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			d := detail(err)
+			l.log.Error(d.Message, "where", d.Where, "cause", d.Cause, "next", d.Next)
 		}
-		d := detail(err)
-		l.log.Error(d.Message, "where", d.Where, "cause", d.Cause, "next", d.Next)
 		select {
 		case <-ctx.Done():
 			return nil

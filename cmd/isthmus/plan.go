@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -98,7 +100,7 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 
 // readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already.
 func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
-	in, where := io.Reader(a.stdin), "standard input"
+	in, where := a.stdin, "standard input"
 	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {
@@ -127,7 +129,7 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 			return nil, &failure{what: "there is more than one AmbientEdge", where: where, next: "plan them one by one"}
 		}
 		found = &v1alpha1.AmbientEdge{}
-		if err := yaml.UnmarshalStrict(part, found); err != nil {
+		if err := strict(part, found); err != nil {
 			return nil, &failure{what: "this AmbientEdge is malformed", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
 		}
 	}
@@ -135,6 +137,16 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 		return nil, &failure{what: "there is no AmbientEdge", where: where, next: "samples are in manifests/samples"}
 	}
 	return found, nil
+}
+
+// strict reads YAML, and refuses fields that e does not have.
+func strict(data []byte, e *v1alpha1.AmbientEdge) error {
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return err
+	}
+	unknown, err := json.UnmarshalStrict(text, e)
+	return errors.Join(append(unknown, err)...)
 }
 
 // make reads the cluster and plans.
