@@ -22,6 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
+	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
 func TestMain(m *testing.M) {
@@ -124,7 +125,10 @@ func start() (err error) {
 		return err
 	}
 	shared.mesh, err = mesh.Start(ctx, mesh.Options{
-		Images:  map[string]node.Image{"orders": {Func: "orders"}},
+		Images: map[string]node.Image{
+			"orders":        {Func: "orders"},
+			manifests.Image: {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": shared.binary}},
+		},
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return shared.mesh.RootPEM }}),
 	})
 	if err != nil {

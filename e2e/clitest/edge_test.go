@@ -1,0 +1,172 @@
+package clitest
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/manifests"
+)
+
+const gateway = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: gateway, namespace: edge}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: gateway}}
+  template:
+    metadata: {labels: {app: gateway}}
+    spec:
+      serviceAccountName: gateway
+      automountServiceAccountToken: false
+      containers:
+      - name: gateway
+        image: orders
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+`
+
+const edgeYAML = `
+apiVersion: isthmus.dev/v1alpha1
+kind: AmbientEdge
+metadata: {name: public, namespace: edge}
+spec:
+  workloadRefs: [{kind: Deployment, name: gateway}]
+  mode: Manage
+  backends: {services: [{namespace: shop, name: orders}]}
+  waypoint: {policy: None}
+`
+
+// file writes text into a file.
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "edge.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// install applies the manifests, and waits for the controller.
+func (c *cluster) install() time.Duration {
+	c.t.Helper()
+	begin := time.Now()
+	all, err := manifests.Install()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := c.Apply(c.t.Context(), string(all)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.available(types.NamespacedName{Namespace: manifests.Namespace, Name: manifests.Controller})
+	return time.Since(begin)
+}
+
+func (c *cluster) available(key types.NamespacedName) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		var d appsv1.Deployment
+		err := c.Client().Get(ctx, key, &d)
+		if err == nil && d.Status.AvailableReplicas == 1 && d.Status.ObservedGeneration == d.Generation {
+			return
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("%s is not available: %v, %+v", key, err, d.Status)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func TestPlanStatusAndController(t *testing.T) {
+	c := newCluster(t)
+	if err := c.Apply(t.Context(), gateway); err != nil {
+		t.Fatal(err)
+	}
+	c.available(types.NamespacedName{Namespace: "edge", Name: "gateway"})
+	edge := file(t, edgeYAML)
+
+	waypoint := file(t, strings.Replace(edgeYAML, "{policy: None}", "{policy: Create, name: waypoint}", 1))
+
+	r := c.isthmus("plan", "-f", waypoint)
+	r.want(t, 1, r.stderr, "CRD AmbientEdge is not installed", "error: the plan is blocked: ISM302", "next:")
+	r = c.isthmus("status", "-A")
+	r.want(t, 1, r.stderr, "cannot list AmbientEdges", "install the CRDs")
+	r = c.isthmus("controller", "--metrics-bind-address", "0", "--health-probe-bind-address", "0")
+	r.want(t, 1, r.stderr, "lacks what the controller works on", "AmbientEdge", "install the CRDs")
+
+	t.Logf("the controller is available %v after its manifests", c.install().Round(time.Millisecond))
+	r = c.isthmus("status", "-A")
+	r.want(t, 0, r.stderr, "no AmbientEdge in all namespaces")
+
+	t.Run("no consent", func(t *testing.T) {
+		r := c.isthmus("plan", "-f", waypoint)
+		r.want(t, 1, r.stdout, "Plan of AmbientEdge edge/public, mode Manage: blocked", "GATEWAY", "gateway", "BACKEND", "shop/orders", "ISM302  Error", "STEP", "Enrol")
+		r.want(t, 1, r.stderr, "error: the plan is blocked: ISM302", "where:", "next:")
+	})
+	if _, err := c.Run(t.Context(), "kubectl", "annotate", "namespace", "shop", "isthmus.dev/edges=edge/public"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("malformed", func(t *testing.T) {
+		r := c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "mode: Manage", "mood: Manage", 1)))
+		r.want(t, 1, r.stderr, "malformed", "edge.yaml", `unknown field "spec.mood"`, "kubectl explain")
+		r = c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "mode: Manage", "mode: Conquer", 1)))
+		r.want(t, 1, r.stderr, "edge/public cannot be applied", "spec.mode", "Conquer", "next:")
+		r = c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "workloadRefs", "targetRefs: [{name: x}]\n  workloadRefs", 1)))
+		r.want(t, 1, r.stderr, "exactly one of targetRefs and workloadRefs")
+	})
+	t.Run("not there", func(t *testing.T) {
+		r := c.isthmus("plan", "edge/public")
+		r.want(t, 1, r.stderr, "AmbientEdge edge/public", "not found", "kubectl get ambientedges")
+	})
+	r = c.isthmus("plan", "-f", waypoint)
+	r.want(t, 0, r.stdout, "steps are left", "BACKEND", "shop/waypoint", "STEP", "Create", "Gateway shop/waypoint", "Wire", "Service shop/orders")
+	r = c.isthmus("plan", "-f", edge)
+	r.want(t, 0, r.stdout, "Plan of AmbientEdge edge/public, mode Manage", "steps are left", "STEP", "Enrol", "Waiting")
+	if strings.Contains(r.stdout, "Error") {
+		t.Error("there is a finding of severity Error")
+	}
+	for _, line := range strings.Split(r.stdout, "\n") {
+		if strings.HasSuffix(line, " ") {
+			t.Errorf("%q ends with a blank", line)
+		}
+	}
+	var doc struct {
+		Kind  string
+		Steps []struct {
+			Verb, State string
+			Write       map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(c.isthmus("plan", "-f", edge, "-o", "json").stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Kind != "Plan" || len(doc.Steps) == 0 || doc.Steps[0].Write == nil {
+		t.Errorf("got %+v", doc)
+	}
+
+	if _, err := c.Run(t.Context(), "kubectl", "apply", "-f", edge); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for r = c.isthmus("status", "edge/public", "--require-ready"); r.code != 0 && time.Since(begin) < 30*time.Second; r = c.isthmus("status", "edge/public", "--require-ready") {
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Logf("ready after %v", time.Since(begin).Round(time.Millisecond))
+	r.want(t, 0, r.stdout, "AmbientEdge edge/public, mode Manage: ready True", "CONDITION", "Ready", "GATEWAY", "1/1", gatewayID, "STEP", "Enrol", "Done")
+	r = c.isthmus("plan", "-n", "edge", "public")
+	r.want(t, 0, r.stdout, "nothing is left to do")
+	r = c.isthmus("status", "-A")
+	r.want(t, 0, r.stdout, "NAMESPACE", "edge", "public", "Manage", "True", "1/1")
+	if _, err := c.Run(t.Context(), "kubectl", "delete", "-f", edge, "--timeout=20s"); err != nil {
+		t.Error(err)
+	}
+}
