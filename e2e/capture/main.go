@@ -34,7 +34,7 @@ type process struct {
 	authz  *wds.Authorizer
 	dialer *hbone.Dialer
 	log    *accessLog
-	open   openTunnels
+	open   openConns
 	conns  sync.WaitGroup
 }
 

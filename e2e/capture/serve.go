@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
@@ -52,7 +51,8 @@ func (p *process) connect(ctx context.Context, r *hbone.ConnectRequest) (net.Con
 		return nil, err
 	}
 	conn := authz.Conn{Source: r.Peer, SourceAddr: r.Remote.Addr(), Dest: r.Target}
-	p.open.add(r, conn) // before the decision: a change in between is not missed
+	// Before the decision: a change in between is not missed.
+	context.AfterFunc(doneContext{r.Done()}, p.open.add(&opened{conn, e, r.Abort}))
 	d := p.authz.Decide(ctx, conn)
 	e.decided(d)
 	if !d.Allow {
@@ -76,8 +76,9 @@ func (p *process) plaintext(ctx context.Context, c *net.TCPConn, dst netip.AddrP
 	e := Entry{Direction: Inbound, Transport: Plaintext, Source: c.RemoteAddr().String(), Destination: dst.String()}
 	d := authz.Decision{Rule: -1, Reason: "not an address of this pod"}
 	if dst.Addr() == p.cfg.IP {
-		src := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		d = p.authz.Decide(ctx, authz.Conn{SourceAddr: src, Dest: dst})
+		conn := authz.Conn{SourceAddr: c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), Dest: dst}
+		defer p.open.add(&opened{conn, e, func() { reset(c) }})()
+		d = p.authz.Decide(ctx, conn)
 	}
 	e.decided(d)
 	if !d.Allow {
@@ -94,69 +95,4 @@ func (p *process) plaintext(ctx context.Context, c *net.TCPConn, dst netip.AddrP
 	}
 	p.log.write(e)
 	join(c, app)
-}
-
-// openTunnels are the inbound tunnels, to be decided anew when policies change.
-type openTunnels struct {
-	mu   sync.Mutex
-	list map[*hbone.ConnectRequest]authz.Conn
-}
-
-func (o *openTunnels) add(r *hbone.ConnectRequest, c authz.Conn) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.list == nil {
-		o.list = map[*hbone.ConnectRequest]authz.Conn{}
-	}
-	o.list[r] = c
-	context.AfterFunc(doneContext{r.Done()}, func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		delete(o.list, r)
-	})
-}
-
-// doneContext makes a channel a context for context.AfterFunc.
-type doneContext struct{ done <-chan struct{} }
-
-func (doneContext) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (d doneContext) Done() <-chan struct{}     { return d.done }
-func (doneContext) Value(any) any               { return nil }
-func (d doneContext) Err() error {
-	select {
-	case <-d.done:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-func (o *openTunnels) all() map[*hbone.ConnectRequest]authz.Conn {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	copied := make(map[*hbone.ConnectRequest]authz.Conn, len(o.list))
-	for r, c := range o.list {
-		copied[r] = c
-	}
-	return copied
-}
-
-// redecide ends tunnels that a changed policy denies.
-func (p *process) redecide(ctx context.Context) {
-	for {
-		changed := p.authz.Changed()
-		for r, conn := range p.open.all() {
-			if d := p.authz.Decide(ctx, conn); !d.Allow && ctx.Err() == nil {
-				r.Abort()
-				e := Entry{Direction: Inbound, Transport: HBONE, Source: r.Remote.String(), SourceIdentity: r.Peer.String(), Authority: r.Authority, Ended: true}
-				e.decided(d)
-				p.log.write(e)
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -19,6 +19,7 @@ func Funcs() world.Funcs { return world.Funcs{funcName: Main} }
 const MeshConfig = `rootNamespace: istio-system
 defaultConfig:
   binaryPath: ` + shimPath + `
+  terminationDrainDuration: 1s
   proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}
 accessLogFile: /dev/stdout
 accessLogEncoding: JSON

@@ -77,7 +77,6 @@ func (m *Mesh) start(ctx context.Context) error {
 	}
 	m.say("API server is ready")
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.startControllerManager() })
 	g.Go(func() error { return m.applyCRDs(gctx) })
 	if !m.opts.APIOnly {
 		g.Go(func() error { return m.prepareIstiod(gctx) })
@@ -85,8 +84,9 @@ func (m *Mesh) start(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if m.opts.APIOnly {
-		return nil
+	// Behind the CRDs: its garbage collector learns of new kinds every 30 s only.
+	if err := m.startControllerManager(); err != nil || m.opts.APIOnly {
+		return err
 	}
 	g, gctx = errgroup.WithContext(ctx)
 	g.Go(func() error { return m.StartIstiod(gctx) })

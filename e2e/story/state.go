@@ -71,6 +71,8 @@ func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.Gr
 		for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
 			unstructured.RemoveNestedField(o.Object, "metadata", field)
 		}
+		// istiod renews its leases in annotations of ConfigMaps.
+		unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader")
 		text, err := json.MarshalIndent(o.Object, "", "  ")
 		if err != nil {
 			return err

@@ -1,0 +1,207 @@
+package story
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// edgeKey is the AmbientEdge of the story.
+func edgeKey() types.NamespacedName { return types.NamespacedName{Namespace: "edge", Name: "public"} }
+
+// wait bounds what a scene waits for.
+const wait = 30 * time.Second
+
+// Strict makes the shop refuse plaintext, and returns what then comes of a request through the gateway.
+func (w *World) Strict(ctx context.Context) (*Passage, error) {
+	if err := w.ApplyFile(ctx, "strict"); err != nil {
+		return nil, err
+	}
+	return w.becomes(ctx, 502, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+}
+
+// Deny adds a policy against the gateway's identity, and returns what then comes of a request.
+func (w *World) Deny(ctx context.Context) (*Passage, error) {
+	if err := w.ApplyFile(ctx, w.deny()); err != nil {
+		return nil, err
+	}
+	want := 403
+	if !w.Envoy {
+		want = 502 // the gateway's connection is refused
+	}
+	return w.becomes(ctx, want, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+}
+
+// Allow takes Deny back.
+func (w *World) Allow(ctx context.Context) (*Passage, error) {
+	if err := w.DeleteFile(ctx, w.deny()); err != nil {
+		return nil, err
+	}
+	return w.becomes(ctx, 200, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+}
+
+func (w *World) deny() string {
+	if w.Envoy {
+		return "deny"
+	}
+	return "deny-l4"
+}
+
+// becomes repeats send until its status is want: what has been applied takes a moment to reach everybody.
+func (w *World) becomes(ctx context.Context, want int, send func() (*Passage, error)) (*Passage, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
+	defer cancel()
+	var p *Passage
+	err := until(ctx, func() error {
+		got, err := send()
+		if err != nil {
+			return err
+		}
+		p = got
+		if p.Status != want {
+			return fmt.Errorf("the request is answered with %d (%s), want %d; hops %s", p.Status, p.Err, want, describe(p.Hops))
+		}
+		return nil
+	})
+	return p, err
+}
+
+func describe(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Plan runs isthmus plan on the AmbientEdge that is not applied yet, and returns what it printed.
+func (w *World) Plan(ctx context.Context) (string, error) {
+	text, err := files.ReadFile("manifests/" + w.edge() + ".yaml")
+	if err != nil {
+		return "", err
+	}
+	cmd := w.Command(ctx, w.Binary, "plan", "-f", "-")
+	var stdout, stderr strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(string(text)), &stdout, &stderr
+	if err := w.NS.Start(cmd); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("isthmus plan: %w: %s", err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+func (w *World) edge() string {
+	if w.Envoy {
+		return "ambientedge"
+	}
+	return "ambientedge-l4"
+}
+
+// Step is a step of the plan when its state changed.
+type Step struct {
+	v1alpha1.Step
+	After time.Duration // since the AmbientEdge was applied
+}
+
+// Join applies the AmbientEdge and waits until it is ready; step is told of each step as its state changes. It returns how long that took.
+func (w *World) Join(ctx context.Context, step func(Step)) (time.Duration, error) {
+	began := time.Now()
+	if err := w.ApplyFile(ctx, w.edge()); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
+	defer cancel()
+	states := map[string]string{}
+	err := until(ctx, func() error {
+		var e v1alpha1.AmbientEdge
+		if err := w.edges.Get(ctx, edgeKey(), &e); err != nil {
+			return err
+		}
+		for _, s := range e.Status.Plan.Steps {
+			if states[s.ID] != string(s.State) {
+				states[s.ID] = string(s.State)
+				step(Step{Step: s, After: time.Since(began)})
+			}
+		}
+		return ready(&e)
+	})
+	return time.Since(began), err
+}
+
+// ready is an error that says why an AmbientEdge is not.
+func ready(e *v1alpha1.AmbientEdge) error {
+	for _, c := range e.Status.Conditions {
+		if c.Type == v1alpha1.ConditionReady {
+			if c.Status == "True" && c.ObservedGeneration == e.Generation {
+				return nil
+			}
+			return fmt.Errorf("not ready: %s: %s; findings %s", c.Reason, c.Message, describe(e.Status.Findings))
+		}
+	}
+	return errors.New("the controller has not reported yet")
+}
+
+// Leave deletes the AmbientEdge. Where policies depend on the waypoint the controller halts first, until that is confirmed; halted
+// is what it said then, or "".
+func (w *World) Leave(ctx context.Context) (halted string, took time.Duration, err error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
+	defer cancel()
+	if err := w.DeleteFile(ctx, w.edge()); err != nil {
+		return "", 0, err
+	}
+	err = until(ctx, func() error {
+		var e v1alpha1.AmbientEdge
+		err := w.edges.Get(ctx, edgeKey(), &e)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range e.Status.Findings {
+			if halted == "" && f.Code == v1alpha1.FindingUndoHalted {
+				halted = f.Message
+				patch := []byte(`{"metadata":{"annotations":{"` + v1alpha1.AnnotationUndo + `":"confirmed"}}}`)
+				if err := w.edges.Patch(ctx, &e, client.RawPatch(types.MergePatchType, patch)); err != nil {
+					return err
+				}
+			}
+		}
+		return fmt.Errorf("still there: %s", describe(e.Status))
+	})
+	return halted, time.Since(began), err
+}
+
+// Same waits until the cluster is what it was, and returns what differs in the end: nothing, if all is well. Things that are
+// deleted in the background take a moment.
+func (w *World) Same(ctx context.Context, before State) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var diff []string
+	err := until(ctx, func() error {
+		now, err := ReadState(ctx, w.Config)
+		if err != nil {
+			return err
+		}
+		if diff = before.Diff(now); len(diff) > 0 {
+			return errors.New(strings.Join(diff, "; "))
+		}
+		return nil
+	})
+	if len(diff) > 0 {
+		err = nil // the difference is the answer
+	}
+	return diff, err
+}
