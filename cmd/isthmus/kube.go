@@ -97,6 +97,7 @@ func explainKube(what, where string, err error) error {
 	f := &failure{what: what, where: where, err: err}
 	switch {
 	case meta.IsNoMatchError(err), runtime.IsNotRegisteredError(err):
+		f.err = fmt.Errorf("the API server does not know a kind that is needed: %w", err)
 		f.next = "install the CRDs that are missing: those of Isthmus are in manifests/crd, the Gateway API's and Istio's come with them"
 	case apierrors.IsNotFound(err):
 		f.next = "check namespace and name: kubectl get ambientedges -A"

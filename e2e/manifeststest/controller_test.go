@@ -1,0 +1,176 @@
+package manifeststest
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const (
+	waypoint = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: edge, labels: {isthmus.dev/owner: edge.public, istio.io/waypoint-for: service}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+`
+	ordersService = `{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: edge}}`
+	theNamespace  = `{apiVersion: v1, kind: Namespace, metadata: {name: edge}}`
+	theDeployment = `{apiVersion: apps/v1, kind: Deployment, metadata: {name: gateway, namespace: edge}}`
+	theDaemonSet  = `{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: gateway, namespace: edge}}`
+	theGateway    = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: http, namespace: edge}}`
+	theWaypoint   = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: edge}}`
+	theEdge       = `{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: bounds, namespace: edge}}`
+)
+
+// attempt is a write; an empty patch creates or deletes the object.
+type attempt struct {
+	name, object, patch string
+	sub                 string
+	delete              bool
+}
+
+func (a attempt) do(t *testing.T, c client.Client) error {
+	t.Helper()
+	u := parse(a.object)
+	patch := client.RawPatch(types.MergePatchType, []byte(a.patch))
+	switch {
+	case a.delete:
+		return c.Delete(t.Context(), u, client.DryRunAll)
+	case a.patch == "" && a.sub != "":
+		sub := &unstructured.Unstructured{}
+		sub.SetGroupVersionKind(schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"})
+		return c.SubResource(a.sub).Create(t.Context(), u, sub)
+	case a.patch == "":
+		return c.Create(t.Context(), u, client.DryRunAll)
+	case a.sub != "":
+		return c.SubResource(a.sub).Patch(t.Context(), u, patch, client.DryRunAll)
+	}
+	return c.Patch(t.Context(), u, patch, client.DryRunAll)
+}
+
+// bounds makes the objects that stand there while the controller tries.
+func bounds(t *testing.T) {
+	t.Helper()
+	m := installed(t)
+	if err := m.Apply(t.Context(), waypoint+"---\n"+edge("bounds", manages)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestControllerDoesItsWork(t *testing.T) {
+	bounds(t)
+	c, err := as(controllerUser, "system:serviceaccounts") // with the rights of its ClusterRole
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []attempt{
+		{name: "label the namespace", object: theNamespace, patch: `{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}`},
+		{name: "unlabel it", object: theNamespace, patch: `{"metadata":{"labels":{"istio.io/dataplane-mode":null}}}`},
+		{name: "wire a Service", object: ordersService, patch: `{"metadata":{"labels":{"istio.io/use-waypoint":"waypoint","istio.io/ingress-use-waypoint":"true"}}}`},
+		{name: "label a Deployment's pods", object: theDeployment, patch: `{"spec":{"template":{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}}}`},
+		{name: "label a DaemonSet's pods", object: theDaemonSet, patch: `{"spec":{"template":{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}}}`},
+		{name: "label a Gateway's pods", object: theGateway, patch: `{"spec":{"infrastructure":{"labels":{"istio.io/dataplane-mode":"ambient"}}}}`},
+		{name: "make a waypoint", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: another, namespace: edge, labels: {isthmus.dev/owner: edge.public}}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`},
+		{name: "change a waypoint of ours", object: theWaypoint, patch: `{"metadata":{"labels":{"istio.io/waypoint-for":"all"}}}`},
+		{name: "delete a waypoint of ours", object: theWaypoint, delete: true},
+		{name: "hold an AmbientEdge", object: theEdge, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
+		{name: "report", object: theEdge, patch: `{"status":{"observedGeneration":1}}`, sub: "status"},
+		{name: "take the lease", object: `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: isthmus-controller, namespace: isthmus-system}}`},
+		{name: "tell", object: `{apiVersion: v1, kind: Event, metadata: {name: x, namespace: isthmus-system}, involvedObject: {namespace: isthmus-system}}`},
+	} {
+		if err := a.do(t, c); err != nil {
+			t.Errorf("%s: %v", a.name, err)
+		}
+	}
+}
+
+func TestControllerHasBounds(t *testing.T) {
+	bounds(t)
+	c, err := as(controllerUser, "system:masters") // as if its ClusterRole admitted everything
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []attempt{
+		{name: "make a ConfigMap", object: configMap},
+		{name: "make a Secret", object: `{apiVersion: v1, kind: Secret, metadata: {name: x, namespace: edge}}`},
+		{name: "make a Pod", object: `{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: edge, labels: {isthmus.dev/owner: a.b}}, spec: {containers: [{name: c, image: c}]}}`},
+		{name: "make a ClusterRoleBinding", object: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: x}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}`},
+		{name: "make an AuthorizationPolicy", object: `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: x, namespace: edge}, spec: {}}`},
+		{name: "make an AmbientEdge", object: edge("x", manages)},
+		{name: "make a Namespace", object: `{apiVersion: v1, kind: Namespace, metadata: {name: x}}`},
+		{name: "make a Gateway without our label", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: x, namespace: edge}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`},
+		{name: "make a Gateway of another class", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: x, namespace: edge, labels: {isthmus.dev/owner: a.b}}, spec: {gatewayClassName: some, listeners: [{name: a, port: 80, protocol: HTTP}]}}`},
+		{name: "make a lease elsewhere", object: `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: x, namespace: kube-system}}`},
+		{name: "get a token of another account", object: `{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: edge}}`, sub: "token"},
+
+		{name: "delete a Service", object: ordersService, delete: true},
+		{name: "delete the namespace", object: theNamespace, delete: true},
+		{name: "delete a Gateway of others", object: theGateway, delete: true},
+		{name: "delete an AmbientEdge", object: theEdge, delete: true},
+		{name: "delete a Deployment", object: theDeployment, delete: true},
+
+		{name: "weaken pod security", object: theNamespace, patch: `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`},
+		{name: "take another label away", object: theNamespace, patch: `{"metadata":{"labels":{"kubernetes.io/metadata.name":null,"a":"b"}}}`},
+		{name: "consent in another's name", object: theNamespace, patch: `{"metadata":{"annotations":{"isthmus.dev/edges":"edge/public"}}}`},
+		{name: "choose the revision", object: theNamespace, patch: `{"metadata":{"labels":{"istio.io/rev":"x"}}}`},
+
+		{name: "change a selector", object: ordersService, patch: `{"spec":{"selector":{"app":"mine"}}}`},
+		{name: "add external IPs", object: ordersService, patch: `{"spec":{"externalIPs":["192.0.2.1"]}}`},
+		{name: "change a label of others", object: ordersService, patch: `{"metadata":{"labels":{"app":"x"}}}`},
+		{name: "remove a label of others", object: ordersService, patch: `{"metadata":{"labels":{"app":null}}}`},
+		{name: "change an annotation", object: ordersService, patch: `{"metadata":{"annotations":{"note":"y"}}}`},
+		{name: "remove an annotation", object: ordersService, patch: `{"metadata":{"annotations":null}}`},
+		{name: "own a Service", object: ordersService, patch: `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"x"}]}}`},
+		{name: "hold a Service", object: ordersService, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
+		{name: "change a Service's status", object: ordersService, patch: `{"status":{"conditions":[{"type":"x","status":"True","reason":"x","message":"x","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`, sub: "status"},
+
+		{name: "change an image", object: theDeployment, patch: `{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"mine"}]}}}}`},
+		{name: "change the account", object: theDeployment, patch: `{"spec":{"template":{"spec":{"serviceAccountName":"other"}}}}`},
+		{name: "annotate pods", object: theDeployment, patch: `{"spec":{"template":{"metadata":{"annotations":{"x":"y"}}}}}`},
+		{name: "label pods otherwise", object: theDeployment, patch: `{"spec":{"template":{"metadata":{"labels":{"x":"y"}}}}}`},
+		{name: "label a Deployment", object: theDeployment, patch: `{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}`},
+		{name: "change replicas", object: theDeployment, patch: `{"spec":{"replicas":0}}`},
+		{name: "change scale", object: theDeployment, patch: `{"spec":{"replicas":0}}`, sub: "scale"},
+		{name: "change a DaemonSet's image", object: theDaemonSet, patch: `{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"mine"}]}}}}`},
+
+		{name: "annotate a DaemonSet", object: theDaemonSet, patch: `{"metadata":{"annotations":{"x":"y"}}}`},
+
+		{name: "change listeners", object: theGateway, patch: `{"spec":{"listeners":[{"name":"x","port":81,"protocol":"HTTP"}]}}`},
+		{name: "change the class", object: theGateway, patch: `{"spec":{"gatewayClassName":"istio-waypoint"}}`},
+		{name: "claim a Gateway of others", object: theGateway, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"edge.public"}}}`},
+		{name: "annotate a Gateway's pods", object: theGateway, patch: `{"spec":{"infrastructure":{"annotations":{"x":"y"}}}}`},
+		{name: "label a Gateway's pods otherwise", object: theGateway, patch: `{"spec":{"infrastructure":{"labels":{"team":"y"}}}}`},
+		{name: "give a Gateway's pods parameters", object: theGateway, patch: `{"spec":{"infrastructure":{"parametersRef":{"group":"","kind":"ConfigMap","name":"x"}}}}`},
+		{name: "give a waypoint away", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"other.edge"}}}`},
+		{name: "disown a waypoint", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
+		{name: "make a waypoint another gateway", object: theWaypoint, patch: `{"spec":{"gatewayClassName":"some"}}`},
+
+		{name: "change an AmbientEdge", object: theEdge, patch: `{"spec":{"mode":"Observe"}}`},
+		{name: "confirm undo", object: theEdge, patch: `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`},
+		{name: "label an AmbientEdge", object: theEdge, patch: `{"metadata":{"labels":{"a":"b"}}}`},
+	} {
+		if err := a.do(t, c); !refused(err) {
+			t.Errorf("%s: %v, want a refusal", a.name, err)
+		}
+	}
+}
+
+func TestOthersAreNotBoundByTheControllersPolicy(t *testing.T) {
+	bounds(t)
+	c, err := as("administrator", "system:masters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []attempt{
+		{name: "make a ConfigMap", object: configMap},
+		{name: "change a selector", object: ordersService, patch: `{"spec":{"selector":{"app":"mine"}}}`},
+		{name: "delete a Gateway", object: theGateway, delete: true},
+	} {
+		if err := a.do(t, c); err != nil {
+			t.Errorf("%s: %v", a.name, err)
+		}
+	}
+}
