@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "rewrite the plans in testdata")
 const separator = "---plan---\n"
 
 // TestPlans reads testdata/*.yaml: the objects of a cluster, the first AmbientEdge being the one to plan for, and then the plan. A
-// waypoint answers when it has the annotation test/answers.
+// waypoint answers when it has the annotation test/answers, and serves a Service that has not test/silent.
 func TestPlans(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -66,7 +66,7 @@ func TestPlans(t *testing.T) {
 // snapshot reads YAML documents.
 func snapshot(t *testing.T, text string) *plan.Snapshot {
 	t.Helper()
-	s := &plan.Snapshot{Waypoints: map[types.NamespacedName]plan.WaypointFact{}}
+	s := &plan.Snapshot{Waypoints: map[types.NamespacedName]plan.WaypointFact{}, Served: map[types.NamespacedName]plan.WaypointFact{}}
 	d := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
 		var raw runtime.RawExtension
@@ -116,6 +116,11 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 	for i := range s.Gateways {
 		if g := &s.Gateways[i]; g.Annotations["test/answers"] != "" {
 			s.Waypoints[types.NamespacedName{Namespace: g.Namespace, Name: g.Name}] = plan.WaypointFact{Answers: true}
+		}
+	}
+	for _, q := range plan.ServicesToAsk(s) {
+		if q.Service.Annotations["test/silent"] == "" {
+			s.Served[types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}] = plan.WaypointFact{Answers: true}
 		}
 	}
 	return s

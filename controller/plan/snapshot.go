@@ -36,9 +36,11 @@ type Snapshot struct {
 
 	// Waypoints is what was found by asking those that are programmed.
 	Waypoints map[types.NamespacedName]WaypointFact
+	// Served is what was found by asking the waypoints of wired Services for those Services, by the Service.
+	Served map[types.NamespacedName]WaypointFact
 }
 
-// WaypointFact says whether a waypoint answered.
+// WaypointFact says whether a waypoint answered, or serves a Service.
 type WaypointFact struct {
 	Answers bool
 	// Why it did not, when it did not.

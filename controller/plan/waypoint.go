@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -192,6 +193,32 @@ func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 		}
 	}
 	return slices.SortedFunc(maps.Keys(chosen), compareKeys)
+}
+
+// ServiceToAsk is a Service that leads to a waypoint which answered.
+type ServiceToAsk struct {
+	Service  *corev1.Service
+	Waypoint types.NamespacedName
+}
+
+// ServicesToAsk are the Services that wait for their waypoint to serve them, or are served: what the snapshot needs facts about, when those
+// about waypoints are there.
+func ServicesToAsk(s *Snapshot) []ServiceToAsk {
+	if s.Edge.DeletionTimestamp != nil {
+		return nil
+	}
+	m := &maker{Snapshot: s}
+	m.findGateways()
+	m.findBackends()
+	m.waypoints()
+	var list []ServiceToAsk
+	for _, b := range m.backends {
+		asked := b.waypoint
+		if b.wanted && s.Waypoints[asked].Answers && m.bound(b) && b.waypoint == asked {
+			list = append(list, ServiceToAsk{b.service, asked})
+		}
+	}
+	return list
 }
 
 // WaypointIdentities are the SPIFFE ids that a waypoint may show: those of its pods.

@@ -77,12 +77,17 @@ func (m *maker) serviceStep(b *backend, verb, how string, want, base map[string]
 	m.add(s, partEnrol, partWaypoint, partWire)
 }
 
-// confirm waits for istiod's word that a Service is bound.
+// confirm waits for istiod's word that a Service is bound, and for the waypoint to serve it: istiod's word comes first.
 func (m *maker) confirm(b *backend) {
 	s := Step{part: partWire, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepWaiting, Reason: "istiod has not bound it to the waypoint yet"}}
 	switch c := meta.FindStatusCondition(b.service.Status.Conditions, ConditionWaypointBound); {
+	case c != nil && c.Status == "True" && m.Served[b.key].Answers:
+		s.State, s.Reason = v1alpha1.StepDone, "istiod has bound it to the waypoint, and the waypoint serves it"
 	case c != nil && c.Status == "True":
-		s.State, s.Reason = v1alpha1.StepDone, "istiod has bound it to the waypoint"
+		s.Reason = "istiod has bound it to the waypoint"
+		if why := m.Served[b.key].Why; why != "" {
+			s.Reason += ", which does not serve it yet: " + why
+		}
 	case c != nil && c.Message != "":
 		s.Reason = "istiod says: " + c.Message
 	}

@@ -1,0 +1,160 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+const (
+	hbonePort    = 15008
+	probeTimeout = 2 * time.Second
+	believed     = 10 * time.Second // how long an answer counts
+)
+
+// facts finds out what no object says, and remembers good answers for a moment.
+type facts struct {
+	prober Prober // nil: nobody can ask
+
+	mu    sync.Mutex // guards the fields below
+	until map[fact]time.Time
+}
+
+// fact is a good answer: of a waypoint, or of one about a Service.
+type fact struct{ waypoint, service types.NamespacedName }
+
+// ask fills in the facts that the plan needs.
+func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
+	s.Waypoints = map[types.NamespacedName]plan.WaypointFact{}
+	for _, key := range plan.WaypointsToAsk(s) {
+		s.Waypoints[key] = f.known(fact{waypoint: key}, func() error {
+			at, peers, err := f.waypoint(s, key)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			// Its own address is no place to go to: the answer is a refusal, and an answer.
+			return f.prober.Answers(ctx, at, peers, at.String())
+		})
+	}
+	s.Served = map[types.NamespacedName]plan.WaypointFact{}
+	for _, q := range plan.ServicesToAsk(s) {
+		key := types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
+		s.Served[key] = f.known(fact{q.Waypoint, key}, func() error { return f.serves(ctx, s, q) })
+	}
+}
+
+// known is a fact, asked for unless it was found good a moment ago.
+func (f *facts) known(key fact, ask func() error) plan.WaypointFact {
+	if f.fresh(key) {
+		return plan.WaypointFact{Answers: true}
+	}
+	if err := ask(); err != nil {
+		return plan.WaypointFact{Why: err.Error()}
+	}
+	f.remember(key)
+	return plan.WaypointFact{Answers: true}
+}
+
+func (f *facts) fresh(key fact) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.until[key])
+}
+
+func (f *facts) remember(key fact) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.until == nil {
+		f.until = map[fact]time.Time{}
+	}
+	for k, t := range f.until { // those of the past are of no use
+		if time.Now().After(t) {
+			delete(f.until, k)
+		}
+	}
+	f.until[key] = time.Now().Add(believed)
+}
+
+// waypoint is where a waypoint listens, and who may answer there.
+func (f *facts) waypoint(s *plan.Snapshot, key types.NamespacedName) (netip.AddrPort, []spiffeid.ID, error) {
+	if f.prober == nil {
+		return netip.AddrPort{}, nil, errors.New("this controller has no identity of the mesh to ask with: see its flags for istiod")
+	}
+	service := serviceOf(s, key)
+	if service == nil {
+		return netip.AddrPort{}, nil, fmt.Errorf("istiod has made no Service %s for it yet", key)
+	}
+	addr, err := netip.ParseAddr(service.Spec.ClusterIP)
+	if err != nil {
+		return netip.AddrPort{}, nil, fmt.Errorf("service %s has no address: %q", key, service.Spec.ClusterIP)
+	}
+	var peers []spiffeid.ID
+	for _, text := range plan.WaypointIdentities(s, key) {
+		id, err := spiffeid.FromString(text)
+		if err != nil {
+			return netip.AddrPort{}, nil, err
+		}
+		peers = append(peers, id)
+	}
+	if len(peers) == 0 {
+		return netip.AddrPort{}, nil, errors.New("it has no pods")
+	}
+	return netip.AddrPortFrom(addr, hbonePort), peers, nil
+}
+
+// serves asks the waypoint of a Service for each of its ports.
+func (f *facts) serves(ctx context.Context, s *plan.Snapshot, q plan.ServiceToAsk) error {
+	at, peers, err := f.waypoint(s, q.Waypoint)
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddr(q.Service.Spec.ClusterIP)
+	if err != nil {
+		return nil //nolint:nilerr // a headless Service has no address to ask for
+	}
+	for _, port := range q.Service.Spec.Ports {
+		if port.Protocol == corev1.ProtocolUDP || port.Protocol == corev1.ProtocolSCTP {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		err := f.prober.Serves(ctx, at, peers, netip.AddrPortFrom(addr, uint16(port.Port)).String(), hello(&port))
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hello is what may be sent to a port without being a request: an empty line to one of HTTP/1.1. Others are not spoken to.
+func hello(p *corev1.ServicePort) []byte {
+	name := p.Name
+	if p.AppProtocol != nil {
+		name = *p.AppProtocol
+	}
+	if name == "http" || strings.HasPrefix(name, "http-") {
+		return []byte("\r\n")
+	}
+	return nil
+}
+
+func serviceOf(s *plan.Snapshot, key types.NamespacedName) *corev1.Service {
+	for i := range s.Services {
+		if o := &s.Services[i]; o.Namespace == key.Namespace && o.Name == key.Name {
+			return o
+		}
+	}
+	return nil
+}
