@@ -55,7 +55,7 @@ func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) 
 	p := plan.Make(s)
 	d := &planDocument{
 		header: newHeader("Plan"), Namespace: e.Namespace, Name: e.Name, Mode: cmp.Or(e.Spec.Mode, v1alpha1.ModeObserve),
-		Undoing: p.Undoing, Blocked: p.Blocked(), Done: p.Done(), Digest: p.Digest, Notes: notes,
+		Undoing: p.Undoing, Blocked: p.Blocked(), Done: p.Done() && !p.Blocked(), Digest: p.Digest, Notes: notes,
 		Gateways: orEmpty(p.Gateways), Backends: orEmpty(p.Backends), Findings: orEmpty(p.Findings), Steps: []planStep{},
 	}
 	for i := range p.Steps {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+
+	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+)
+
+// fixed is an identity.Fetcher.
+type fixed struct{ *identity.Material }
+
+func (f fixed) Fetch(context.Context) (*identity.Material, error) { return f.Material, nil }
+
+func TestControllerDoesNotWaitForItsIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := identitytest.NewCA(account("a", "b").TrustDomain()) // in the time of the test
+		var log bytes.Buffer
+		away := &failure{what: "istiod gave no certificate", where: "istiod 10.0.0.1:15012", next: "look there", err: errors.New("refused")}
+		attempts := 0
+		l := newLazyIdentity(&meshFlags{}, slog.New(slog.NewTextHandler(&log, nil)))
+		l.get = func(ctx context.Context) (*identity.Source, error) {
+			if attempts++; attempts < 3 {
+				return nil, away
+			}
+			svid := ca.SVID(account("isthmus-system", "isthmus-controller"))
+			return identity.New(ctx, fixed{&identity.Material{SVID: svid, Bundles: x509bundle.NewSet(ca.Bundle())}}, identity.Config{})
+		}
+		if err := l.ready(); !errors.Is(err, errNoIdentity) {
+			t.Errorf("before its start: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Start(ctx) }()
+		synctest.Wait()
+		if err := l.ready(); !errors.Is(err, away) {
+			t.Errorf("istiod is away: %v", err)
+		}
+		if _, err := l.GetX509BundleForTrustDomain(ca.TrustDomain); !errors.Is(err, away) {
+			t.Errorf("istiod is away: %v", err)
+		}
+		time.Sleep(2*l.pause + time.Second)
+		if svid, err := l.GetX509SVID(); err != nil || svid.ID != account("isthmus-system", "isthmus-controller") {
+			t.Errorf("istiod is back: %v", err)
+		}
+		if _, err := l.GetX509BundleForTrustDomain(ca.TrustDomain); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := l.ready(); err == nil {
+			t.Error("it is ready after its end")
+		}
+		for _, want := range []string{"istiod gave no certificate", `where="istiod 10.0.0.1:15012"`, "refused", "look there", "have an identity"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log does not say %q:\n%s", want, log.String())
+			}
+		}
+	})
+}
+
+func TestControllerRefusesFlags(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--log-level", "loud"}, "--log-level"},
+		{[]string{"--metrics-bind-address", "8080"}, "--metrics-bind-address"},
+		{[]string{"--health-probe-bind-address", "x"}, "--health-probe-bind-address"},
+		{[]string{"--istiod", "x"}, "--istiod"},
+		{[]string{"x"}, "takes no argument"},
+	} {
+		r := isthmus(t, append([]string{"controller"}, c.args...)...)
+		r.want(t, exitUsage, r.stderr, c.want, "isthmus controller --help")
+	}
+}
+
+func TestPlanAndStatusRefuseFlags(t *testing.T) {
+	for _, args := range [][]string{
+		{"plan"}, {"plan", "-f", "x", "edge/public"}, {"plan", "a", "b"}, {"status", "a", "b"},
+	} {
+		r := isthmus(t, args...)
+		r.want(t, exitUsage, r.stderr, "next:", "isthmus "+args[0]+" --help")
+	}
+}

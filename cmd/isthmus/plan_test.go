@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+const edgeYAML = `apiVersion: isthmus.dev/v1alpha1
+kind: AmbientEdge
+metadata: {name: public, namespace: edge}
+spec:
+  workloadRefs: [{kind: Deployment, name: gateway}]
+  backends: {services: [{namespace: shop, name: orders}]}
+`
+
+func TestReadingAnEdge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "edge.yaml")
+	for _, c := range []struct {
+		name, text string
+		want       string // of the error; empty: none
+	}{
+		{"good", edgeYAML, ""},
+		{"beside others", "kind: Namespace\n---\n# a comment\n---\n" + edgeYAML + "---\n", ""},
+		{"with a separator first", "---\n" + edgeYAML, ""},
+		{"nothing", "", "there is no AmbientEdge"},
+		{"something else", "apiVersion: v1\nkind: Pod\n", "there is no AmbientEdge"},
+		{"two", edgeYAML + "---\n" + edgeYAML, "more than one"},
+		{"another version", strings.Replace(edgeYAML, "v1alpha1", "v9", 1), "does not know AmbientEdge of isthmus.dev/v9"},
+		{"no YAML", "kind: [", "no YAML"},
+		{"unknown field", strings.Replace(edgeYAML, "backends", "backend", 1), `unknown field "spec.backend"`},
+		{"field twice", edgeYAML + "  mode: Observe\n  mode: Manage\n", `"mode" already set`},
+		{"wrong type", strings.Replace(edgeYAML, "[{kind: Deployment, name: gateway}]", "gateway", 1), "workloadRefs"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for name, a := range map[string]*app{path: {}, "-": {stdin: strings.NewReader(c.text)}} {
+				e, err := a.readEdge(name)
+				switch {
+				case c.want == "" && (err != nil || e.Name != "public" || len(e.Spec.WorkloadRefs) != 1):
+					t.Errorf("%s: got %+v, %v", name, e, err)
+				case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+					t.Errorf("%s: got %v, want %q", name, err, c.want)
+				case c.want != "" && exitCode(err) != exitFailed:
+					t.Errorf("%s: exit code %d", name, exitCode(err))
+				}
+			}
+		})
+	}
+	r := isthmus(t, "plan", "-f", "/nonexistent/edge.yaml")
+	r.want(t, exitFailed, r.stderr, "cannot read the AmbientEdge", "/nonexistent/edge.yaml", "no such file", "next:")
+}
+
+func TestPlanOfAnEdgeOnPaper(t *testing.T) {
+	e := &v1alpha1.AmbientEdge{}
+	if err := strict([]byte(edgeYAML), e); err != nil {
+		t.Fatal(err)
+	}
+	s := &plan.Snapshot{Edge: e, Namespaces: []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "edge"}}}}
+	d := newPlanDocument(e, s, []string{"a note"})
+	if !d.Blocked || d.Done || d.Mode != v1alpha1.ModeObserve || len(d.Findings) == 0 || len(d.Notes) != 1 || len(s.Edges) != 1 {
+		t.Errorf("a gateway that is not there: got %+v", d)
+	}
+	err := d.blocked()
+	if err == nil || !strings.Contains(err.Error(), "the plan is blocked: ISM101") || detail(err).Where == "" || detail(err).Next == "" {
+		t.Errorf("got %v", err)
+	}
+	var out bytes.Buffer
+	if err := d.print(&page{w: &out, width: 80}); err != nil {
+		t.Fatal(err)
+	}
+	result{code: exitOK}.want(t, exitOK, out.String(), "Plan of AmbientEdge edge/public, mode Observe: blocked", "FINDINGS", "ISM101", "ISM300")
+	newPlanDocument(e, s, nil)
+	if len(s.Edges) != 1 {
+		t.Errorf("the edge itself is there %d times", len(s.Edges))
+	}
+}
