@@ -2,6 +2,7 @@ package clitest
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,13 +87,8 @@ func TestDialWithBadInput(t *testing.T) {
 		defer c.label("istio.io/use-waypoint-")
 		c.gateway("gone")
 		defer c.Run(t.Context(), "kubectl", "delete", "gateway", "gone", "-n", "shop")
-		var r result
-		for range 40 { // until istiod has seen both
-			if r = c.dial(ordersAt, "--http", "/"); r.code != 0 {
-				break
-			}
-			time.Sleep(250 * time.Millisecond)
-		}
+		c.pods("gone", 0)
+		r := c.until(1, ordersAt, "--http", "/")
 		r.want(t, 1, r.stderr, "no way to "+ordersAt, istiod, "waypoint", "has no ready pod", "next:", "isthmus status")
 	})
 	t.Run("istiod away", func(t *testing.T) {
@@ -120,7 +116,32 @@ func (c *cluster) label(label string) {
 	}
 }
 
-// gateway makes a waypoint that gets no pod here: there is no image for it.
+// until dials until the exit code is as wanted: istiod takes a moment to tell.
+func (c *cluster) until(code int, target string, more ...string) result {
+	c.t.Helper()
+	var r result
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		if r = c.dial(target, more...); r.code == code {
+			return r
+		}
+	}
+	c.t.Fatalf("the exit code does not become %d", code)
+	return r
+}
+
+// pods sets how many pods a waypoint has, once istiod has made its Deployment.
+func (c *cluster) pods(name string, n int) {
+	c.t.Helper()
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if _, err = c.Run(c.t.Context(), "kubectl", "scale", "deployment", name, "-n", "shop", fmt.Sprintf("--replicas=%d", n)); err == nil {
+			return
+		}
+	}
+	c.t.Fatal(err)
+}
+
+// gateway makes a waypoint.
 func (c *cluster) gateway(name string) {
 	c.t.Helper()
 	if err := c.Apply(c.t.Context(), `

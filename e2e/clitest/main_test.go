@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
@@ -26,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders}))
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
 	code := m.Run()
 	if shared.mesh != nil {
 		if code != 0 {
@@ -49,6 +50,7 @@ var shared struct {
 	once   sync.Once
 	mesh   *mesh.Mesh
 	binary string
+	envoy  bool // there are waypoints
 	dir    string
 	err    error
 }
@@ -124,11 +126,21 @@ func start() (err error) {
 	if shared.binary, err = programs.Isthmus(ctx, shared.dir, os.Stderr); err != nil {
 		return err
 	}
+	set, err := programs.Ensure(ctx, programs.All(), os.Stderr)
+	if err != nil {
+		return err
+	}
+	images := map[string]node.Image{
+		"orders":        {Func: "orders"},
+		manifests.Image: {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": shared.binary}},
+	}
+	if shared.envoy = set.Path(programs.Envoy) != ""; shared.envoy {
+		if images[programs.ProxyImage], err = envoyshim.Image(set); err != nil {
+			return err
+		}
+	}
 	shared.mesh, err = mesh.Start(ctx, mesh.Options{
-		Images: map[string]node.Image{
-			"orders":        {Func: "orders"},
-			manifests.Image: {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": shared.binary}},
-		},
+		Images: images, MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return shared.mesh.RootPEM }}),
 	})
 	if err != nil {
