@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/run"
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
@@ -148,6 +149,13 @@ func (w *World) cast(ctx context.Context) error {
 	} {
 		if err := w.available(ctx, d); err != nil {
 			return err
+		}
+	}
+	// istiod makes its classes a moment after it is ready.
+	for _, class := range []string{"istio", "istio-remote", "istio-waypoint"} {
+		err := until(ctx, func() error { return w.Client().Get(ctx, client.ObjectKey{Name: class}, &gatewayv1.GatewayClass{}) })
+		if err != nil {
+			return fmt.Errorf("wait for istiod's GatewayClass %s: %w", class, err)
 		}
 	}
 	_, err = w.Node.WaitReady(ctx, "edge", "impostor")
