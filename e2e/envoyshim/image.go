@@ -14,26 +14,35 @@ const funcName = "envoy-shim"
 // Funcs is what world.Enter must know.
 func Funcs() world.Funcs { return world.Funcs{funcName: Main} }
 
-// MeshConfig is a mesh configuration for mesh.Options: pilot-agent starts the shim as its Envoy, and Envoy writes an access log
-// that Requests reads.
-const MeshConfig = `rootNamespace: istio-system
-defaultConfig:
-  binaryPath: ` + shimPath + `
-  terminationDrainDuration: 1s
-  proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}
-accessLogFile: /dev/stdout
+// AccessLog is the part of a mesh configuration that makes Envoy write the lines that Requests reads.
+const AccessLog = `accessLogFile: /dev/stdout
 accessLogEncoding: JSON
 accessLogFormat: |
   {
-    "time": "%START_TIME%",
+    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
     "method": "%REQ(:METHOD)%",
     "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
     "authority": "%REQ(:AUTHORITY)%",
     "status": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",
+    "ended": "%CONNECTION_TERMINATION_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
     "peer": "%FILTER_STATE(io.istio.peer_principal:PLAIN)%",
+    "tls_peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "policy": "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
+    "tcp_policy": "%DYNAMIC_METADATA(envoy.filters.network.rbac:enforced_effective_policy_id)%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "target": "%DOWNSTREAM_LOCAL_ADDRESS%",
     "upstream": "%UPSTREAM_HOST%"
   }
+`
+
+// MeshConfig is a mesh configuration for mesh.Options: AccessLog, and pilot-agent starts the shim as its Envoy.
+const MeshConfig = AccessLog + `rootNamespace: istio-system
+defaultConfig:
+  binaryPath: ` + shimPath + `
+  terminationDrainDuration: 1s
+  proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}
 `
 
 // Image is what istiod's pods of image programs.ProxyImage run. The set needs pilot-agent, Envoy and the template of its bootstrap.

@@ -8,56 +8,90 @@ import (
 	"time"
 )
 
-// Request is a line of Envoy's access log.
+// Request is a line of Envoy's access log: an HTTP request, or a TCP connection at its end.
 type Request struct {
-	Time                    time.Time
+	Time time.Time
+	// Method, Path and Authority are as Envoy received them, Status is what it answered: "" and 0 for a TCP connection.
 	Method, Path, Authority string
-	// Peer is the SPIFFE id that the caller showed, as far as Envoy was asked to know it.
-	Peer     string
-	Status   int
-	Upstream string // ip:port; "" when it went nowhere
-	// Allowed and Policy are what authorization decided. Policy is namespace/name of what matched, "" when nothing did or nothing
-	// was asked. Envoy tells which policy allowed a request in a line of its own before this one: with several requests
-	// at a time it may be another's.
+	Status                  int
+	// Peer is the SPIFFE id that the caller of a waypoint, or of a port with mutual TLS, has shown. "" when it showed none.
+	Peer string
+	// Client and Target are the addresses, ip:port, between which the caller believes to speak: at a waypoint, Target
+	// is the address in its CONNECT.
+	Client, Target string
+	// Upstream is the address, ip:port, that it went to, "" when it went nowhere. HBONE says that it went there in a tunnel.
+	Upstream string
+	HBONE    bool
+	// Allowed says that authorization has not denied it.
 	Allowed bool
-	Policy  string
-	Details string
+	// Policy is namespace/name of the AuthorizationPolicy that matched, and Rule the index of its rule. "" and 0 when none
+	// matched: then it is allowed because there is no ALLOW policy, or denied because there are some.
+	Policy string
+	Rule   int
+	// Details is Envoy's word for how it ended, as via_upstream or rbac_access_denied_matched_policy[none]. Flags are
+	// its response flags, "" when there are none.
+	Details, Flags string
 }
 
+// accessLine is what AccessLog makes; what Envoy does not know is null.
+type accessLine struct {
+	Time                                          time.Time
+	Method, Path, Authority, Peer, Client, Target string
+	Details, Ended, Flags, Policy, Upstream       string
+	TLSPeer                                       string `json:"tls_peer"`
+	TCPPolicy                                     string `json:"tcp_policy"`
+	Status                                        int
+}
+
+// Istio's name of a rule, and Envoy's name of a denial.
 var (
-	matched = regexp.MustCompile(`enforced (allowed|denied), matched policy ([^\s,]+)`)
-	policy  = regexp.MustCompile(`ns\[([^\]]*)\]-policy\[([^\]]*)\]`)
+	ruleName = regexp.MustCompile(`^ns\[([^\]]*)\]-policy\[([^\]]*)\]-rule\[(\d+)\]$`)
+	denial   = regexp.MustCompile(`^rbac_access_denied_matched_policy\[(.*)\]$`)
 )
 
-// Requests reads an Envoy's log: the lines that MeshConfig's format makes, and what it says of policies.
+// Requests reads the lines that AccessLog has made in an Envoy's log, oldest first. Other lines are passed over, as is a last one
+// that is not complete. Envoy writes a line up to 20 ms after the end of what it is about.
 func Requests(log string) []Request {
 	var list []Request
-	decided := ""
 	for line := range strings.Lines(log) {
-		if m := matched.FindStringSubmatch(line); m != nil {
-			decided = m[2]
+		if !strings.HasPrefix(line, "{") || !strings.HasSuffix(line, "\n") {
 			continue
 		}
-		if !strings.HasPrefix(line, "{") {
+		var l accessLine
+		if json.Unmarshal([]byte(line), &l) != nil || l.Time.IsZero() {
 			continue
 		}
-		var raw struct {
-			Time, Method, Path, Authority, Peer, Upstream, Details string
-			Status                                                 json.RawMessage
-		}
-		if json.Unmarshal([]byte(line), &raw) != nil || raw.Method == "" {
-			continue
-		}
-		r := Request{Method: raw.Method, Path: raw.Path, Authority: raw.Authority, Peer: raw.Peer, Upstream: raw.Upstream, Details: raw.Details}
-		// What cannot be read is left zero.
-		r.Time, _ = time.Parse(time.RFC3339, raw.Time)
-		r.Status, _ = strconv.Atoi(strings.Trim(string(raw.Status), `"`))
-		r.Allowed = !strings.HasPrefix(r.Details, "rbac_access_denied")
-		if m := policy.FindStringSubmatch(decided); m != nil {
-			r.Policy = m[1] + "/" + m[2]
-		}
-		decided = ""
-		list = append(list, r)
+		list = append(list, l.request())
 	}
 	return list
+}
+
+func (l *accessLine) request() Request {
+	r := Request{
+		Time: l.Time, Method: l.Method, Path: l.Path, Authority: l.Authority, Status: l.Status, Peer: l.Peer,
+		Client: l.Client, Target: l.Target, Allowed: true, Details: l.Details,
+	}
+	if r.Peer == "" {
+		r.Peer = l.TLSPeer
+	}
+	if r.Details == "" {
+		r.Details = l.Ended
+	}
+	if l.Flags != "-" {
+		r.Flags = l.Flags
+	}
+	// Through an internal listener it is envoy://connect_originate/10.0.0.1:80.
+	r.Upstream, r.HBONE = strings.CutPrefix(l.Upstream, "envoy://connect_originate/")
+	name := l.Policy
+	if name == "" {
+		name = l.TCPPolicy
+	}
+	if m := denial.FindStringSubmatch(r.Details); m != nil {
+		r.Allowed, name = false, m[1]
+	}
+	if m := ruleName.FindStringSubmatch(name); m != nil {
+		r.Policy = m[1] + "/" + m[2]
+		r.Rule, _ = strconv.Atoi(m[3]) // of digits only
+	}
+	return r
 }

@@ -44,7 +44,7 @@ func run(args []string) (int, error) {
 			return 0, err
 		}
 		args[at] = path
-		args = tune(args)
+		args = flush(args)
 		var said sync.Map
 		f := &filter{drop: func(what string) {
 			if _, again := said.LoadOrStore(what, true); !again {
@@ -70,23 +70,14 @@ func prepare(path string) (string, error) {
 	return path + ".shim.json", os.WriteFile(path+".shim.json", text, 0o600)
 }
 
-// tune lets Envoy tell which policy decided, and write its access log at once.
-func tune(args []string) []string {
-	set := func(flag string, change func(string) string) {
-		if at := slices.Index(args, flag); at >= 0 && at+1 < len(args) {
-			args[at+1] = change(args[at+1])
-			return
-		}
-		args = append(args, flag, change(""))
+// flush makes Envoy write its access log at once.
+func flush(args []string) []string {
+	const flag = "--file-flush-interval-msec"
+	if at := slices.Index(args, flag) + 1; at > 0 && at < len(args) {
+		args[at] = "20"
+		return args
 	}
-	set("--component-log-level", func(v string) string {
-		if v == "" {
-			return "rbac:debug"
-		}
-		return v + ",rbac:debug"
-	})
-	set("--file-flush-interval-msec", func(string) string { return "20" })
-	return args
+	return append(args, flag, "20")
 }
 
 // runEnvoy runs the stock Envoy to its end; signals go on to it.

@@ -137,7 +137,12 @@ func TestWaypointEnforcesByIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod := waitProgrammed(t, ctx, m)
-	t.Logf("waypoint programmed after %v", time.Since(began).Round(10*time.Millisecond))
+	programmed := time.Since(began)
+	if _, err := m.Node.WaitReady(ctx, "shop", pod.Name); err != nil {
+		t.Fatalf("%v\n%s", err, m.Node.Tail("shop", pod.Name, "istio-proxy", 60))
+	}
+	t.Logf("waypoint: programmed %.1f s, ready %.1f s after its Gateway was applied", programmed.Seconds(), time.Since(began).Seconds())
+	logMemory(t, pod.Name)
 
 	for _, c := range []struct {
 		caller, path string
