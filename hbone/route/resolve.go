@@ -112,11 +112,14 @@ func (q *query) hostname(host string) (hbone.Route, error) {
 
 func (q *query) address(ip netip.Addr) (hbone.Route, error) {
 	a := NetAddr{q.src.Network, ip}
-	if svc := q.t.vips[a.Key()]; svc != nil {
+	if svc := last(q.t.vips[a.Key()]); svc != nil {
 		q.because("%s is the VIP of Service %s/%s", ip, svc.Namespace, svc.Name)
-		return q.service(svc, ip)
+		if !svc.Passthrough || svc.Waypoint != nil {
+			return q.service(svc, ip)
+		}
+		q.because("which takes addresses as they are dialled")
 	}
-	if w := q.t.ips[a.Key()]; w != nil {
+	if w := last(q.t.ips[a.Key()]); w != nil {
 		q.because("%s is workload %s", ip, w.FullName())
 		if w.Waypoint != nil {
 			return q.waypoint(w.Waypoint, netip.AddrPortFrom(ip, q.port), "", "workload "+w.FullName())
@@ -153,21 +156,24 @@ func (q *query) service(svc *Service, vip netip.Addr) (hbone.Route, error) {
 		}
 		return q.waypoint(svc.Waypoint, netip.AddrPortFrom(vip, q.port), svc.Hostname, "Service "+svc.Namespace+"/"+svc.Name)
 	}
-	w, ip, target, err := q.pick(svc, q.port)
+	if svc.Passthrough {
+		return hbone.Route{}, q.fail("Service %s/%s has no endpoints to choose from (its resolution is NONE): dial an address of it", svc.Namespace, svc.Name)
+	}
+	w, ip, target, err := q.pick(svc, q.port, vip)
 	if err != nil {
 		return hbone.Route{}, err
 	}
 	return q.workload(w, ip, target, svc.SANs, svc.Hostname)
 }
 
-// pick chooses an endpoint of svc by weight.
-func (q *query) pick(svc *Service, port uint16) (*Workload, netip.Addr, uint16, error) {
+// pick chooses an endpoint of svc by weight, and its address of like's family if it has one. One on another network is taken only when
+// there is none on ours.
+func (q *query) pick(svc *Service, port uint16, like netip.Addr) (*Workload, netip.Addr, uint16, error) {
 	type choice struct {
 		w      *Workload
 		target uint16
 	}
 	var choices []choice
-	var total uint64
 	all := q.t.endpoints(svc.Key())
 	for _, w := range all {
 		target := targetPort(svc, w, port)
@@ -175,22 +181,41 @@ func (q *query) pick(svc *Service, port uint16) (*Workload, netip.Addr, uint16, 
 			continue
 		}
 		choices = append(choices, choice{w, target})
-		total += uint64(max(1, w.Capacity))
 	}
 	if len(choices) == 0 {
 		return nil, netip.Addr{}, 0, q.fail("none of the %d endpoints of Service %s/%s is healthy and has port %d", len(all), svc.Namespace, svc.Name, port)
+	}
+	if near := slices.DeleteFunc(slices.Clone(choices), func(c choice) bool { return q.remote(c.w) }); len(near) > 0 {
+		choices = near
+	}
+	var total uint64
+	for _, c := range choices {
+		total += uint64(max(1, c.w.Capacity))
 	}
 	at := rand.Uint64N(total)
 	for _, c := range choices {
 		weight := uint64(max(1, c.w.Capacity))
 		if at < weight {
 			q.because("endpoint %s of %d", c.w.FullName(), len(choices))
-			return c.w, c.w.Addresses[0], c.target, nil
+			return c.w, addressLike(c.w, like), c.target, nil
 		}
 		at -= weight
 	}
 	return nil, netip.Addr{}, 0, errors.New("route: weights do not add up")
 }
+
+// addressLike is w's first address of like's family, else its first.
+func addressLike(w *Workload, like netip.Addr) netip.Addr {
+	for _, ip := range w.Addresses {
+		if like.IsValid() && ip.Is4() == like.Is4() {
+			return ip
+		}
+	}
+	return w.Addresses[0]
+}
+
+// remote reports whether w is on another network than we are.
+func (q *query) remote(w *Workload) bool { return w.Network != "" && w.Network != q.src.Network }
 
 // targetPort is the workload's own port for a Service's, 0 when it has none.
 func targetPort(svc *Service, w *Workload, port uint16) uint16 {
@@ -206,7 +231,7 @@ func targetPort(svc *Service, w *Workload, port uint16) uint16 {
 
 // workload ends the way at w.
 func (q *query) workload(w *Workload, ip netip.Addr, port uint16, sans []string, service string) (hbone.Route, error) {
-	if w.Network != q.src.Network && w.Network != "" {
+	if q.remote(w) {
 		return hbone.Route{}, q.fail("workload %s is on network %q; ways through east-west gateways are not supported yet", w.FullName(), w.Network)
 	}
 	target := netip.AddrPortFrom(ip, port)
@@ -235,9 +260,9 @@ func (q *query) waypoint(g *Gateway, target netip.AddrPort, service, of string) 
 		port = hbonePort
 	}
 	if g.Host == (Host{}) {
-		w := q.t.ips[g.Addr.Key()]
+		w := last(q.t.ips[g.Addr.Key()])
 		if w == nil {
-			if svc := q.t.vips[g.Addr.Key()]; svc != nil {
+			if svc := last(q.t.vips[g.Addr.Key()]); svc != nil {
 				return q.waypointService(svc, port, target, service, of)
 			}
 			if err := q.need(g.Addr.Key()); err != nil {
@@ -258,7 +283,7 @@ func (q *query) waypoint(g *Gateway, target netip.AddrPort, service, of string) 
 }
 
 func (q *query) waypointService(svc *Service, port uint16, target netip.AddrPort, service, of string) (hbone.Route, error) {
-	w, ip, podPort, err := q.pick(svc, port)
+	w, ip, podPort, err := q.pick(svc, port, target.Addr())
 	if err != nil {
 		return hbone.Route{}, q.fail("the waypoint %s/%s of %s has no ready pod; going around it would skip its policies", svc.Namespace, svc.Name, of)
 	}
@@ -266,7 +291,7 @@ func (q *query) waypointService(svc *Service, port uint16, target netip.AddrPort
 }
 
 func (q *query) waypointHop(all []*Workload, sans []string, w *Workload, addr, target netip.AddrPort, service string) (hbone.Route, error) {
-	if w.Network != q.src.Network && w.Network != "" {
+	if q.remote(w) {
 		return hbone.Route{}, q.fail("waypoint %s is on network %q; ways through east-west gateways are not supported yet", w.FullName(), w.Network)
 	}
 	peers, err := identities(all, sans)

@@ -7,18 +7,18 @@ import (
 
 // Table is what is known of the mesh. It is not safe for concurrent use; its owner guards it.
 type Table struct {
-	services  map[string]*Service  // by key
-	vips      map[string]*Service  // by network/ip
-	workloads map[string]*Workload // by uid
-	ips       map[string]*Workload // by network/ip
+	services  map[string]*Service    // by key
+	vips      map[string][]*Service  // by network/ip; several may share one, the last one set answers
+	workloads map[string]*Workload   // by uid
+	ips       map[string][]*Workload // by network/ip; likewise
 	members   map[string]map[string]*Workload
 }
 
 // NewTable returns an empty Table.
 func NewTable() *Table {
 	return &Table{
-		services: map[string]*Service{}, vips: map[string]*Service{},
-		workloads: map[string]*Workload{}, ips: map[string]*Workload{},
+		services: map[string]*Service{}, vips: map[string][]*Service{},
+		workloads: map[string]*Workload{}, ips: map[string][]*Workload{},
 		members: map[string]map[string]*Workload{},
 	}
 }
@@ -28,7 +28,7 @@ func (t *Table) SetService(s *Service) {
 	t.Remove(s.Key())
 	t.services[s.Key()] = s
 	for _, a := range s.Addresses {
-		t.vips[a.Key()] = s
+		add(t.vips, a.Key(), s)
 	}
 }
 
@@ -36,8 +36,10 @@ func (t *Table) SetService(s *Service) {
 func (t *Table) SetWorkload(w *Workload) {
 	t.Remove(w.UID)
 	t.workloads[w.UID] = w
-	for _, ip := range w.Addresses {
-		t.ips[NetAddr{w.Network, ip}.Key()] = w
+	if !w.HostNetwork { // else its address is the node's, and others have it too
+		for _, ip := range w.Addresses {
+			add(t.ips, NetAddr{w.Network, ip}.Key(), w)
+		}
 	}
 	for key := range w.Services {
 		if t.members[key] == nil {
@@ -52,9 +54,7 @@ func (t *Table) Remove(name string) {
 	if s := t.services[name]; s != nil {
 		delete(t.services, name)
 		for _, a := range s.Addresses {
-			if t.vips[a.Key()] == s {
-				delete(t.vips, a.Key())
-			}
+			drop(t.vips, a.Key(), s)
 		}
 	}
 	w := t.workloads[name]
@@ -63,9 +63,7 @@ func (t *Table) Remove(name string) {
 	}
 	delete(t.workloads, name)
 	for _, ip := range w.Addresses {
-		if key := (NetAddr{w.Network, ip}).Key(); t.ips[key] == w {
-			delete(t.ips, key)
-		}
+		drop(t.ips, NetAddr{w.Network, ip}.Key(), w)
 	}
 	for key := range w.Services {
 		if delete(t.members[key], name); len(t.members[key]) == 0 {
@@ -74,9 +72,29 @@ func (t *Table) Remove(name string) {
 	}
 }
 
+// add makes v the last of key, once.
+func add[T any](m map[string][]*T, key string, v *T) {
+	drop(m, key, v)
+	m[key] = append(m[key], v)
+}
+
+func drop[T any](m map[string][]*T, key string, v *T) {
+	m[key] = slices.DeleteFunc(m[key], func(o *T) bool { return o == v })
+	if len(m[key]) == 0 {
+		delete(m, key)
+	}
+}
+
+func last[T any](list []*T) *T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list[len(list)-1]
+}
+
 // Has reports whether something has that name: a Service's key, a workload's uid, or an address of either.
 func (t *Table) Has(name string) bool {
-	return t.services[name] != nil || t.vips[name] != nil || t.workloads[name] != nil || t.ips[name] != nil
+	return t.services[name] != nil || len(t.vips[name]) > 0 || t.workloads[name] != nil || len(t.ips[name]) > 0
 }
 
 // Names lists the other names of what has that name (a Service's key or a workload's uid): its addresses.
@@ -96,7 +114,7 @@ func (t *Table) Names(name string) []string {
 }
 
 // Workload is the workload at an address, nil when there is none.
-func (t *Table) Workload(a NetAddr) *Workload { return t.ips[a.Key()] }
+func (t *Table) Workload(a NetAddr) *Workload { return last(t.ips[a.Key()]) }
 
 // endpoints lists a Service's workloads in a stable order.
 func (t *Table) endpoints(key string) []*Workload {

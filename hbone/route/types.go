@@ -65,6 +65,7 @@ type Workload struct {
 	Waypoint                      *Gateway
 	NetworkGateway                *Gateway
 	Unhealthy                     bool
+	HostNetwork                   bool              // its addresses are its node's: not found by them
 	Capacity                      uint32            // weight; 0 counts as 1
 	Services                      map[string][]Port // by Service.Key
 	Policies                      []string          // namespace/name of the selector policies that apply
