@@ -86,6 +86,19 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestIPv4InIPv6IsIPv4(t *testing.T) {
+	conn := Conn{SourceAddr: netip.MustParseAddr("::ffff:10.244.1.5"), Dest: netip.MustParseAddrPort("[::ffff:10.244.1.9]:80")}
+	for name, m := range map[string]Match{
+		"source":      {SourceIPs: []netip.Prefix{netip.MustParsePrefix("10.244.1.5/32")}},
+		"destination": {DestinationIPs: []netip.Prefix{netip.MustParsePrefix("10.244.1.9/32")}},
+	} {
+		deny := &Policy{Namespace: "shop", Name: "d", Scope: ScopeNamespace, Action: Deny, Rules: one(m)}
+		if NewSet([]*Policy{deny}, "shop", nil).Decide(conn).Allow {
+			t.Errorf("a DENY by %s address does not hold", name)
+		}
+	}
+}
+
 func TestListedPoliciesThatAreNotThereAreReported(t *testing.T) {
 	s := NewSet(nil, "shop", []string{"shop/late"})
 	if got := s.Missing(); len(got) != 1 || got[0] != "shop/late" {

@@ -1,5 +1,7 @@
 package authz
 
+import "net/netip"
+
 // Set is the policies that apply to one workload. The zero value has none and allows everything.
 type Set struct {
 	deny, allow []*Policy
@@ -51,6 +53,8 @@ func (s *Set) Missing() []string { return s.missing }
 // Decide answers for one connection: DENY before ALLOW; with ALLOW policies one must match; without any the connection is allowed.
 // It says nothing of missing policies: Missing does.
 func (s *Set) Decide(c Conn) Decision {
+	c.SourceAddr = c.SourceAddr.Unmap() // a socket of both families shows IPv4 in IPv6, which no prefix contains
+	c.Dest = netip.AddrPortFrom(c.Dest.Addr().Unmap(), c.Dest.Port())
 	w := c.who()
 	for _, p := range s.deny {
 		if i := p.match(&c, w); i >= 0 {

@@ -57,6 +57,8 @@ func decodeWorkload(b []byte) (*route.Workload, error) {
 			w.Policies = append(w.Policies, string(f.bytes))
 		case 17:
 			w.Unhealthy = f.n != 0
+		case 25:
+			w.HostNetwork = f.n == 1
 		case 27:
 			err = walk(f.bytes, func(f field) error {
 				if f.num == 1 {

@@ -48,8 +48,8 @@ func decodeRule(b []byte) (authz.Rule, error) {
 		}
 		clause := authz.Clause{}
 		err := walk(f.bytes, func(f field) error {
-			if f.num != 2 {
-				return nil
+			if f.num != 2 || len(f.bytes) == 0 && len(clause) > 0 {
+				return nil // beside others a match without conditions says nothing, and takes much memory
 			}
 			m, err := decodeMatch(f.bytes)
 			clause = append(clause, m)
@@ -88,8 +88,11 @@ func decodeMatch(b []byte) (m authz.Match, err error) {
 			return addAccount(&m.ServiceAccounts, f)
 		case 12:
 			return addAccount(&m.NotServiceAccounts, f)
+		case 13: // extensions, which are no conditions
+			return nil
 		}
-		return nil
+		// Without a condition that is not known here an ALLOW would admit more than it should.
+		return errors.New("a condition that is not known")
 	})
 	return m, err
 }
