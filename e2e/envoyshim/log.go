@@ -19,7 +19,8 @@ type Request struct {
 	// Client and Target are the addresses, ip:port, between which the caller believes to speak: at a waypoint, Target
 	// is the address in its CONNECT.
 	Client, Target string
-	// Upstream is the address, ip:port, that it went to, "" when it went nowhere. HBONE says that it went there in a tunnel.
+	// Upstream is the address, ip:port, that it went to, "" when it went nowhere. HBONE says that it went there in a tunnel. What
+	// a gateway sends through a waypoint has the waypoint's own address here, with port 15008.
 	Upstream string
 	HBONE    bool
 	// Allowed says that authorization has not denied it.

@@ -32,6 +32,7 @@ func TestEnvoy(t *testing.T) {
 	t.Run("a waypoint decides by identity, method and path", func(t *testing.T) { decides(t, s, pod) })
 	t.Run("a waypoint does not mix identities up", func(t *testing.T) { unmixed(t, s, pod) })
 	t.Run("a waypoint decides about TCP by identity", func(t *testing.T) { decidesTCP(t, s, pod) })
+	t.Run("Istio's ingress gateway goes past a waypoint, and through it when told", func(t *testing.T) { ingressPath(t, s, pod) })
 	s.checkLog(t, pod)
 }
 
