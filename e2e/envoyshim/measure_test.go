@@ -12,8 +12,18 @@ import (
 
 var proportional = regexp.MustCompile(`(?m)^Pss:\s+(\d+) kB$`)
 
-// logMemory logs what each process of a pod takes. Pages that several share count in parts.
+// logMemory logs what the processes of a waypoint's or gateway's pod take.
 func logMemory(t *testing.T, pod string) {
+	t.Helper()
+	found := memoryOf(t, pod)
+	if len(found) < 3 {
+		t.Errorf("memory of %s: want those of the agent, the shim and Envoy at least: %v", pod, found)
+	}
+	t.Logf("memory of %s: %s", pod, strings.Join(found, ", "))
+}
+
+// memoryOf is what each process of a pod takes, by name. Pages that several share count in parts.
+func memoryOf(t *testing.T, pod string) []string {
 	t.Helper()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -41,8 +51,5 @@ func logMemory(t *testing.T, pod string) {
 			found = append(found, fmt.Sprintf("%s %d MB", strings.TrimSpace(string(name)), kb>>10))
 		}
 	}
-	if len(found) < 3 {
-		t.Errorf("memory of %s: want those of the agent, the shim and Envoy at least: %v", pod, found)
-	}
-	t.Logf("memory of %s: %s", pod, strings.Join(found, ", "))
+	return found
 }

@@ -33,7 +33,11 @@ func TestEnvoy(t *testing.T) {
 	t.Run("a waypoint does not mix identities up", func(t *testing.T) { unmixed(t, s, pod) })
 	t.Run("a waypoint decides about TCP by identity", func(t *testing.T) { decidesTCP(t, s, pod) })
 	t.Run("Istio's ingress gateway goes past a waypoint, and through it when told", func(t *testing.T) { ingressPath(t, s, pod) })
+	t.Run("telemetry that only Istio's build has is dropped", func(t *testing.T) { dropsStats(t, s, pod) })
+	t.Run("a waypoint works without istiod, and follows it again", func(t *testing.T) { survivesIstiod(t, s, pod) })
 	s.checkLog(t, pod)
+	t.Run("a filter that may decide something is refused by name", func(t *testing.T) { refusesUnknown(t, s, pod) })
+	t.Run("a waypoint ends when asked to", func(t *testing.T) { ends(t, s, pod) })
 }
 
 func decides(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
