@@ -1,0 +1,248 @@
+package wdstest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/isthmus-mesh/isthmus/hbone/authz"
+	"github.com/isthmus-mesh/isthmus/hbone/route"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+// The types that Istiod serves.
+const (
+	AddressType = "type.googleapis.com/istio.workload.Address"
+	PolicyType  = "type.googleapis.com/istio.security.Authorization"
+)
+
+// Request is what a client sent, in the order of arrival.
+type Request struct {
+	Stream                 int // counts from 1
+	Type                   string
+	NodeID                 string
+	Subscribe, Unsubscribe []string
+	Initial                map[string]string // versions that the client holds
+	Nonce                  string            // of the response that this one answers; empty for a subscription
+	Error                  string            // of a NACK
+}
+
+// resource is something served.
+type resource struct {
+	typ, name, version string
+	aliases, services  []string // services: keys that it is an endpoint of
+	value              []byte
+}
+
+// Istiod is a fake. All methods may be called from several goroutines.
+type Istiod struct {
+	addr  string
+	roots []byte
+	creds credentials.TransportCredentials
+
+	mu        sync.Mutex // guards the fields below
+	server    *grpc.Server
+	token     string
+	silent    bool
+	version   int
+	resources map[string]*resource // by type and name
+	streams   map[*stream]bool
+	count     int
+	requests  []Request
+	told      chan struct{} // closed with the next request
+}
+
+// New starts an Istiod without resources that takes the token "token". It ends with the test.
+func New(t testing.TB) *Istiod {
+	t.Helper()
+	td := spiffeid.RequireTrustDomainFromString("cluster.local")
+	ca := identitytest.NewCA(td)
+	svid := ca.SVID(spiffeid.RequireFromPath(td, "/ns/istio-system/sa/istiod"), func(c *x509.Certificate) { c.DNSNames = []string{"istiod.istio-system.svc"} })
+	cert := tls.Certificate{PrivateKey: svid.PrivateKey}
+	for _, c := range svid.Certificates {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	i := &Istiod{
+		roots: identitytest.PEM(ca.Bundle().X509Authorities()...), token: "token",
+		creds:     credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}),
+		resources: map[string]*resource{}, streams: map[*stream]bool{}, told: make(chan struct{}),
+	}
+	if err := i.listen("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Stop)
+	return i
+}
+
+func (i *Istiod) listen(address string) error {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(grpc.Creds(i.creds))
+	discovery.RegisterAggregatedDiscoveryServiceServer(server, ads{i: i})
+	i.mu.Lock()
+	i.addr, i.server = ln.Addr().String(), server
+	i.mu.Unlock()
+	go func() { _ = server.Serve(ln) }() // ends with Stop, which wants no error
+	return nil
+}
+
+// Addr is host:port of the TLS listener; Start keeps it.
+func (i *Istiod) Addr() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.addr
+}
+
+// Roots is the PEM of the root that the certificate leads to.
+func (i *Istiod) Roots() ([]byte, error) { return i.roots, nil }
+
+// Stop goes away: streams end, connections are refused. It waits for that.
+func (i *Istiod) Stop() {
+	i.mu.Lock()
+	server := i.server
+	i.mu.Unlock()
+	server.Stop()
+}
+
+// Start comes back after Stop, at the same address, with what was set meanwhile.
+func (i *Istiod) Start(t testing.TB) {
+	t.Helper()
+	if err := i.listen(i.Addr()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Disconnect ends the streams; clients may connect again.
+func (i *Istiod) Disconnect() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for s := range i.streams {
+		s.once.Do(func() { close(s.end) })
+	}
+}
+
+// SetToken says which token is accepted.
+func (i *Istiod) SetToken(token string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.token = token
+}
+
+// SetSilent makes it take requests and answer none; what was asked meanwhile is answered when it speaks again.
+func (i *Istiod) SetSilent(silent bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.silent = silent
+	i.wake()
+}
+
+// SetWorkload adds or changes a workload.
+func (i *Istiod) SetWorkload(w *route.Workload) {
+	r := &resource{typ: AddressType, name: w.UID, value: EncodeWorkload(w)}
+	for _, ip := range w.Addresses {
+		r.aliases = append(r.aliases, route.NetAddr{Network: w.Network, IP: ip}.Key())
+	}
+	for key := range w.Services {
+		r.services = append(r.services, key)
+	}
+	i.set(r)
+}
+
+// SetService adds or changes a Service.
+func (i *Istiod) SetService(s *route.Service) {
+	r := &resource{typ: AddressType, name: s.Key(), value: EncodeService(s)}
+	for _, a := range s.Addresses {
+		r.aliases = append(r.aliases, a.Key())
+	}
+	i.set(r)
+}
+
+// SetPolicy adds or changes a policy.
+func (i *Istiod) SetPolicy(p *authz.Policy) {
+	i.set(&resource{typ: PolicyType, name: p.Key(), value: EncodePolicy(p)})
+}
+
+// SetRaw adds or changes a resource of any bytes, such as ones that cannot be read.
+func (i *Istiod) SetRaw(typ, name string, value []byte, aliases ...string) {
+	i.set(&resource{typ: typ, name: name, value: value, aliases: aliases})
+}
+
+func (i *Istiod) set(r *resource) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.version++
+	r.version = strconv.Itoa(i.version)
+	i.resources[r.typ+" "+r.name] = r
+	for s := range i.streams {
+		s.changed(r)
+	}
+	i.wake()
+}
+
+// Remove takes away the resource of that type and name.
+func (i *Istiod) Remove(typ, name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.resources, typ+" "+name)
+	for s := range i.streams {
+		if s.wants(typ, name) {
+			s.push(typ, nil, []string{name})
+		}
+	}
+	i.wake()
+}
+
+// wake lets the streams look at their queues; mu is held.
+func (i *Istiod) wake() {
+	for s := range i.streams {
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Requests is what clients sent so far.
+func (i *Istiod) Requests() []Request {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.requests)
+}
+
+// Wait returns the first request that match holds of, also of those that came already. It fails the test when none comes in time.
+func (i *Istiod) Wait(t testing.TB, what string, match func(Request) bool) Request {
+	t.Helper()
+	for {
+		i.mu.Lock()
+		list, told := i.requests, i.told
+		i.mu.Unlock()
+		if at := slices.IndexFunc(list, match); at >= 0 {
+			return list[at]
+		}
+		select {
+		case <-told:
+		case <-timeout():
+			var seen []string
+			for _, r := range list {
+				seen = append(seen, fmt.Sprintf("%+v", r))
+			}
+			t.Fatalf("no request: %s; there were\n%s", what, strings.Join(seen, "\n"))
+		}
+	}
+}
+
+// Token is a wds.Config.Token with the token that a new Istiod takes.
+func Token(context.Context) (string, error) { return "token", nil }

@@ -1,0 +1,202 @@
+package wdstest
+
+import (
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// patience is how long Wait waits.
+const patience = 10 * time.Second
+
+func timeout() <-chan time.Time { return time.After(patience) }
+
+type ads struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	i *Istiod
+}
+
+// stream is one client. Istiod.mu guards subs, policies and queue.
+type stream struct {
+	i        *Istiod
+	n        int
+	node     string
+	kick     chan struct{} // capacity 1: something to send or to end
+	end      chan struct{}
+	once     sync.Once
+	subs     map[string]bool
+	policies bool
+	queue    []*discovery.DeltaDiscoveryResponse
+	nonce    int
+}
+
+// DeltaAggregatedResources serves one client.
+func (a ads) DeltaAggregatedResources(st discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	i := a.i
+	md, _ := metadata.FromIncomingContext(st.Context())
+	i.mu.Lock()
+	if !slices.Equal(md.Get("authorization"), []string{"Bearer " + i.token}) {
+		i.mu.Unlock()
+		return status.Error(codes.Unauthenticated, "authentication failure")
+	}
+	i.count++
+	s := &stream{i: i, n: i.count, kick: make(chan struct{}, 1), end: make(chan struct{}), subs: map[string]bool{}}
+	i.streams[s] = true
+	i.mu.Unlock()
+	defer func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.streams, s)
+	}()
+	failed := make(chan error, 1)
+	go func() { // ends with the stream
+		for {
+			req, err := st.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			s.take(req)
+		}
+	}()
+	for {
+		for res := s.next(); res != nil; res = s.next() {
+			if err := st.Send(res); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-s.kick:
+		case err := <-failed:
+			return err
+		case <-s.end:
+			return status.Error(codes.Unavailable, "disconnected by the test")
+		}
+	}
+}
+
+// next takes a response from the queue, nil when there is none to send.
+func (s *stream) next() *discovery.DeltaDiscoveryResponse {
+	s.i.mu.Lock()
+	defer s.i.mu.Unlock()
+	if len(s.queue) == 0 || s.i.silent {
+		return nil
+	}
+	res := s.queue[0]
+	s.queue = s.queue[1:]
+	return res
+}
+
+// take records a request and queues its answer.
+func (s *stream) take(req *discovery.DeltaDiscoveryRequest) {
+	i := s.i
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if id := req.GetNode().GetId(); id != "" {
+		s.node = id
+	}
+	i.requests = append(i.requests, Request{
+		Stream: s.n, Type: req.GetTypeUrl(), NodeID: s.node,
+		Subscribe: req.GetResourceNamesSubscribe(), Unsubscribe: req.GetResourceNamesUnsubscribe(),
+		Initial: req.GetInitialResourceVersions(), Nonce: req.GetResponseNonce(), Error: req.GetErrorDetail().GetMessage(),
+	})
+	close(i.told)
+	i.told = make(chan struct{})
+	held := req.GetInitialResourceVersions()
+	switch {
+	case req.GetResponseNonce() != "":
+		return
+	case req.GetTypeUrl() == PolicyType:
+		s.policies = true
+		s.answer(PolicyType, func(*resource) bool { return true }, nil, held)
+	default:
+		for name := range held {
+			s.subs[name] = true
+		}
+		for _, name := range req.GetResourceNamesSubscribe() {
+			s.subs[name] = true
+		}
+		want := req.GetResourceNamesSubscribe()
+		s.answer(AddressType, func(r *resource) bool { return i.named(r, want) }, want, held)
+		for _, name := range req.GetResourceNamesUnsubscribe() {
+			delete(s.subs, name) // also one that the same request subscribes to, as the real one does
+		}
+	}
+	i.wake()
+}
+
+// named reports whether r has one of the names, or is an endpoint of a Service that has; mu is held.
+func (i *Istiod) named(r *resource, names []string) bool {
+	if slices.ContainsFunc(append(slices.Clone(r.aliases), r.name), func(n string) bool { return slices.Contains(names, n) }) {
+		return true
+	}
+	return slices.ContainsFunc(r.services, func(key string) bool {
+		svc := i.resources[AddressType+" "+key]
+		return svc != nil && i.named(svc, names)
+	})
+}
+
+// answer queues the resources that the client lacks, and the names that lead to none; mu is held.
+func (s *stream) answer(typ string, match func(*resource) bool, asked []string, held map[string]string) {
+	var send []*resource
+	found := map[string]bool{}
+	for _, r := range s.i.resources {
+		if r.typ != typ || !match(r) {
+			continue
+		}
+		for _, name := range append(slices.Clone(r.aliases), r.name) {
+			found[name] = true
+		}
+		s.subs[r.name] = true
+		if held[r.name] != r.version {
+			send = append(send, r)
+		}
+	}
+	var removed []string
+	for _, name := range asked {
+		if !found[name] {
+			removed = append(removed, name)
+		}
+	}
+	for name := range held {
+		if s.i.resources[typ+" "+name] == nil && !slices.Contains(removed, name) {
+			removed = append(removed, name)
+		}
+	}
+	slices.SortFunc(send, func(a, b *resource) int { return len(a.services) - len(b.services) })
+	slices.Sort(removed)
+	s.push(typ, send, removed)
+}
+
+func (s *stream) wants(typ, name string) bool { return typ == PolicyType && s.policies || s.subs[name] }
+
+// changed queues r if the client wants it; mu is held.
+func (s *stream) changed(r *resource) {
+	want := s.wants(r.typ, r.name)
+	for _, name := range append(slices.Clone(r.aliases), r.services...) {
+		want = want || s.subs[name]
+	}
+	if want {
+		s.subs[r.name] = true
+		s.push(r.typ, []*resource{r}, nil)
+	}
+}
+
+func (s *stream) push(typ string, resources []*resource, removed []string) {
+	s.nonce++
+	res := &discovery.DeltaDiscoveryResponse{TypeUrl: typ, Nonce: strconv.Itoa(s.n) + "." + strconv.Itoa(s.nonce), RemovedResources: removed}
+	for _, r := range resources {
+		res.Resources = append(res.Resources, &discovery.Resource{
+			Name: r.name, Version: r.version, Aliases: r.aliases,
+			Resource: &anypb.Any{TypeUrl: typ, Value: r.value},
+		})
+	}
+	s.queue = append(s.queue, res)
+}
