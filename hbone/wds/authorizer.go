@@ -46,9 +46,11 @@ func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision
 		}
 		select {
 		case <-changed:
+			continue
+		case <-a.c.done:
 		case <-ctx.Done():
-			return authz.Decision{Rule: -1, Missing: true, Reason: missing + " is not here yet; denied until it is"}
 		}
+		return authz.Decision{Rule: -1, Missing: true, Reason: missing + " is not here yet; denied until it is"}
 	}
 }
 
@@ -58,9 +60,12 @@ func (a *Authorizer) current(ctx context.Context) (*authz.Set, string) {
 	if err != nil {
 		return nil, fmt.Sprintf("the workload itself (%v)", err)
 	}
-	policies, all, version, _ := a.c.snapshot()
+	policies, all, version := a.c.snapshot()
 	if !all {
 		return nil, "the list of policies"
+	}
+	if bad := a.c.unreadable(w.Namespace); bad != "" && !a.Lenient {
+		return nil, "policy " + bad
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

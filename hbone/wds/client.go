@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type Client struct {
 	cfg    Config
 	cancel context.CancelFunc
+	done   <-chan struct{} // closed by Close
 	wg     sync.WaitGroup
 	wake   chan struct{} // capacity 1: the stream has names to ask for
 	ready  chan struct{} // closed with istiod's first answer
@@ -32,7 +34,10 @@ type Client struct {
 	versions map[string]string // of the Address resources held
 	policies map[string]*authz.Policy
 	polVers  map[string]string
-	allPols  bool // the first answer for policies came
+	allPols  bool                 // the first answer for policies came
+	newPols  bool                 // the stream is new: its first answer for policies is all that there is
+	badAddrs map[string]error     // Address resources that could not be read and that are not held
+	badPols  map[string]badPolicy // policies likewise
 	version  uint64
 	changed  chan struct{}
 	lastErr  error
@@ -42,6 +47,15 @@ type Client struct {
 // asked is a name that istiod was asked for.
 type asked struct{ absent time.Time } // zero: not said to be absent
 
+// badPolicy is a policy that could not be read.
+type badPolicy struct {
+	err   error
+	scope authz.Scope // as far as it could be read
+}
+
+// errClosed ends the waits.
+var errClosed = fmt.Errorf("wds: the client is closed: %w", net.ErrClosed)
+
 // New returns a Client that connects in the background. It does not block; a configuration that makes no sense is an error.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
@@ -50,7 +64,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.Addresses = slices.Clone(cfg.Addresses)
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{
-		cfg: cfg, cancel: cancel,
+		cfg: cfg, cancel: cancel, done: ctx.Done(),
 		wake:     make(chan struct{}, 1),
 		ready:    make(chan struct{}),
 		table:    route.NewTable(),
@@ -59,6 +73,8 @@ func New(cfg Config) (*Client, error) {
 		policies: map[string]*authz.Policy{},
 		polVers:  map[string]string{},
 		changed:  make(chan struct{}),
+		badAddrs: map[string]error{},
+		badPols:  map[string]badPolicy{},
 	}
 	c.wg.Go(func() { c.run(ctx) })
 	return c, nil
@@ -85,6 +101,8 @@ func (c *Client) Ready(ctx context.Context) error {
 	select {
 	case <-c.ready:
 		return nil
+	case <-c.done:
+		return errClosed
 	case <-ctx.Done():
 		return c.away(ctx)
 	}
@@ -100,6 +118,9 @@ func (c *Client) away(ctx context.Context) error {
 	defer c.mu.Unlock()
 	if c.lastErr != nil {
 		return fmt.Errorf("istiod did not answer: %w: %w", context.Cause(ctx), c.lastErr)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.badAddrs)) { // the first will do
+		return fmt.Errorf("istiod did not answer so that it could be read: %w: %s: %w", context.Cause(ctx), name, c.badAddrs[name])
 	}
 	return fmt.Errorf("istiod did not answer: %w", context.Cause(ctx))
 }
@@ -126,7 +147,7 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 		c.mu.Lock()
 		if c.closed {
 			c.mu.Unlock()
-			return hbone.Route{}, fmt.Errorf("wds: the client is closed: %w", net.ErrClosed)
+			return hbone.Route{}, errClosed
 		}
 		changed := c.changed
 		r, err := c.table.Resolve(c.cfg.source(), address, c.isAbsent)
@@ -158,7 +179,7 @@ func (c *Client) ask(names ...string) error {
 	defer c.mu.Unlock()
 	for _, name := range names {
 		switch a := c.names[name]; {
-		case a == nil && len(c.names) >= c.cfg.maxNames():
+		case a == nil && len(c.names) >= c.cfg.maxNames() && !c.evict():
 			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", len(c.names))
 		case a == nil:
 			c.names[name] = &asked{}
@@ -176,14 +197,28 @@ func (c *Client) ask(names ...string) error {
 	return nil
 }
 
+// evict forgets the names that led nowhere and that were not asked for again; it reports whether there were any. mu is held.
+func (c *Client) evict() bool {
+	n := len(c.names)
+	for name, a := range c.names {
+		if !a.absent.IsZero() && !c.isAbsent(name) {
+			delete(c.names, name)
+			c.again = append(c.again, name)
+		}
+	}
+	return len(c.names) < n
+}
+
 // Workload is the workload at ip, asked for where it is not known. It blocks like Resolve; the error says when there is none.
 func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, error) {
 	a := route.NetAddr{Network: c.cfg.Node.Network, IP: ip}
 	for {
 		c.mu.Lock()
-		w, changed, absent := c.table.Workload(a), c.changed, c.isAbsent(a.Key())
+		w, changed, absent, closed := c.table.Workload(a), c.changed, c.isAbsent(a.Key()), c.closed
 		c.mu.Unlock()
 		switch {
+		case closed:
+			return nil, errClosed
 		case w != nil:
 			return w, nil
 		case absent:
@@ -200,11 +235,26 @@ func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, 
 	}
 }
 
-// snapshot is the policies held, and whether all have come.
-func (c *Client) snapshot() ([]*authz.Policy, bool, uint64, <-chan struct{}) {
+// snapshot is the policies held, whether all have come, and the version of both.
+func (c *Client) snapshot() ([]*authz.Policy, bool, uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Collect(maps.Values(c.policies)), c.allPols, c.version, c.changed
+	return slices.Collect(maps.Values(c.policies)), c.allPols, c.version
+}
+
+// unreadable is the first policy that could not be read, that is not held and that may apply to workloads of namespace; "" when there is none.
+// Those of workloads are missed by who lists them.
+func (c *Client) unreadable(namespace string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(c.badPols)) {
+		b := c.badPols[name]
+		ns, _, _ := strings.Cut(name, "/")
+		if b.scope != authz.ScopeWorkload && (b.scope != authz.ScopeNamespace || ns == namespace) {
+			return fmt.Sprintf("%s (it cannot be read: %v)", name, b.err)
+		}
+	}
+	return ""
 }
 
 var _ hbone.Resolver = (*Client)(nil)

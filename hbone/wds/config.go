@@ -16,9 +16,11 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -57,7 +59,8 @@ type Config struct {
 	Policies bool
 	// Passthrough lets Resolve answer addresses that istiod does not know with themselves, in plaintext.
 	Passthrough bool
-	// MaxNames bounds the names asked for. Zero means 10,000; a further one is an error.
+	// MaxNames bounds the names asked for. Zero means 10,000. A further one takes the place of those that led nowhere, else it is an
+	// error.
 	MaxNames int
 	// AbsentFor is how long an answer "nothing by that name" is remembered. Zero means 2 s.
 	AbsentFor time.Duration
@@ -162,4 +165,20 @@ func (c *Config) authenticated(ctx context.Context) (context.Context, error) {
 		token = strings.TrimSpace(string(b))
 	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
+}
+
+// explain adds what to do to errors that have a usual cause.
+func (c *Config) explain(err error) error {
+	s, _ := status.FromError(err)
+	text := s.Message()
+	switch {
+	case s.Code() == codes.Unauthenticated || s.Code() == codes.PermissionDenied:
+		return fmt.Errorf("it does not accept the token: is it of service account %s/%s, for audience istio-ca and not expired? %w",
+			c.Node.Namespace, cmp.Or(c.Node.ServiceAccount, "default"), err)
+	case strings.Contains(text, "certificate is valid for") || strings.Contains(text, "doesn't contain any"):
+		return fmt.Errorf("its certificate has another name: set Config.ServerName: %w", err)
+	case strings.Contains(text, "signed by unknown authority"):
+		return fmt.Errorf("its certificate leads to none of the roots: is Config.RootsFile of this mesh? %w", err)
+	}
+	return err
 }

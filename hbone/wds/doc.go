@@ -9,5 +9,5 @@
 //
 // The package decodes the messages itself and registers no istio.* protobuf names, so that it can live in one program with Istio's packages.
 //
-// Limits: names asked for are kept until Close, at most MaxNames of them.
+// Limits: names asked for are kept until Close, at most MaxNames of them; when they are full those that led nowhere go.
 package wds

@@ -34,7 +34,7 @@ func (c *Client) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		err = fmt.Errorf("wds: istiod at %s: %w", address, err)
+		err = fmt.Errorf("wds: istiod at %s: %w", address, c.cfg.explain(err))
 		c.mu.Lock()
 		c.lastErr = err
 		c.mu.Unlock()
@@ -122,7 +122,8 @@ func sendError(err error, failed <-chan error) error {
 func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pending, c.again = nil, nil
+	c.pending, c.again, c.newPols = nil, nil, true
+	clear(c.badAddrs)
 	node := &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()}
 	var list []*discovery.DeltaDiscoveryRequest
 	if len(c.names) > 0 {
@@ -138,7 +139,7 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	return list
 }
 
-// more asks for names that came since.
+// more asks for names that came since. It never unsubscribes alone: istiod answers that with a removal of everything.
 func (c *Client) more() *discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,33 +184,40 @@ func (c *Client) take(res *discovery.DeltaDiscoveryResponse) *discovery.DeltaDis
 
 func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 	var bad error
+	var touched []string
 	for _, r := range res.GetResources() {
 		w, s, err := decodeAddress(r.GetResource().GetValue())
 		if err != nil {
 			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
+			if c.versions[r.GetName()] == "" {
+				c.badAddrs[r.GetName()] = err
+			}
 			continue
 		}
+		// Also the addresses that it had: it may be elsewhere now.
+		touched = append(append(append(touched, r.GetName()), r.GetAliases()...), c.table.Names(r.GetName())...)
 		if w != nil {
 			c.table.SetWorkload(w)
 		} else {
 			c.table.SetService(s)
 		}
 		c.versions[r.GetName()] = r.GetVersion()
-		for _, name := range append(r.GetAliases(), r.GetName()) {
-			if a := c.names[name]; a != nil {
-				a.absent = time.Time{}
-			}
-		}
+		delete(c.badAddrs, r.GetName())
 	}
-	now := time.Now()
 	for _, name := range res.GetRemovedResources() {
-		gone := append(c.table.Names(name), name) // also by the addresses that it had
+		touched = append(append(touched, name), c.table.Names(name)...)
 		c.table.Remove(name)
 		delete(c.versions, name)
-		for _, n := range gone {
-			if a := c.names[n]; a != nil && !c.table.Has(n) {
-				a.absent = now
-			}
+		delete(c.badAddrs, name)
+	}
+	now := time.Now()
+	for _, name := range touched {
+		if a := c.names[name]; a == nil {
+			continue
+		} else if c.table.Has(name) {
+			a.absent = time.Time{}
+		} else {
+			a.absent = now
 		}
 	}
 	return bad
@@ -217,19 +225,27 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 
 func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 	var bad error
+	if c.newPols {
+		clear(c.badPols)
+	}
 	for _, r := range res.GetResources() {
 		p, err := decodeAuthorization(r.GetResource().GetValue())
 		if err != nil {
 			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
+			if c.policies[r.GetName()] == nil {
+				c.badPols[r.GetName()] = badPolicy{err, p.Scope}
+			}
 			continue
 		}
 		c.policies[r.GetName()] = p
 		c.polVers[r.GetName()] = r.GetVersion()
+		delete(c.badPols, r.GetName())
 	}
 	for _, name := range res.GetRemovedResources() {
 		delete(c.policies, name)
 		delete(c.polVers, name)
+		delete(c.badPols, name)
 	}
-	c.allPols = true
+	c.allPols, c.newPols = true, false
 	return bad
 }

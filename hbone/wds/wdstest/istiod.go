@@ -86,7 +86,7 @@ func New(t testing.TB) *Istiod {
 }
 
 func (i *Istiod) listen(address string) error {
-	ln, err := net.Listen("tcp", address)
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return err
 	}
