@@ -1,6 +1,7 @@
 package envoyshim
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -45,7 +46,8 @@ defaultConfig:
   proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}
 `
 
-// Image is what istiod's pods of image programs.ProxyImage run. The set needs pilot-agent, Envoy and the template of its bootstrap.
+// Image is what istiod's pods of image programs.ProxyImage run. The set needs pilot-agent, Envoy and the template of its bootstrap;
+// the error says which is missing and why. The running program must have called world.Enter with Funcs.
 func Image(set programs.Set) (node.Image, error) {
 	own, err := os.Executable()
 	if err != nil {
@@ -53,7 +55,7 @@ func Image(set programs.Set) (node.Image, error) {
 	}
 	for _, name := range []programs.Name{programs.PilotAgent, programs.Envoy, programs.EnvoyBootstrap} {
 		if set.Path(name) == "" {
-			return node.Image{}, fmt.Errorf("no %s: waypoints cannot run", name)
+			return node.Image{}, fmt.Errorf("waypoints and gateways cannot run: %w", absent(set, name))
 		}
 	}
 	return node.Image{
@@ -66,4 +68,14 @@ func Image(set programs.Set) (node.Image, error) {
 			"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": set.Path(programs.EnvoyBootstrap),
 		},
 	}, nil
+}
+
+// absent says why set does not have name.
+func absent(set programs.Set, name programs.Name) error {
+	for _, m := range set.Missing() {
+		if m.Name == name {
+			return errors.New(m.Reason)
+		}
+	}
+	return fmt.Errorf("%s was not asked for", name)
 }

@@ -46,10 +46,10 @@ func newShop(t *testing.T) shopMesh {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if set.Path(programs.Envoy) == "" {
-		t.Skip(set.Missing()) // with CI=true Ensure has failed
-	}
 	image, err := envoyshim.Image(set)
+	if set.Path(programs.Envoy) == "" {
+		t.Skip(err) // with CI=true Ensure has failed
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
