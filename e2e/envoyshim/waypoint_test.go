@@ -29,6 +29,7 @@ const (
 func TestEnvoy(t *testing.T) {
 	s := newShop(t)
 	pod := s.gateway(t, "shop", "waypoint", waypoint)
+	t.Run("a waypoint has all its listeners", func(t *testing.T) { tells(t, s, pod) })
 	t.Run("a waypoint decides by identity, method and path", func(t *testing.T) { decides(t, s, pod) })
 	t.Run("a waypoint does not mix identities up", func(t *testing.T) { unmixed(t, s, pod) })
 	t.Run("a waypoint decides about TCP by identity", func(t *testing.T) { decidesTCP(t, s, pod) })
