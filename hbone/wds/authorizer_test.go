@@ -148,7 +148,9 @@ func TestABadPolicyKeepsTheOldValue(t *testing.T) {
 	a := c.Authorizer(own)
 	eventually(t, c, "the policy", func() bool { return decide(t, a, gateway).Policy == "shop/gateway" })
 	istiod.SetRaw(wdstest.PolicyType, "shop/gateway", []byte{0xff})
-	istiod.Wait(t, "a NACK", func(r wdstest.Request) bool { return r.Type == wdstest.PolicyType && strings.Contains(r.Error, "shop/gateway") })
+	istiod.Wait(t, "a NACK", func(r wdstest.Request) bool {
+		return r.Type == wdstest.PolicyType && strings.Contains(r.Error, "shop/gateway")
+	})
 	if d := decide(t, a, gateway); !d.Allow || d.Policy != "shop/gateway" {
 		t.Errorf("whom it allowed: %+v", d)
 	}
