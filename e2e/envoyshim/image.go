@@ -32,6 +32,8 @@ accessLogFormat: |
     "tls_peer": "%DOWNSTREAM_PEER_URI_SAN%",
     "policy": "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
     "tcp_policy": "%DYNAMIC_METADATA(envoy.filters.network.rbac:enforced_effective_policy_id)%",
+    "iss": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:iss)%",
+    "sub": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub)%",
     "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "target": "%DOWNSTREAM_LOCAL_ADDRESS%",
     "upstream": "%UPSTREAM_HOST%"

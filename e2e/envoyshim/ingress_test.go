@@ -19,8 +19,7 @@ var ingress string
 const ingressID = "spiffe://cluster.local/ns/edge/sa/ingress-istio"
 
 // ingressPath shows Istio's own gateway on both its paths: past a Service's waypoint, and through it.
-func ingressPath(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
-	gateway := s.gateway(t, "edge", "ingress", ingress)
+func ingressPath(t *testing.T, s shopMesh, gateway, waypoint *corev1.Pod) {
 	ask := func(path string, want int) func() error {
 		return func() error {
 			status, err := s.status(t.Context(), "http://"+gateway.Status.PodIP+path, "orders.example.com")

@@ -16,6 +16,8 @@ type Request struct {
 	Status                  int
 	// Peer is the SPIFFE id that the caller of a waypoint, or of a port with mutual TLS, has shown. "" when it showed none.
 	Peer string
+	// Principal is issuer/subject of the token that the request brought and that was verified, "" without one.
+	Principal string
 	// Client and Target are the addresses, ip:port, between which the caller believes to speak: at a waypoint, Target
 	// is the address in its CONNECT.
 	Client, Target string
@@ -39,6 +41,7 @@ type accessLine struct {
 	Time                                          time.Time
 	Method, Path, Authority, Peer, Client, Target string
 	Details, Ended, Flags, Policy, Upstream       string
+	Iss, Sub                                      string
 	TLSPeer                                       string `json:"tls_peer"`
 	TCPPolicy                                     string `json:"tcp_policy"`
 	Status                                        int
@@ -74,6 +77,9 @@ func (l *accessLine) request() Request {
 	}
 	if r.Peer == "" {
 		r.Peer = l.TLSPeer
+	}
+	if l.Iss != "" || l.Sub != "" {
+		r.Principal = l.Iss + "/" + l.Sub
 	}
 	if r.Details == "" {
 		r.Details = l.Ended
