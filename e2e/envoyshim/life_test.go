@@ -92,21 +92,25 @@ func refusesUnknown(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
 	})
 	answers(t, s, "/ok/unknown", 200)
 	answers(t, s, "/secret", 403)
+	s.kubectl(t, "delete", "envoyfilter/unknown") // a new pod would not get ready with it
 }
 
-// ends deletes the waypoint: agent, shim and Envoy end in good order.
-func ends(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
+// ends deletes the waypoint: agents, shims and Envoys end in good order.
+func ends(t *testing.T, s shopMesh) {
+	pods := s.waypoints(t, 2)
 	began := time.Now()
-	if _, err := s.Run(t.Context(), "kubectl", "delete", "-n", "shop", "gateway/waypoint", "--wait=false"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Node.WaitGone(t.Context(), "shop", waypoint.Name); err != nil {
-		t.Fatal(err)
+	s.kubectl(t, "delete", "gateway/waypoint", "--wait=false")
+	for _, pod := range pods {
+		if err := s.Node.WaitGone(t.Context(), "shop", pod.Name); err != nil {
+			t.Fatal(err)
+		}
 	}
 	took := time.Since(began)
 	t.Logf("waypoint: gone %.1f s after its Gateway was deleted", took.Seconds())
-	if left := memoryOf(t, waypoint.Name); len(left) > 0 {
-		t.Errorf("still there: %v", left)
+	for _, pod := range pods {
+		if left := memoryOf(t, pod.Name); len(left) > 0 {
+			t.Errorf("still there: %v", left)
+		}
 	}
 	if took > 15*time.Second {
 		t.Error("its processes do not end when asked to")

@@ -40,7 +40,10 @@ func TestEnvoy(t *testing.T) {
 	t.Run("a waypoint works without istiod, and follows it again", func(t *testing.T) { survivesIstiod(t, s, pod) })
 	s.checkLog(t, pod)
 	t.Run("a filter that may decide something is refused by name", func(t *testing.T) { refusesUnknown(t, s, pod) })
-	t.Run("a waypoint ends when asked to", func(t *testing.T) { ends(t, s, pod) })
+	t.Run("a gateway loses no request while its waypoint is rolled out", func(t *testing.T) {
+		rolls(t, s, func(path string) error { return s.asks(t, gateway, path, "", http.StatusOK) })
+	})
+	t.Run("a waypoint ends when asked to", func(t *testing.T) { ends(t, s) })
 }
 
 func decides(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
