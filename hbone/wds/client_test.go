@@ -170,6 +170,24 @@ func TestAbsence(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("asked %d times within %v", n, absentFor)
 	}
+	// Asked anew, istiod says so again, and what is held stays.
+	resolve(t, c, "10.96.0.1:80")
+	for n := range 3 {
+		time.Sleep(absentFor)
+		if _, err := c.Resolve(within(t, 5*time.Second), "tcp", "10.96.0.7:80"); err == nil || !strings.Contains(err.Error(), "outside the mesh") {
+			t.Fatal(err)
+		}
+		if got := count(); got != n+2 {
+			t.Errorf("asked %d times, want %d", got, n+2)
+		}
+		asked := len(istiod.Requests())
+		resolve(t, c, "10.96.0.1:80")
+		for _, r := range istiod.Requests()[asked:] {
+			if asksFor("/10.96.0.1")(r) {
+				t.Error("what was held is asked for")
+			}
+		}
+	}
 	time.Sleep(absentFor)
 	late := cart()
 	late.Hostname, late.Addresses[0].IP = "late.shop.svc.cluster.local", netip.MustParseAddr("10.96.0.7")

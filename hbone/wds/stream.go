@@ -19,6 +19,7 @@ import (
 const (
 	addressType       = "type.googleapis.com/istio.workload.Address"
 	authorizationType = "type.googleapis.com/istio.security.Authorization"
+	unspecified       = "/0.0.0.0" // a name that nothing has
 
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 15 * time.Second
@@ -80,40 +81,44 @@ func (c *Client) stream(ctx context.Context, address string) error {
 			select {
 			case received <- res:
 			case <-ctx.Done():
+				failed <- context.Cause(ctx) // sendError may wait for it
 				return
 			}
 		}
 	}()
 	for _, req := range c.hello() {
 		if err := st.Send(req); err != nil {
-			return sendError(err, failed)
+			return sendError(err, received, failed)
 		}
 	}
 	for {
-		var req *discovery.DeltaDiscoveryRequest
+		var send []*discovery.DeltaDiscoveryRequest
 		select {
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case res := <-received:
-			req = c.take(res)
+			send = append(send, c.take(res))
 		case <-c.wake:
-			req = c.more()
+			send = c.more()
 		}
-		if req == nil {
-			continue
-		}
-		if err := st.Send(req); err != nil {
-			return sendError(err, failed)
+		for _, req := range send {
+			if err := st.Send(req); err != nil {
+				return sendError(err, received, failed)
+			}
 		}
 	}
 }
 
-// sendError prefers what the receiver was told: Send only says EOF.
-func sendError(err error, failed <-chan error) error {
-	if errors.Is(err, io.EOF) {
-		return <-failed
+// sendError prefers what the receiver was told: Send only says EOF. Responses on the way there are dropped: the next stream brings them again.
+func sendError(err error, received <-chan *discovery.DeltaDiscoveryResponse, failed <-chan error) error {
+	for errors.Is(err, io.EOF) {
+		select {
+		case <-received:
+		case err = <-failed:
+			return err
+		}
 	}
 	return err
 }
@@ -139,21 +144,28 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	return list
 }
 
-// more asks for names that came since. It never unsubscribes alone: istiod answers that with a removal of everything.
-func (c *Client) more() *discovery.DeltaDiscoveryRequest {
+// more asks for names that came since. A name that istiod has answered for already is answered again only after it was unsubscribed, in a
+// request of its own: istiod subtracts what a request unsubscribes from what it subscribes. And a request that subscribes to nothing makes
+// istiod remove everything; hence unspecified.
+func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.pending) == 0 {
-		return nil
+	var list []*discovery.DeltaDiscoveryRequest
+	add := func(subscribe, unsubscribe []string) {
+		list = append(list, &discovery.DeltaDiscoveryRequest{
+			Node:                   &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()},
+			TypeUrl:                addressType,
+			ResourceNamesSubscribe: subscribe, ResourceNamesUnsubscribe: unsubscribe,
+		})
 	}
-	req := &discovery.DeltaDiscoveryRequest{
-		Node:                     &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()},
-		TypeUrl:                  addressType,
-		ResourceNamesSubscribe:   c.pending,
-		ResourceNamesUnsubscribe: c.again,
+	if len(c.again) > 0 {
+		add([]string{unspecified}, c.again)
+	}
+	if len(c.pending) > 0 {
+		add(c.pending, nil)
 	}
 	c.pending, c.again = nil, nil
-	return req
+	return list
 }
 
 // take applies a response and returns its ACK, or its NACK: what could not be read keeps its old value.
@@ -189,7 +201,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		w, s, err := decodeAddress(r.GetResource().GetValue())
 		if err != nil {
 			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
-			if c.versions[r.GetName()] == "" {
+			if _, held := c.versions[r.GetName()]; !held { // a version may be empty
 				c.badAddrs[r.GetName()] = err
 			}
 			continue

@@ -5,6 +5,6 @@
 //	istiod.SetService(&route.Service{...})
 //	mesh, err := wds.New(wds.Config{Addresses: []string{istiod.Addr()}, Roots: istiod.Roots, Token: wdstest.Token, Node: node})
 //
-// It answers on demand as istiod does: with the Service that was asked for and its endpoints, and with a removal for a name that nobody
-// has. It records what clients send.
+// It answers on demand as istiod does: with the Service that was asked for and its endpoints, with a removal for a name that nobody
+// has, and not at all to a request that changes no subscription. It records what clients send.
 package wdstest

@@ -1,6 +1,7 @@
 package wdstest
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,6 +32,7 @@ type stream struct {
 	kick     chan struct{} // capacity 1: something to send or to end
 	end      chan struct{}
 	once     sync.Once
+	met      bool // it has asked for addresses
 	subs     map[string]bool
 	policies bool
 	queue    []*discovery.DeltaDiscoveryResponse
@@ -117,19 +119,35 @@ func (s *stream) take(req *discovery.DeltaDiscoveryRequest) {
 		s.policies = true
 		s.answer(PolicyType, func(*resource) bool { return true }, nil, held)
 	default:
-		for name := range held {
-			s.subs[name] = true
-		}
-		for _, name := range req.GetResourceNamesSubscribe() {
-			s.subs[name] = true
-		}
-		want := req.GetResourceNamesSubscribe()
-		s.answer(AddressType, func(r *resource) bool { return i.named(r, want) }, want, held)
-		for _, name := range req.GetResourceNamesUnsubscribe() {
-			delete(s.subs, name) // also one that the same request subscribes to, as the real one does
-		}
+		s.subscribe(req)
 	}
 	i.wake()
+}
+
+// subscribe answers as istiod does, with its two traps: what a request unsubscribes is not answered, even if it subscribes to it too; and one
+// that subscribes to nothing takes everything away. mu is held.
+func (s *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
+	held := req.GetInitialResourceVersions()
+	news := !s.met
+	s.met = true
+	asked := map[string]bool{}
+	for _, name := range slices.AppendSeq(slices.Clone(req.GetResourceNamesSubscribe()), maps.Keys(held)) {
+		news = news || !s.subs[name]
+		s.subs[name], asked[name] = true, true
+	}
+	for _, name := range req.GetResourceNamesUnsubscribe() {
+		news = news || s.subs[name]
+		delete(s.subs, name)
+		delete(asked, name)
+	}
+	want := slices.Sorted(maps.Keys(asked))
+	switch {
+	case !news:
+	case len(want) == 0:
+		s.push(AddressType, nil, slices.Sorted(maps.Keys(s.subs)))
+	default:
+		s.answer(AddressType, func(r *resource) bool { return s.i.named(r, want) }, want, held)
+	}
 }
 
 // named reports whether r has one of the names, or is an endpoint of a Service that has; mu is held.
