@@ -1,0 +1,2 @@
+// Package wdstest holds tests of hbone/wds on a real istiod.
+package wdstest
