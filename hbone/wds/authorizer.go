@@ -22,9 +22,10 @@ type Authorizer struct {
 	// Lenient skips policies that are not here, as ztunnel does, instead of denying.
 	Lenient bool
 
-	mu      sync.Mutex // guards the fields below
-	version uint64
-	set     *authz.Set
+	mu         sync.Mutex // guards the fields below
+	version    uint64
+	set        *authz.Set
+	unreadable string
 }
 
 // Authorizer returns an Authorizer for the workload at own. The Client needs Config.Policies.
@@ -36,6 +37,9 @@ func (a *Authorizer) Changed() <-chan struct{} { return a.c.Changed() }
 // Decide answers for one connection. It blocks while istiod has not told all that the answer needs, at most Wait or until ctx ends, and
 // then denies, saying what is missing.
 func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision {
+	if !a.c.cfg.Policies {
+		return authz.Decision{Rule: -1, Missing: true, Reason: "the Client asks for no policies: set Config.Policies"}
+	}
 	ctx, cancel := context.WithTimeout(ctx, max(0, cmp.Or(a.Wait, 5*time.Second)))
 	defer cancel()
 	for {
@@ -56,23 +60,26 @@ func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision
 
 // current is the set for what is known now, or what is missing.
 func (a *Authorizer) current(ctx context.Context) (*authz.Set, string) {
+	// Read first: what changes from here on makes the set that is built below an old one.
+	version := a.c.now()
 	w, err := a.c.Workload(ctx, a.own)
 	if err != nil {
 		return nil, fmt.Sprintf("the workload itself (%v)", err)
 	}
-	policies, all, version := a.c.snapshot()
-	if !all {
-		return nil, "the list of policies"
-	}
-	if bad := a.c.unreadable(w.Namespace); bad != "" && !a.Lenient {
-		return nil, "policy " + bad
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.set == nil || a.version != version {
-		a.set, a.version = authz.NewSet(policies, w.Namespace, w.Policies), version
+		policies, all := a.c.snapshot()
+		if !all {
+			return nil, "the list of policies"
+		}
+		a.set, a.version, a.unreadable = authz.NewSet(policies, w.Namespace, w.Policies), version, a.c.unreadable(w.Namespace)
 	}
-	if m := a.set.Missing(); len(m) > 0 && !a.Lenient {
+	switch m := a.set.Missing(); {
+	case a.Lenient:
+	case a.unreadable != "":
+		return nil, "policy " + a.unreadable
+	case len(m) > 0:
 		return nil, "policy " + strings.Join(m, ", ")
 	}
 	return a.set, ""

@@ -3,7 +3,9 @@ package wds_test
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,6 +158,72 @@ func TestABadPolicyKeepsTheOldValue(t *testing.T) {
 	}
 	if d := decide(t, a, stranger); d.Allow {
 		t.Errorf("a stranger: %+v", d)
+	}
+}
+
+func TestAuthorizerOfAClientWithoutPolicies(t *testing.T) {
+	_, c := start(t)
+	if d := decide(t, c.Authorizer(own), gateway); d.Allow || !strings.Contains(d.Reason, "Config.Policies") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// A policy holds from the moment on that it and its listing are there, however the changes and the decisions interleave.
+func TestDecisionsAmidChanges(t *testing.T) {
+	istiod, c := start(t, policies)
+	a := c.Authorizer(own)
+	istiod.SetPolicy(allowGateway(authz.ScopeWorkload))
+	stop := make(chan struct{})
+	var deciders sync.WaitGroup
+	defer deciders.Wait()
+	defer close(stop)
+	for range 4 {
+		deciders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					a.Decide(t.Context(), stranger)
+				}
+			}
+		})
+	}
+	for range 100 {
+		for _, names := range [][]string{{"shop/gateway"}, nil} {
+			listing(istiod, names...)
+			for { // until the client has it
+				changed := c.Changed()
+				w, err := c.Workload(t.Context(), own)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(w.Policies) == len(names) {
+					break
+				}
+				<-changed
+			}
+			if d := a.Decide(t.Context(), stranger); d.Allow != (names == nil) {
+				t.Fatalf("with %v listed: %+v", names, d)
+			}
+		}
+	}
+}
+
+func BenchmarkAuthorizer(b *testing.B) {
+	istiod := wdstest.New(b)
+	istiod.SetWorkload(pod("cart-1", "10.244.1.1", cartKey))
+	for i := range 1000 {
+		p := allowGateway(authz.ScopeNamespace)
+		p.Name, p.Namespace = strconv.Itoa(i), "other"
+		istiod.SetPolicy(p)
+	}
+	a := client(b, istiod, policies).Authorizer(own)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := a.Decide(b.Context(), stranger); !d.Allow {
+			b.Fatal(d)
+		}
 	}
 }
 

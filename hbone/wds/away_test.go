@@ -101,6 +101,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"plaintext to TLS":    {func(c *wds.Config) { c.Token, c.Insecure = nil, true }, "istiod at"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each mostly waits
 			_, c := start(t, tt.change)
 			if err := c.Ready(within(t, 700*time.Millisecond)); err == nil || !strings.Contains(err.Error(), tt.want) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v, want %q", err, tt.want)

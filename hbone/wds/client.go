@@ -235,11 +235,18 @@ func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, 
 	}
 }
 
-// snapshot is the policies held, whether all have come, and the version of both.
-func (c *Client) snapshot() ([]*authz.Policy, bool, uint64) {
+// now is the version of all that is known.
+func (c *Client) now() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Collect(maps.Values(c.policies)), c.allPols, c.version
+	return c.version
+}
+
+// snapshot is the policies held, and whether all have come.
+func (c *Client) snapshot() ([]*authz.Policy, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.policies)), c.allPols
 }
 
 // unreadable is the first policy that could not be read, that is not held and that may apply to workloads of namespace; "" when there is none.

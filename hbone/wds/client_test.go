@@ -46,7 +46,7 @@ func start(t *testing.T, change ...func(*wds.Config)) (*wdstest.Istiod, *wds.Cli
 	return istiod, client(t, istiod, change...)
 }
 
-func client(t *testing.T, istiod *wdstest.Istiod, change ...func(*wds.Config)) *wds.Client {
+func client(t testing.TB, istiod *wdstest.Istiod, change ...func(*wds.Config)) *wds.Client {
 	t.Helper()
 	cfg := wds.Config{
 		Addresses: []string{istiod.Addr()}, Roots: istiod.Roots, Token: wdstest.Token,

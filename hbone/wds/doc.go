@@ -7,6 +7,9 @@
 //
 // New does not block; Resolve blocks until istiod has answered or its context ends. Close ends everything.
 //
+// What cannot be read keeps its old value. A policy that never could be read and that may apply denies, unless the Authorizer is Lenient.
+// Package wdstest is an istiod for tests.
+//
 // The package decodes the messages itself and registers no istio.* protobuf names, so that it can live in one program with Istio's packages.
 //
 // Limits: names asked for are kept until Close, at most MaxNames of them; when they are full those that led nowhere go.
