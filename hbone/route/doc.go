@@ -4,6 +4,6 @@
 // It fails closed where ztunnel does not: a waypoint without a ready pod, a Service without endpoints and an address that nobody
 // knows are errors, never a silent plaintext or direct connection.
 //
-// Limits: workloads on other networks (double HBONE) are refused with an error that says so. Endpoints are chosen by weight alone, without
-// regard to locality; of weighted waypoints the primary one is taken; who may see a Service is not looked at.
+// Limits: workloads on other networks (double HBONE) are refused with an error that says so. Workloads known by a DNS name
+// and not by an address are no endpoints here. Who may see a Service is not looked at.
 package route

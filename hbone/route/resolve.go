@@ -3,7 +3,6 @@ package route
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,6 +21,8 @@ type Source struct {
 	Namespace string
 	Network   string // empty: our own
 	Domain    string // of Services; empty: cluster.local
+	// IP is the dialer's own address. Its workload tells where we are, for Services that prefer near endpoints; zero when nobody knows.
+	IP netip.Addr
 	// Passthrough lets addresses that nobody knows be dialled as they are.
 	Passthrough bool
 }
@@ -114,7 +115,7 @@ func (q *query) address(ip netip.Addr) (hbone.Route, error) {
 	a := NetAddr{q.src.Network, ip}
 	if svc := last(q.t.vips[a.Key()]); svc != nil {
 		q.because("%s is the VIP of Service %s/%s", ip, svc.Namespace, svc.Name)
-		if !svc.Passthrough || svc.Waypoint != nil {
+		if !svc.Passthrough || svc.Waypoint != nil || len(svc.Weighted) > 0 {
 			return q.service(svc, ip)
 		}
 		q.because("which takes addresses as they are dialled")
@@ -142,7 +143,7 @@ func (q *query) service(svc *Service, vip netip.Addr) (hbone.Route, error) {
 	if i < 0 {
 		return hbone.Route{}, q.fail("Service %s/%s has no port %d", svc.Namespace, svc.Name, q.port)
 	}
-	if svc.Waypoint != nil {
+	if gateway := q.waypointOf(svc); gateway != nil {
 		if !vip.IsValid() {
 			for _, a := range svc.Addresses {
 				if a.Network == q.src.Network {
@@ -154,7 +155,7 @@ func (q *query) service(svc *Service, vip netip.Addr) (hbone.Route, error) {
 		if !vip.IsValid() {
 			return hbone.Route{}, q.fail("Service %s/%s has a waypoint but no VIP, and waypoints know services by VIP; give it a ClusterIP", svc.Namespace, svc.Name)
 		}
-		return q.waypoint(svc.Waypoint, netip.AddrPortFrom(vip, q.port), svc.Hostname, "Service "+svc.Namespace+"/"+svc.Name)
+		return q.waypoint(gateway, netip.AddrPortFrom(vip, q.port), svc.Hostname, "Service "+svc.Namespace+"/"+svc.Name)
 	}
 	if svc.Passthrough {
 		return hbone.Route{}, q.fail("Service %s/%s has no endpoints to choose from (its resolution is NONE): dial an address of it", svc.Namespace, svc.Name)
@@ -166,68 +167,8 @@ func (q *query) service(svc *Service, vip netip.Addr) (hbone.Route, error) {
 	return q.workload(w, ip, target, svc.SANs, svc.Hostname)
 }
 
-// pick chooses an endpoint of svc by weight, and its address of like's family if it has one. One on another network is taken only when
-// there is none on ours.
-func (q *query) pick(svc *Service, port uint16, like netip.Addr) (*Workload, netip.Addr, uint16, error) {
-	type choice struct {
-		w      *Workload
-		target uint16
-	}
-	var choices []choice
-	all := q.t.endpoints(svc.Key())
-	for _, w := range all {
-		target := targetPort(svc, w, port)
-		if w.Unhealthy && !svc.AllowUnhealthy || target == 0 || len(w.Addresses) == 0 {
-			continue
-		}
-		choices = append(choices, choice{w, target})
-	}
-	if len(choices) == 0 {
-		return nil, netip.Addr{}, 0, q.fail("none of the %d endpoints of Service %s/%s is healthy and has port %d", len(all), svc.Namespace, svc.Name, port)
-	}
-	if near := slices.DeleteFunc(slices.Clone(choices), func(c choice) bool { return q.remote(c.w) }); len(near) > 0 {
-		choices = near
-	}
-	var total uint64
-	for _, c := range choices {
-		total += uint64(max(1, c.w.Capacity))
-	}
-	at := rand.Uint64N(total)
-	for _, c := range choices {
-		weight := uint64(max(1, c.w.Capacity))
-		if at < weight {
-			q.because("endpoint %s of %d", c.w.FullName(), len(choices))
-			return c.w, addressLike(c.w, like), c.target, nil
-		}
-		at -= weight
-	}
-	return nil, netip.Addr{}, 0, errors.New("route: weights do not add up")
-}
-
-// addressLike is w's first address of like's family, else its first.
-func addressLike(w *Workload, like netip.Addr) netip.Addr {
-	for _, ip := range w.Addresses {
-		if like.IsValid() && ip.Is4() == like.Is4() {
-			return ip
-		}
-	}
-	return w.Addresses[0]
-}
-
 // remote reports whether w is on another network than we are.
 func (q *query) remote(w *Workload) bool { return w.Network != "" && w.Network != q.src.Network }
-
-// targetPort is the workload's own port for a Service's, 0 when it has none.
-func targetPort(svc *Service, w *Workload, port uint16) uint16 {
-	for _, list := range [][]Port{w.Services[svc.Key()], svc.Ports} {
-		for _, p := range list {
-			if p.Service == port && p.Target != 0 {
-				return p.Target
-			}
-		}
-	}
-	return 0
-}
 
 // workload ends the way at w.
 func (q *query) workload(w *Workload, ip netip.Addr, port uint16, sans []string, service string) (hbone.Route, error) {
@@ -285,7 +226,11 @@ func (q *query) waypoint(g *Gateway, target netip.AddrPort, service, of string) 
 func (q *query) waypointService(svc *Service, port uint16, target netip.AddrPort, service, of string) (hbone.Route, error) {
 	w, ip, podPort, err := q.pick(svc, port, target.Addr())
 	if err != nil {
-		return hbone.Route{}, q.fail("the waypoint %s/%s of %s has no ready pod; going around it would skip its policies", svc.Namespace, svc.Name, of)
+		e, ok := errors.AsType[*Error](err)
+		if !ok {
+			return hbone.Route{}, err
+		}
+		return hbone.Route{}, q.fail("the waypoint %s/%s of %s has no ready pod; going around it would skip its policies (%s)", svc.Namespace, svc.Name, of, e.Why)
 	}
 	return q.waypointHop(q.t.endpoints(svc.Key()), svc.SANs, w, netip.AddrPortFrom(ip, podPort), target, service)
 }

@@ -28,6 +28,12 @@ type Gateway struct {
 	Port uint16  // of the Service, or of the address; where HBONE is spoken
 }
 
+// Weighted is one of several waypoints that share a Service's connections.
+type Weighted struct {
+	Gateway
+	Weight uint32 // against the sum of all; 0 gets none
+}
+
 // Port maps a Service's port to a workload's. Target 0 means the workload has one of its own.
 type Port struct{ Service, Target uint16 }
 
@@ -38,13 +44,40 @@ type Service struct {
 	Ports                     []Port
 	SANs                      []string // further SPIFFE ids that its workloads may show
 	Waypoint                  *Gateway
-	AllowUnhealthy            bool // its health policy takes any endpoint
-	Passthrough               bool // its mode takes the address as dialled
+	Weighted                  []Weighted // waypoints to choose from; empty: Waypoint alone
+	AllowUnhealthy            bool       // its health policy takes any endpoint
+	Passthrough               bool       // its mode takes the address as dialled
 	IngressUseWaypoint        bool
+	Prefer                    []Scope // where its endpoints should be, the weightiest first
+	Strict                    bool    // endpoints that are not where all of Prefer wants them are not taken
 }
 
 // Key is namespace/hostname.
 func (s *Service) Key() string { return s.Namespace + "/" + s.Hostname }
+
+// Scope is what a dialer and an endpoint may share.
+type Scope int
+
+// The scopes.
+const (
+	ScopeRegion  Scope = 1
+	ScopeZone    Scope = 2
+	ScopeSubzone Scope = 3
+	ScopeNode    Scope = 4
+	ScopeCluster Scope = 5
+	ScopeNetwork Scope = 6
+)
+
+func (s Scope) String() string {
+	names := [...]string{"?", "region", "zone", "subzone", "node", "cluster", "network"}
+	if s < 0 || int(s) >= len(names) {
+		return names[0]
+	}
+	return names[s]
+}
+
+// Locality is where a workload runs.
+type Locality struct{ Region, Zone, Subzone, Node, ClusterID string }
 
 // Tunnel is how a workload is reached.
 type Tunnel int
@@ -65,7 +98,8 @@ type Workload struct {
 	Waypoint                      *Gateway
 	NetworkGateway                *Gateway
 	Unhealthy                     bool
-	HostNetwork                   bool              // its addresses are its node's: not found by them
+	HostNetwork                   bool // its addresses are its node's: not found by them
+	Locality                      Locality
 	Capacity                      uint32            // weight; 0 counts as 1
 	Services                      map[string][]Port // by Service.Key
 	Policies                      []string          // namespace/name of the selector policies that apply

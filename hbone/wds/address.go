@@ -2,6 +2,7 @@ package wds
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
@@ -57,6 +58,12 @@ func decodeWorkload(b []byte) (*route.Workload, error) {
 			w.Policies = append(w.Policies, string(f.bytes))
 		case 17:
 			w.Unhealthy = f.n != 0
+		case 9:
+			w.Locality.Node = string(f.bytes)
+		case 18:
+			w.Locality.ClusterID = string(f.bytes)
+		case 24:
+			err = decodeLocality(f.bytes, &w.Locality)
 		case 25:
 			w.HostNetwork = f.n == 1
 		case 27:
@@ -142,15 +149,11 @@ func decodeService(b []byte) (*route.Service, error) {
 		case 7:
 			s.Waypoint, err = decodeGateway(f.bytes)
 		case 8:
-			err = walk(f.bytes, func(f field) error {
-				switch f.num {
-				case 2:
-					s.Passthrough = f.n == 3
-				case 3:
-					s.AllowUnhealthy = f.n == 1
-				}
-				return nil
-			})
+			err = decodeLoadBalancing(f.bytes, s)
+		case 13:
+			var w route.Weighted
+			w, err = decodeWeighted(f.bytes)
+			s.Weighted = append(s.Weighted, w)
 		case 12:
 			s.IngressUseWaypoint = f.n != 0
 		}
@@ -160,6 +163,48 @@ func decodeService(b []byte) (*route.Service, error) {
 		err = errors.New("a service without hostname")
 	}
 	return s, err
+}
+
+// The modes of load balancing that matter here; the others prefer without being strict, or have no preference.
+const (
+	modeStrict      = 1
+	modePassthrough = 3
+)
+
+const maxScope = uint64(route.ScopeNetwork)
+
+func decodeLoadBalancing(b []byte, s *route.Service) error {
+	return walk(b, func(f field) error {
+		switch f.num {
+		case 1:
+			return f.packed(func(n uint64) error {
+				scope := route.Scope(min(n, maxScope+1)) // newer ones count as one, which nothing is of
+				if !slices.Contains(s.Prefer, scope) {
+					s.Prefer = append(s.Prefer, scope)
+				}
+				return nil
+			})
+		case 2:
+			s.Strict, s.Passthrough = f.n == modeStrict, f.n == modePassthrough
+		case 3:
+			s.AllowUnhealthy = f.n == 1
+		}
+		return nil
+	})
+}
+
+func decodeLocality(b []byte, l *route.Locality) error {
+	return walk(b, func(f field) error {
+		switch f.num {
+		case 1:
+			l.Region = string(f.bytes)
+		case 2:
+			l.Zone = string(f.bytes)
+		case 3:
+			l.Subzone = string(f.bytes)
+		}
+		return nil
+	})
 }
 
 func decodeNetworkAddress(b []byte) (a route.NetAddr, err error) {
@@ -203,4 +248,24 @@ func decodeGateway(b []byte) (*route.Gateway, error) {
 		err = errors.New("a gateway without destination")
 	}
 	return g, err
+}
+
+func decodeWeighted(b []byte) (w route.Weighted, err error) {
+	var g *route.Gateway
+	err = walk(b, func(f field) (err error) {
+		switch f.num {
+		case 1:
+			g, err = decodeGateway(f.bytes)
+		case 2:
+			w.Weight = uint32(f.n)
+		}
+		return err
+	})
+	if err == nil && g == nil {
+		err = errors.New("a waypoint without destination")
+	}
+	if err == nil {
+		w.Gateway = *g
+	}
+	return w, err
 }

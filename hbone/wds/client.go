@@ -76,6 +76,7 @@ func New(cfg Config) (*Client, error) {
 		badAddrs: map[string]error{},
 		badPols:  map[string]badPolicy{},
 	}
+	c.names[c.own()] = &asked{} // where we are decides which endpoints are near
 	c.wg.Go(func() { c.run(ctx) })
 	return c, nil
 }
@@ -179,8 +180,8 @@ func (c *Client) ask(names ...string) error {
 	defer c.mu.Unlock()
 	for _, name := range names {
 		switch a := c.names[name]; {
-		case a == nil && len(c.names) >= c.cfg.maxNames() && !c.evict():
-			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", len(c.names))
+		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
+			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
 		case a == nil:
 			c.names[name] = &asked{}
 			c.pending = append(c.pending, name)
@@ -201,7 +202,7 @@ func (c *Client) ask(names ...string) error {
 func (c *Client) evict() bool {
 	n := len(c.names)
 	for name, a := range c.names {
-		if !a.absent.IsZero() && !c.isAbsent(name) {
+		if name != c.own() && !a.absent.IsZero() && !c.isAbsent(name) {
 			delete(c.names, name)
 			c.again = append(c.again, name)
 		}

@@ -26,7 +26,7 @@ import (
 
 // Node is the workload that asks. Istiod refuses one whose namespace or service account is not the token's.
 type Node struct {
-	IP             netip.Addr // of the pod; required
+	IP             netip.Addr // of the pod, which tells which endpoints are near; required
 	Pod            string     // its name; required
 	Namespace      string     // required
 	ServiceAccount string     // empty: default
@@ -59,7 +59,7 @@ type Config struct {
 	Policies bool
 	// Passthrough lets Resolve answer addresses that istiod does not know with themselves, in plaintext.
 	Passthrough bool
-	// MaxNames bounds the names asked for. Zero means 10,000. A further one takes the place of those that led nowhere, else it is an
+	// MaxNames bounds the names asked for, beside our own address. Zero means 10,000. A further one takes the place of those that led nowhere, else it is an
 	// error.
 	MaxNames int
 	// AbsentFor is how long an answer "nothing by that name" is remembered. Zero means 2 s.
@@ -81,7 +81,7 @@ func (c *Config) logger() *slog.Logger {
 }
 
 func (c *Config) source() route.Source {
-	return route.Source{Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, Passthrough: c.Passthrough}
+	return route.Source{Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, IP: c.Node.IP, Passthrough: c.Passthrough}
 }
 
 func (c *Config) validate() error {

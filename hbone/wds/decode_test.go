@@ -42,6 +42,7 @@ func TestDecodeWorkload(t *testing.T) {
 		str(4, "near").varint(5, 1).str(6, "td.example").str(7, "cart").
 		bytes(8, msg{}.bytes(1, msg{}.str(1, "edge").str(2, "waypoint.edge")).varint(3, 15008)).
 		bytes(19, msg{}.bytes(2, networkAddress("far", "192.0.2.1")).varint(3, 15008)).
+		str(9, "n1").str(18, "c1").bytes(24, msg{}.str(1, "r").str(2, "z").str(3, "s").future()).
 		str(16, "shop/a").str(16, "shop/b").varint(17, 1).varint(25, 1).bytes(27, msg{}.varint(1, 3)).
 		bytes(22, msg{}.str(1, "shop/cart").bytes(2, ports)).bytes(22, msg{}.str(1, "shop/none")).future()
 	want := &route.Workload{
@@ -51,6 +52,7 @@ func TestDecodeWorkload(t *testing.T) {
 		Waypoint:       &route.Gateway{Host: route.Host{Namespace: "edge", Hostname: "waypoint.edge"}, Port: 15008},
 		NetworkGateway: &route.Gateway{Addr: route.NetAddr{Network: "far", IP: netip.MustParseAddr("192.0.2.1")}, Port: 15008},
 		Policies:       []string{"shop/a", "shop/b"}, Unhealthy: true, HostNetwork: true, Capacity: 3,
+		Locality: route.Locality{Region: "r", Zone: "z", Subzone: "s", Node: "n1", ClusterID: "c1"},
 		Services: map[string][]route.Port{"shop/cart": {{Service: 80, Target: 8080}, {Service: 81}}, "shop/none": nil},
 	}
 	w, s, err := decodeAddress(msg{}.bytes(1, in))
@@ -64,13 +66,20 @@ func TestDecodeService(t *testing.T) {
 		bytes(4, networkAddress("", "10.96.0.1")).bytes(4, networkAddress("near", "fd00::1")).
 		bytes(5, msg{}.varint(1, 80).varint(2, 8080)).str(6, "spiffe://a/b").
 		bytes(7, msg{}.bytes(1, msg{}.str(1, "edge").str(2, "waypoint.edge")).varint(3, 15008)).
-		bytes(8, msg{}.varint(1, 2).varint(2, 3).varint(3, 1)).varint(12, 1).future()
+		bytes(8, msg{}.bytes(1, []byte{6, 1, 1}).varint(1, 99).varint(2, 3).varint(3, 1)).varint(12, 1).
+		bytes(13, msg{}.bytes(1, msg{}.bytes(1, msg{}.str(1, "edge").str(2, "canary.edge")).varint(3, 15009)).varint(2, 10).future()).
+		bytes(13, msg{}.bytes(1, msg{}.bytes(2, networkAddress("", "10.96.0.9")))).future()
 	want := &route.Service{
 		Name: "cart", Namespace: "shop", Hostname: "cart.shop.svc.cluster.local",
 		Addresses: []route.NetAddr{{IP: netip.MustParseAddr("10.96.0.1")}, {Network: "near", IP: netip.MustParseAddr("fd00::1")}},
 		Ports:     []route.Port{{Service: 80, Target: 8080}}, SANs: []string{"spiffe://a/b"},
 		Waypoint:    &route.Gateway{Host: route.Host{Namespace: "edge", Hostname: "waypoint.edge"}, Port: 15008},
 		Passthrough: true, AllowUnhealthy: true, IngressUseWaypoint: true,
+		Prefer: []route.Scope{route.ScopeNetwork, route.ScopeRegion, 7},
+		Weighted: []route.Weighted{
+			{Gateway: route.Gateway{Host: route.Host{Namespace: "edge", Hostname: "canary.edge"}, Port: 15009}, Weight: 10},
+			{Gateway: route.Gateway{Addr: route.NetAddr{IP: netip.MustParseAddr("10.96.0.9")}}},
+		},
 	}
 	w, s, err := decodeAddress(msg{}.bytes(2, in))
 	if err != nil || w != nil || !reflect.DeepEqual(s, want) {

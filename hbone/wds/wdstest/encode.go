@@ -54,6 +54,15 @@ func EncodeWorkload(w *route.Workload) []byte {
 		m.str(16, name)
 	}
 	m.flag(17, w.Unhealthy)
+	m.str(9, w.Locality.Node)
+	m.str(18, w.Locality.ClusterID)
+	var locality message
+	locality.str(1, w.Locality.Region)
+	locality.str(2, w.Locality.Zone)
+	locality.str(3, w.Locality.Subzone)
+	if len(locality) > 0 {
+		m.bytes(24, locality)
+	}
 	m.flag(25, w.HostNetwork)
 	for _, key := range slices.Sorted(maps.Keys(w.Services)) {
 		var ports, entry message
@@ -87,14 +96,28 @@ func EncodeService(s *route.Service) []byte {
 	}
 	m.gateway(7, s.Waypoint)
 	var lb message
-	if s.Passthrough {
+	for _, scope := range s.Prefer {
+		lb.varint(1, uint64(scope))
+	}
+	switch {
+	case s.Passthrough:
 		lb.varint(2, 3)
+	case s.Strict:
+		lb.varint(2, 1)
+	case len(s.Prefer) > 0:
+		lb.varint(2, 2)
 	}
 	lb.flag(3, s.AllowUnhealthy)
 	if len(lb) > 0 {
 		m.bytes(8, lb)
 	}
 	m.flag(12, s.IngressUseWaypoint)
+	for _, w := range s.Weighted {
+		var weighted message
+		weighted.gateway(1, &w.Gateway)
+		weighted.varint(2, uint64(w.Weight))
+		m.bytes(13, weighted)
+	}
 	var address message
 	address.bytes(2, m)
 	return address

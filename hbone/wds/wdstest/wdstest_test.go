@@ -121,6 +121,7 @@ func TestWorkloadsSurviveTheWire(t *testing.T) {
 	want := &route.Workload{
 		UID: "w", Name: "w", Namespace: "shop", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Tunnel: route.TunnelHBONE,
 		TrustDomain: "td.example", ServiceAccount: "sa", Unhealthy: true, Capacity: 7, Policies: []string{"shop/a"},
+		Locality:       route.Locality{Region: "r", Zone: "z", Subzone: "s", Node: "n", ClusterID: "c"},
 		Waypoint:       &route.Gateway{Host: route.Host{Namespace: "edge", Hostname: "w.edge"}, Port: 15008},
 		NetworkGateway: &route.Gateway{Addr: route.NetAddr{Network: "far", IP: netip.MustParseAddr("fd00::1")}, Port: 15009},
 		Services:       map[string][]route.Port{"shop/a": {{Service: 80, Target: 8080}}},
