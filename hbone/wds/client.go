@@ -61,8 +61,15 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	cfg.Addresses = slices.Clone(cfg.Addresses)
 	ctx, cancel := context.WithCancel(context.Background())
+	c := newClient(ctx, cancel, cfg)
+	c.wg.Go(func() { c.run(ctx) })
+	return c, nil
+}
+
+// newClient is a Client that does not connect.
+func newClient(ctx context.Context, cancel context.CancelFunc, cfg Config) *Client {
+	cfg.Addresses = slices.Clone(cfg.Addresses)
 	c := &Client{
 		cfg: cfg, cancel: cancel, done: ctx.Done(),
 		wake:     make(chan struct{}, 1),
@@ -77,8 +84,7 @@ func New(cfg Config) (*Client, error) {
 		badPols:  map[string]badPolicy{},
 	}
 	c.names[c.own()] = &asked{} // where we are decides which endpoints are near
-	c.wg.Go(func() { c.run(ctx) })
-	return c, nil
+	return c
 }
 
 // Close ends the connection and every wait. It is idempotent.

@@ -12,6 +12,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 )
@@ -199,6 +200,9 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 	var touched []string
 	for _, r := range res.GetResources() {
 		w, s, err := decodeAddress(r.GetResource().GetValue())
+		if err == nil {
+			err = sameName(r.GetName(), w, s)
+		}
 		if err != nil {
 			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
 			if _, held := c.versions[r.GetName()]; !held { // a version may be empty
@@ -233,6 +237,20 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		}
 	}
 	return bad
+}
+
+// sameName refuses what has another name inside: it could not be removed by the name that istiod knows it by.
+func sameName(name string, w *route.Workload, s *route.Service) error {
+	var inside string
+	if w != nil {
+		inside = w.UID
+	} else {
+		inside = s.Key()
+	}
+	if inside != name {
+		return fmt.Errorf("it is called %q inside", inside)
+	}
+	return nil
 }
 
 func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
