@@ -1,0 +1,169 @@
+package controllertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/isthmus-mesh/isthmus/controller/run"
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+	"github.com/isthmus-mesh/isthmus/manifests"
+)
+
+func TestMain(m *testing.M) {
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs()))
+	ctrl.SetLogger(logr.Discard())
+	code := m.Run()
+	if shared.stop != nil {
+		shared.stop()
+	}
+	if shared.mesh != nil {
+		if code != 0 {
+			shared.mesh.Keep()
+			fmt.Println("logs are in", shared.mesh.Dir)
+		}
+		if err := shared.mesh.Stop(); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// shared is an API server with everything installed, and the controller that runs against it with the rights of its own account.
+var shared struct {
+	once sync.Once
+	mesh *mesh.Mesh
+	ask  *asker
+	stop func()
+	err  error
+}
+
+// asker is the Prober: what it says is the test's to choose. Everything answers, unless it was silenced.
+type asker struct {
+	mu     sync.Mutex
+	silent map[string]error // by the identity's namespace
+	asked  map[string]int
+}
+
+func (a *asker) silence(namespace string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.silent[namespace] = err; err == nil {
+		delete(a.silent, namespace)
+	}
+}
+
+func (a *asker) times(namespace string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked[namespace]
+}
+
+func (a *asker) answer(peers []spiffeid.ID) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var namespace, account string
+	if _, err := fmt.Sscanf(peers[0].Path(), "/ns/%s", &namespace); err != nil {
+		return err
+	}
+	for i, r := range namespace {
+		if r == '/' {
+			namespace, account = namespace[:i], namespace[i:]
+			break
+		}
+	}
+	if account == "" {
+		return fmt.Errorf("%s names no account", peers[0])
+	}
+	a.asked[namespace]++
+	return a.silent[namespace]
+}
+
+func (a *asker) Answers(_ context.Context, _ netip.AddrPort, peers []spiffeid.ID, _ string) error {
+	return a.answer(peers)
+}
+
+func (a *asker) Serves(_ context.Context, _ netip.AddrPort, peers []spiffeid.ID, _ string, _ []byte) error {
+	return a.answer(peers)
+}
+
+func start() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if shared.mesh, err = mesh.Start(ctx, mesh.Options{APIOnly: true}); err != nil {
+		return err
+	}
+	all, err := manifests.Install()
+	if err != nil {
+		return err
+	}
+	if err := shared.mesh.Apply(ctx, string(all)+"---\n"+classes); err != nil {
+		return err
+	}
+	shared.ask = &asker{silent: map[string]error{}, asked: map[string]int{}}
+	stopController, err := runController(shared.mesh, run.Options{Prober: shared.ask})
+	if err != nil {
+		return err
+	}
+	p := newPlayer(shared.mesh.Client())
+	shared.stop = func() { stopController(); p.stop() }
+	return nil
+}
+
+// runController runs the controller as its own account, until the function that it returns is called.
+func runController(m *mesh.Mesh, o run.Options) (stop func(), err error) {
+	cfg, err := m.UserConfig("system:serviceaccount:"+manifests.Namespace+":"+manifests.Controller, "system:serviceaccounts", "system:authenticated")
+	if err != nil {
+		return nil, err
+	}
+	cfg.QPS, cfg.Burst = 50, 100
+	scheme, err := run.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	skip := true // the name of the controller is one of metrics; tests run several
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}})
+	if err != nil {
+		return nil, err
+	}
+	if err := run.Setup(mgr, o); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			fmt.Println("the controller ended:", err)
+		}
+	}
+	if !mgr.GetCache().WaitForCacheSync(ctx) {
+		stop()
+		return nil, errors.New("the controller's cache does not fill")
+	}
+	return stop, nil
+}
+
+const classes = `
+{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: istio-waypoint}, spec: {controllerName: istio.io/mesh-controller}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: kgateway}, spec: {controllerName: kgateway.dev/kgateway}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: istio}, spec: {controllerName: istio.io/gateway-controller}}
+`

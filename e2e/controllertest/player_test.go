@@ -1,0 +1,186 @@
+package controllertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// annotationIdle on a Namespace lets the player leave it alone.
+const annotationIdle = "test/idle"
+
+// player plays istiod, the node agent and the vendor's controller, on nothing but labels: it programs waypoints and makes what
+// belongs to them, binds Services, captures pods, and runs them.
+type player struct {
+	client client.Client
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func newPlayer(c client.Client) *player {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &player{client: c, cancel: cancel}
+	p.wg.Go(func() {
+		for tick := time.NewTicker(30 * time.Millisecond); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			case <-tick.C:
+				p.round(ctx) // an error is a conflict, or an object that went: the next round sees
+			}
+		}
+	})
+	return p
+}
+
+func (p *player) stop() {
+	p.cancel()
+	p.wg.Wait()
+}
+
+func (p *player) round(ctx context.Context) {
+	var namespaces corev1.NamespaceList
+	var gateways gatewayv1.GatewayList
+	var services corev1.ServiceList
+	var pods corev1.PodList
+	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods} {
+		if err := p.client.List(ctx, l); err != nil {
+			return
+		}
+	}
+	spaces := map[string]*corev1.Namespace{}
+	for i := range namespaces.Items {
+		if n := &namespaces.Items[i]; n.Annotations[annotationIdle] == "" && n.DeletionTimestamp == nil {
+			spaces[n.Name] = n
+		}
+	}
+	infrastructure := map[string]map[string]string{}
+	waypoints := map[string]bool{}
+	for i := range gateways.Items {
+		g := &gateways.Items[i]
+		if spaces[g.Namespace] == nil || g.DeletionTimestamp != nil {
+			continue
+		}
+		if g.Spec.GatewayClassName == plan.WaypointClass {
+			waypoints[g.Namespace+"/"+g.Name] = p.waypoint(ctx, g)
+		} else if i := g.Spec.Infrastructure; i != nil {
+			infrastructure[g.Namespace+"/"+g.Name] = map[string]string{plan.LabelDataplaneMode: string(i.Labels[plan.LabelDataplaneMode])}
+		}
+	}
+	for i := range services.Items {
+		if s := &services.Items[i]; spaces[s.Namespace] != nil {
+			p.bind(ctx, s, waypoints)
+		}
+	}
+	for i := range pods.Items {
+		o := &pods.Items[i]
+		if spaces[o.Namespace] == nil || o.DeletionTimestamp != nil {
+			continue
+		}
+		p.run(ctx, o)
+		if name := o.Labels[edge.LabelGatewayName]; name != "" && !waypoints[o.Namespace+"/"+name] {
+			p.label(ctx, o, infrastructure[o.Namespace+"/"+name][plan.LabelDataplaneMode])
+		}
+		p.capture(ctx, o, spaces[o.Namespace])
+	}
+}
+
+// waypoint makes a waypoint's Service and pod, and programs it.
+func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway) bool {
+	m := metav1.ObjectMeta{
+		Namespace: g.Namespace, Name: g.Name, Labels: map[string]string{edge.LabelGatewayName: g.Name},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "gateway.networking.k8s.io/v1", Kind: "Gateway", Name: g.Name, UID: g.UID}},
+	}
+	s := &corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{
+		Selector: m.Labels, Ports: []corev1.ServicePort{{Name: "hbone", Port: 15008, TargetPort: intstr.FromInt32(15008)}},
+	}}
+	if err := p.client.Create(ctx, s); err != nil {
+		if err := p.client.Get(ctx, client.ObjectKeyFromObject(g), s); err != nil {
+			return false
+		}
+	}
+	pod := &corev1.Pod{ObjectMeta: *m.DeepCopy(), Spec: corev1.PodSpec{
+		ServiceAccountName: g.Name, Containers: []corev1.Container{{Name: "istio-proxy", Image: "nothing"}},
+	}}
+	_ = p.client.Create(ctx, pod) // it may be there
+	if plan.Programmed(g) {
+		return true
+	}
+	address := gatewayv1.IPAddressType
+	g.Status.Addresses = []gatewayv1.GatewayStatusAddress{{Type: &address, Value: s.Spec.ClusterIP}}
+	meta.SetStatusCondition(&g.Status.Conditions, metav1.Condition{
+		Type: "Programmed", Status: metav1.ConditionTrue, Reason: "Programmed", ObservedGeneration: g.Generation,
+	})
+	return p.client.Status().Update(ctx, g) == nil
+}
+
+// bind says of a Service that it leads to a waypoint which is there.
+func (p *player) bind(ctx context.Context, s *corev1.Service, waypoints map[string]bool) {
+	ns := s.Labels[plan.LabelUseWaypointNamespace]
+	if ns == "" {
+		ns = s.Namespace
+	}
+	name := s.Labels[plan.LabelUseWaypoint]
+	bound := meta.IsStatusConditionTrue(s.Status.Conditions, plan.ConditionWaypointBound)
+	switch want := name != "" && waypoints[ns+"/"+name]; {
+	case want == bound:
+		return
+	case want:
+		meta.SetStatusCondition(&s.Status.Conditions, metav1.Condition{Type: plan.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: "WaypointAccepted"})
+	default:
+		meta.RemoveStatusCondition(&s.Status.Conditions, plan.ConditionWaypointBound)
+	}
+	_ = p.client.Status().Update(ctx, s)
+}
+
+func (p *player) run(ctx context.Context, o *corev1.Pod) {
+	if o.Status.Phase == corev1.PodRunning {
+		return
+	}
+	now := metav1.Now()
+	o.Status.Phase, o.Status.PodIP, o.Status.StartTime = corev1.PodRunning, "10.244.7.7", &now
+	o.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: now}}
+	_ = p.client.Status().Update(ctx, o)
+}
+
+// label gives a gateway's pod the label of its Gateway's infrastructure, as a vendor does by a rollout.
+func (p *player) label(ctx context.Context, o *corev1.Pod, mode string) {
+	if o.Labels[plan.LabelDataplaneMode] != mode {
+		p.merge(ctx, o, "labels", plan.LabelDataplaneMode, mode)
+	}
+}
+
+func (p *player) capture(ctx context.Context, o *corev1.Pod, ns *corev1.Namespace) {
+	mode := o.Labels[plan.LabelDataplaneMode]
+	if mode == "" {
+		mode = ns.Labels[plan.LabelDataplaneMode]
+	}
+	want := ""
+	if mode == "ambient" && !o.Spec.HostNetwork {
+		want = "enabled"
+	}
+	if o.Annotations[plan.AnnotationRedirection] != want {
+		p.merge(ctx, o, "annotations", plan.AnnotationRedirection, want)
+	}
+}
+
+// merge sets a label or annotation; an empty value removes it.
+func (p *player) merge(ctx context.Context, o client.Object, what, key, value string) {
+	v := "null"
+	if value != "" {
+		v = fmt.Sprintf("%q", value)
+	}
+	_ = p.client.Patch(ctx, o, client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{%q:{%q:%s}}}`, what, key, v)))
+}

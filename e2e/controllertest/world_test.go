@@ -1,0 +1,208 @@
+package controllertest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/run"
+)
+
+// site is a pair of namespaces of one test: EDGE and SHOP in the texts of objects.
+type site struct {
+	t          *testing.T
+	c          client.Client
+	edge, shop string
+}
+
+func newSite(t *testing.T, name string) *site {
+	t.Helper()
+	shared.once.Do(func() { shared.err = start() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	scheme, err := run.Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(shared.mesh.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &site{t: t, c: c, edge: name + "-edge", shop: name + "-shop"}
+}
+
+func (s *site) text(objects string) string {
+	return strings.NewReplacer("EDGE", s.edge, "SHOP", s.shop).Replace(objects)
+}
+
+func (s *site) apply(objects string) {
+	s.t.Helper()
+	if err := shared.mesh.Apply(s.t.Context(), s.text(objects)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// accept says for a vendor that a route is accepted.
+func (s *site) accept(namespace, name string) {
+	s.t.Helper()
+	patch := `{"status":{"parents":[{"parentRef":{"name":"http","namespace":"EDGE"},"controllerName":"x.io/y","conditions":[` +
+		`{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"},` +
+		`{"type":"ResolvedRefs","status":"True","reason":"ResolvedRefs","message":"","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`
+	u := object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name)
+	if err := s.c.Status().Patch(s.t.Context(), u, client.RawPatch(types.MergePatchType, []byte(s.text(patch)))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func object(apiVersion, kind, namespace, name string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetAPIVersion(apiVersion)
+	u.SetKind(kind)
+	u.SetNamespace(namespace)
+	u.SetName(name)
+	return u
+}
+
+func (s *site) get(name string) *v1alpha1.AmbientEdge {
+	s.t.Helper()
+	e := &v1alpha1.AmbientEdge{}
+	if err := s.c.Get(s.t.Context(), types.NamespacedName{Namespace: s.edge, Name: name}, e); err != nil {
+		s.t.Fatal(err)
+	}
+	return e
+}
+
+// wait looks until ok finds nothing missing.
+func (s *site) wait(what string, missing func() string) time.Duration {
+	s.t.Helper()
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		why := missing()
+		if why == "" {
+			return time.Since(begin)
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatalf("%s: after %v %s", what, time.Since(begin).Round(time.Millisecond), why)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// ready waits until the edge's condition Ready has a reason, for its present generation.
+func (s *site) ready(name, reason string) (*v1alpha1.AmbientEdge, time.Duration) {
+	s.t.Helper()
+	var e *v1alpha1.AmbientEdge
+	took := s.wait("Ready for the reason "+reason, func() string {
+		e = s.get(name)
+		c := meta.FindStatusCondition(e.Status.Conditions, v1alpha1.ConditionReady)
+		if c != nil && c.Reason == reason && c.ObservedGeneration == e.Generation && (c.Status == metav1.ConditionTrue) == (reason == v1alpha1.ReasonDone) {
+			return ""
+		}
+		text, _ := json.MarshalIndent(e.Status, "", " ")
+		return string(text)
+	})
+	return e, took
+}
+
+// delete asks for an object's deletion and does not wait for it.
+func (s *site) delete(o client.Object) {
+	s.t.Helper()
+	if err := client.IgnoreNotFound(s.c.Delete(s.t.Context(), o)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) theEdge(name string) *v1alpha1.AmbientEdge {
+	return &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: s.edge, Name: name}}
+}
+
+func (s *site) gone(o client.Object) time.Duration {
+	s.t.Helper()
+	return s.wait(fmt.Sprintf("%T %s is deleted", o, o.GetName()), func() string {
+		err := s.c.Get(s.t.Context(), client.ObjectKeyFromObject(o), o)
+		if apierrors.IsNotFound(err) {
+			return ""
+		}
+		text, _ := json.MarshalIndent(o, "", " ")
+		return string(text)
+	})
+}
+
+// finding is the first finding of a code.
+func finding(e *v1alpha1.AmbientEdge, code string) *v1alpha1.Finding {
+	if i := slices.IndexFunc(e.Status.Findings, func(f v1alpha1.Finding) bool { return f.Code == code }); i >= 0 {
+		return &e.Status.Findings[i]
+	}
+	return nil
+}
+
+// state is all that an edge could write to, as text by object. Versions too, when the question is whether anything was written.
+func (s *site) state(versions bool) map[string]string {
+	s.t.Helper()
+	all := map[string]string{}
+	for _, gvk := range []schema.GroupVersionKind{
+		{Version: "v1", Kind: "Namespace"}, {Version: "v1", Kind: "Service"}, {Version: "v1", Kind: "ServiceAccount"}, {Version: "v1", Kind: "ConfigMap"},
+		{Group: "apps", Version: "v1", Kind: "Deployment"}, {Group: "apps", Version: "v1", Kind: "DaemonSet"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"}, {Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"},
+		{Group: "gateway.networking.k8s.io", Version: "v1beta1", Kind: "ReferenceGrant"}, {Group: "security.istio.io", Version: "v1", Kind: "AuthorizationPolicy"},
+	} {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(gvk)
+		if err := s.c.List(s.t.Context(), list); err != nil {
+			s.t.Fatal(err)
+		}
+		for i := range list.Items {
+			o := &list.Items[i]
+			if ns := o.GetNamespace() + o.GetName(); !strings.HasPrefix(ns, s.edge) && !strings.HasPrefix(ns, s.shop) {
+				continue
+			}
+			managers := []string{}
+			for _, m := range o.GetManagedFields() {
+				if m.Subresource == "" {
+					managers = append(managers, m.Manager+" "+string(m.Operation))
+				}
+			}
+			for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
+				unstructured.RemoveNestedField(o.Object, "metadata", field)
+			}
+			// The Deployment controller counts rollouts, ours and that of their undoing.
+			unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
+			delete(o.Object, "status")
+			text, err := json.MarshalIndent(o.Object, "", " ")
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			key := gvk.Kind + " " + o.GetNamespace() + "/" + o.GetName()
+			if all[key] = string(text); versions {
+				slices.Sort(managers)
+				all[key] += strings.Join(managers, ", ")
+			}
+		}
+	}
+	return all
+}
+
+func (s *site) same(before map[string]string, versions bool) {
+	s.t.Helper()
+	if d := cmp.Diff(before, s.state(versions)); d != "" {
+		s.t.Errorf("objects differ (-before +after):\n%s", d)
+	}
+}
