@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,46 @@ func TestReconnect(t *testing.T) {
 	// And the disconnection that istiod makes itself.
 	istiod.Disconnect()
 	istiod.Wait(t, "a third hello", func(r wdstest.Request) bool { return r.Stream == 3 })
+}
+
+// While istiod is away the world outside the mesh can still be reached, and what was unknown stays an error at once.
+func TestAbsenceIsRememberedWhileIstiodIsAway(t *testing.T) {
+	const absentFor = 50 * time.Millisecond
+	istiod, c := start(t, func(c *wds.Config) { c.Passthrough, c.AbsentFor = true, absentFor })
+	known := func(when string) {
+		t.Helper()
+		r, err := c.Resolve(within(t, 5*time.Second), "tcp", "192.0.2.1:443")
+		if err != nil || r.Direct.String() != "192.0.2.1:443" {
+			t.Fatalf("%s: an address outside the mesh leads to %+v, %v", when, r, err)
+		}
+		_, err = c.Resolve(within(t, 5*time.Second), "tcp", "none.shop.svc.cluster.local:80")
+		if e, ok := errors.AsType[*route.Error](err); !ok {
+			t.Fatalf("%s: a name that istiod does not know: %v (%v)", when, err, e)
+		}
+	}
+	known("istiod is there")
+	// Who waits for a second answer when istiod goes takes the first one.
+	istiod.SetSilent(true)
+	time.Sleep(absentFor)
+	waits := make(chan error, 1)
+	go func() {
+		_, err := c.Resolve(within(t, 5*time.Second), "tcp", "192.0.2.1:443")
+		waits <- err
+	}()
+	istiod.Wait(t, "the address asked for anew", func(r wdstest.Request) bool { return slices.Contains(r.Unsubscribe, "/192.0.2.1") })
+	istiod.Stop()
+	if err := <-waits; err != nil {
+		t.Errorf("who waited: %v", err)
+	}
+	time.Sleep(absentFor)
+	known("istiod is away")
+	istiod.SetSilent(false)
+	istiod.SetWorkload(pod("late", "192.0.2.1"))
+	istiod.Start(t)
+	eventually(t, c, "the workload that came meanwhile", func() bool {
+		r, err := c.Resolve(within(t, 5*time.Second), "tcp", "192.0.2.1:443")
+		return err == nil && len(r.Hops) == 1
+	})
 }
 
 func TestTheOtherAddressIsTried(t *testing.T) {

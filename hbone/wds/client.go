@@ -40,12 +40,16 @@ type Client struct {
 	badPols  map[string]badPolicy // policies likewise
 	version  uint64
 	changed  chan struct{}
+	online   bool // istiod has answered on the stream there is
 	lastErr  error
 	closed   bool
 }
 
 // asked is a name that istiod was asked for.
-type asked struct{ absent time.Time } // zero: not said to be absent
+type asked struct {
+	absent time.Time // when istiod said that there is nothing; zero: it did not
+	anew   bool      // asked for again since
+}
 
 // badPolicy is a policy that could not be read.
 type badPolicy struct {
@@ -174,10 +178,25 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 	}
 }
 
-// isAbsent says of a name that istiod has nothing by it, for a short while after it said so; mu is held.
+// isAbsent says of a name that istiod has nothing by it: for a short while after it said so, and for as long as it is away. mu is held.
 func (c *Client) isAbsent(name string) bool {
 	a := c.names[name]
-	return a != nil && !a.absent.IsZero() && time.Since(a.absent) < c.cfg.absentFor()
+	return a != nil && !a.absent.IsZero() && (!c.online || !c.expired(a))
+}
+
+// expired reports whether an absence was remembered for long enough; mu is held.
+func (c *Client) expired(a *asked) bool {
+	return !a.absent.IsZero() && time.Since(a.absent) >= c.cfg.absentFor()
+}
+
+// offline notes that the stream has ended; mu is not held.
+func (c *Client) offline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.online { // who waits for an absent name to be asked for anew takes the old answer
+		c.online = false
+		c.broadcast()
+	}
 }
 
 // ask subscribes to names that are not known.
@@ -191,8 +210,8 @@ func (c *Client) ask(names ...string) error {
 		case a == nil:
 			c.names[name] = &asked{}
 			c.pending = append(c.pending, name)
-		case !a.absent.IsZero() && !c.isAbsent(name):
-			a.absent = time.Time{} // remembered for long enough: ask anew
+		case c.expired(a) && !a.anew:
+			a.anew = true
 			c.again = append(c.again, name)
 			c.pending = append(c.pending, name)
 		}
@@ -208,7 +227,7 @@ func (c *Client) ask(names ...string) error {
 func (c *Client) evict() bool {
 	n := len(c.names)
 	for name, a := range c.names {
-		if name != c.own() && !a.absent.IsZero() && !c.isAbsent(name) {
+		if name != c.own() && c.expired(a) {
 			delete(c.names, name)
 			c.again = append(c.again, name)
 		}

@@ -63,7 +63,7 @@ type Config struct {
 	// MaxNames bounds the names asked for, beside our own address. Zero means 10,000. A further one takes the place of those that led nowhere, else it is an
 	// error.
 	MaxNames int
-	// AbsentFor is how long an answer "nothing by that name" is remembered. Zero means 2 s.
+	// AbsentFor is how long an answer "nothing by that name" is remembered, while istiod is there to be asked again. Zero means 2 s.
 	AbsentFor time.Duration
 	// DialContext makes TCP connections. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)

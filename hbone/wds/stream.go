@@ -33,6 +33,7 @@ func (c *Client) run(ctx context.Context) {
 		address := c.cfg.Addresses[i%len(c.cfg.Addresses)]
 		start := time.Now()
 		err := c.stream(ctx, address)
+		c.offline()
 		if ctx.Err() != nil {
 			return
 		}
@@ -130,6 +131,9 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	defer c.mu.Unlock()
 	c.pending, c.again, c.newPols = nil, nil, true
 	clear(c.badAddrs)
+	for _, a := range c.names {
+		a.anew = false
+	}
 	node := &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()}
 	var list []*discovery.DeltaDiscoveryRequest
 	if len(c.names) > 0 {
@@ -176,6 +180,7 @@ func (c *Client) take(res *discovery.DeltaDiscoveryResponse) *discovery.DeltaDis
 	var bad error
 	switch res.GetTypeUrl() {
 	case addressType:
+		c.online = true
 		bad = c.takeAddresses(res)
 	case authorizationType:
 		bad = c.takePolicies(res)
@@ -228,11 +233,12 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 	}
 	now := time.Now()
 	for _, name := range touched {
-		if a := c.names[name]; a == nil {
+		a := c.names[name]
+		if a == nil {
 			continue
-		} else if c.table.Has(name) {
-			a.absent = time.Time{}
-		} else {
+		}
+		a.anew, a.absent = false, time.Time{}
+		if !c.table.Has(name) {
 			a.absent = now
 		}
 	}
