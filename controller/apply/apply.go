@@ -29,8 +29,9 @@ func (e *ConflictError) Error() string {
 
 func (e *ConflictError) Unwrap() error { return e.Err }
 
-// Do carries out one write for an edge. It blocks for one request. An object that is gone is no error when it was to go; one
-// that was replaced since the plan was made is left alone, and is an error.
+// Do carries out one write for an edge. It blocks for one request. An object that is gone is no error when it was to go, nor
+// is one that is there when it was to be created: it is left alone, and the next plan sees it. One that was replaced since the plan
+// was made is left alone too, and is an error.
 func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) error {
 	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(w.Fields)}
 	if u.Object == nil {
@@ -44,6 +45,13 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
 		if err = client.IgnoreNotFound(err); err != nil {
 			return fmt.Errorf("delete %s: %w", w, err)
+		}
+		return nil
+	}
+	if w.UID == "" {
+		// Not an apply, which would make an object ours that somebody else has made in the meantime.
+		if err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner())); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create %s: %w", w, err)
 		}
 		return nil
 	}

@@ -109,11 +109,15 @@ func (m *maker) conflicts() {
 	}
 }
 
+// older compares ages, which are whole seconds. Of the same age that one comes first which writes already.
 func older(a, b *v1alpha1.AmbientEdge) bool {
-	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		return a.Name < b.Name
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
 	}
-	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	if writes := slices.Contains(a.Finalizers, v1alpha1.Finalizer); writes != slices.Contains(b.Finalizers, v1alpha1.Finalizer) {
+		return writes
+	}
+	return a.Name < b.Name
 }
 
 func names(e *v1alpha1.AmbientEdge, g *gateway) bool {

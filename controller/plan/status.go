@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -79,9 +80,10 @@ func (p *Plan) why(e *v1alpha1.AmbientEdge) string {
 	return v1alpha1.ReasonInProgress
 }
 
-func (p *Plan) firstError() v1alpha1.Finding {
+// firstError is the first error among the findings: of the codes, where there are any.
+func (p *Plan) firstError(codes ...string) v1alpha1.Finding {
 	for _, f := range p.Findings {
-		if f.Severity == v1alpha1.SeverityError {
+		if f.Severity == v1alpha1.SeverityError && (len(codes) == 0 || slices.Contains(codes, f.Code)) {
 			return f
 		}
 	}
@@ -92,11 +94,11 @@ func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
 	left := p.left(partEnrol, partWaypoint, partWire, partRelease)
 	f := p.firstError()
-	switch {
-	case f.Code == v1alpha1.FindingUndoHalted:
-		c.Reason, c.Message = v1alpha1.ReasonUndoHalted, f.Message
-	case f.Code == v1alpha1.FindingConflictedEdge:
-		c.Reason, c.Message = v1alpha1.ReasonConflicted, f.Message
+	switch halted, conflict := p.firstError(v1alpha1.FindingUndoHalted), p.firstError(v1alpha1.FindingConflictedEdge); {
+	case halted.Code != "":
+		c.Reason, c.Message = v1alpha1.ReasonUndoHalted, halted.Message
+	case conflict.Code != "":
+		c.Reason, c.Message = v1alpha1.ReasonConflicted, conflict.Message
 	case f.Code != "":
 		c.Reason, c.Message = v1alpha1.ReasonBlocked, fmt.Sprintf("%s %s: %s", f.Code, f.Object, f.Message)
 	case p.Undoing:

@@ -110,19 +110,28 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partRelease)
 	}
-	if policy, name := m.waypointPolicy(); policy != v1alpha1.WaypointCreate || !m.plan.Undoing || name == "" {
+	policy, name := m.waypointPolicy()
+	if policy != v1alpha1.WaypointCreate || !m.plan.Undoing {
 		return
-	} else if b := m.Edge.Spec.Backends; b != nil {
-		for _, ns := range namespacesOf(b.Services) {
-			m.awaitGone(types.NamespacedName{Namespace: ns, Name: name})
-		}
+	}
+	for _, ns := range m.backendNamespaces() {
+		m.awaitGone(types.NamespacedName{Namespace: ns, Name: name})
 	}
 }
 
-func namespacesOf(refs []v1alpha1.ServiceRef) []string {
+// backendNamespaces are those of all backends that the spec or the routes name, there or not.
+func (m *maker) backendNamespaces() []string {
 	var list []string
-	for _, r := range refs {
-		list = append(list, r.Namespace)
+	if b := m.Edge.Spec.Backends; b != nil && len(b.Services) > 0 {
+		for _, r := range b.Services {
+			list = append(list, r.Namespace)
+		}
+	} else {
+		routes := &maker{Snapshot: m.Snapshot} // its findings are not for undo
+		routes.findGateways()
+		for _, key := range routes.routedServices() {
+			list = append(list, key.Namespace)
+		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list)

@@ -29,6 +29,7 @@ const (
 // reconciler brings AmbientEdges about.
 type reconciler struct {
 	client      client.Client
+	live        client.Reader // without a cache
 	trustDomain string
 	observeOnly bool
 	facts       facts
@@ -42,13 +43,14 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if e.DeletionTimestamp != nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		return reconcile.Result{}, nil // nothing was written for it
 	}
-	s, err := Observe(ctx, r.client, e)
+	p, err := r.plan(ctx, r.client, e)
+	if err == nil && p.Undoing && p.Done() {
+		// The cache may not have what was written last, and what is forgotten now stays for ever.
+		p, err = r.plan(ctx, r.live, e)
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	s.TrustDomain = r.trustDomain
-	r.facts.ask(ctx, s)
-	p := plan.Make(s)
 	if p.Undoing && p.Done() && !p.Blocked() {
 		return reconcile.Result{}, r.finalize(ctx, e)
 	}
@@ -67,6 +69,17 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{RequeueAfter: soon}, nil
 	}
 	return reconcile.Result{RequeueAfter: later}, nil
+}
+
+// plan observes and decides.
+func (r *reconciler) plan(ctx context.Context, from client.Reader, e *v1alpha1.AmbientEdge) (*plan.Plan, error) {
+	s, err := Observe(ctx, from, e)
+	if err != nil {
+		return nil, err
+	}
+	s.TrustDomain = r.trustDomain
+	r.facts.ask(ctx, s)
+	return plan.Make(s), nil
 }
 
 func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {

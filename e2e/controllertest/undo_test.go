@@ -1,0 +1,143 @@
+package controllertest
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+const policy = `
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: only-public, namespace: SHOP},
+ spec: {targetRefs: [{group: "GROUP", kind: KIND, name: NAME}], action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}}
+`
+
+func TestUndoHaltsForPolicies(t *testing.T) {
+	for name, target := range map[string]*strings.Replacer{
+		"service":  strings.NewReplacer("GROUP", "", "KIND", "Service", "NAME", "orders"),
+		"waypoint": strings.NewReplacer("GROUP", "gateway.networking.k8s.io", "KIND", "Gateway", "NAME", "waypoint"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := kgatewaySite(t, "halt-"+name)
+			before := s.state(false)
+			s.apply(edgeOfKgateway)
+			s.ready("public", v1alpha1.ReasonDone)
+			s.apply(target.Replace(policy))
+			wired := s.state(true)
+			s.delete(s.theEdge("public"))
+			e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
+			f := finding(e, v1alpha1.FindingUndoHalted)
+			if f == nil || !strings.Contains(f.Message, s.shop+"/only-public") || !strings.Contains(f.Fix, "isthmus.dev/undo=confirmed") {
+				t.Errorf("findings are %+v", e.Status.Findings)
+			}
+			time.Sleep(500 * time.Millisecond) // it must not go on by itself
+			s.same(wired, true)
+
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`))
+			if err := s.c.Patch(t.Context(), e, patch); err != nil {
+				t.Fatal(err)
+			}
+			s.gone(s.theEdge("public"))
+			s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
+			s.same(before, false)
+		})
+	}
+}
+
+func TestUndoGoesOnWhenThePolicyIsGone(t *testing.T) {
+	s := kgatewaySite(t, "freed")
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.apply(strings.NewReplacer("GROUP", "", "KIND", "Service", "NAME", "orders").Replace(policy))
+	s.delete(s.theEdge("public"))
+	s.ready("public", v1alpha1.ReasonUndoHalted)
+	s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
+}
+
+func TestKeepLeavesEverything(t *testing.T) {
+	s := kgatewaySite(t, "keep")
+	s.apply(edgeOfKgateway + "  onDelete: Keep\n")
+	s.ready("public", v1alpha1.ReasonDone)
+	before := s.state(true)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	s.same(before, true)
+}
+
+func TestAServiceMayLeaveTheSpec(t *testing.T) {
+	s := kgatewaySite(t, "leave")
+	s.apply(`{apiVersion: v1, kind: Service, metadata: {name: bills, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{port: 80}]}}`)
+	before := s.state(false)
+	with := func(services string) string {
+		return edgeOfKgateway + "  backends: {services: [" + services + "]}\n"
+	}
+	s.apply(with("{namespace: SHOP, name: orders}, {namespace: SHOP, name: bills}"))
+	s.ready("public", v1alpha1.ReasonDone)
+	if len(s.service("bills").Labels) != 2 {
+		t.Errorf("labels are %v", s.service("bills").Labels)
+	}
+	s.apply(with("{namespace: SHOP, name: orders}"))
+	s.ready("public", v1alpha1.ReasonDone)
+	s.wait("the labels are gone", func() string {
+		if len(s.service("bills").Labels) == 0 {
+			return ""
+		}
+		return "they are there"
+	})
+	if len(s.service("orders").Labels) != 3 {
+		t.Errorf("labels are %v", s.service("orders").Labels)
+	}
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
+}
+
+const plainWorld = `
+{apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: SHOP, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: EDGE/public}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{port: 80}]}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: gateway, namespace: EDGE}, spec: {selector: {matchLabels: {app: gateway}}, template: {metadata: {labels: {app: gateway}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: nothing}]}}}}
+---
+{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: public, namespace: EDGE},
+ spec: {workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: SHOP, name: orders}]}, waypoint: {policy: Create, name: waypoint}}}
+`
+
+func TestDeploymentsAreEnrolled(t *testing.T) {
+	for name, neighbour := range map[string]string{
+		"alone":          "",
+		"with-neighbour": "---\n{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: EDGE}, spec: {containers: [{name: c, image: nothing}]}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "plain-"+name)
+			s.apply(plainWorld + neighbour)
+			s.ready("public", v1alpha1.ReasonObserving)
+			before := s.state(false)
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"mode":"Manage"}}`))
+			if err := s.c.Patch(t.Context(), s.theEdge("public"), patch); err != nil {
+				t.Fatal(err)
+			}
+			e, took := s.ready("public", v1alpha1.ReasonDone)
+			t.Logf("ready after %v: %s %s", took, e.Status.Plan.Steps[0].Verb, e.Status.Plan.Steps[0].Object)
+			want := "Namespace " + s.edge
+			if neighbour != "" {
+				want = "Deployment " + s.edge + "/gateway"
+			}
+			if got := e.Status.Plan.Steps[0].Object; got != want {
+				t.Errorf("enrolled by %s, want %s", got, want)
+			}
+			s.delete(e)
+			s.gone(e)
+			s.same(before, false)
+		})
+	}
+}
