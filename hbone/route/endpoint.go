@@ -16,20 +16,27 @@ type choice struct {
 // pick chooses an endpoint of svc: of those where the Service wants them one by weight, and its address of like's family if it has one. One on
 // another network is taken only when there is none on ours.
 func (q *query) pick(svc *Service, port uint16, like netip.Addr) (*Workload, netip.Addr, uint16, error) {
-	var choices []choice
-	all := q.t.endpoints(svc.Key())
+	key := svc.Key()
+	all := q.t.endpoints(key)
+	choices := make([]choice, 0, len(all))
+	unhealthy, nowhere := 0, 0
 	for _, w := range all {
-		target := targetPort(svc, w, port)
-		if w.Unhealthy && !svc.AllowUnhealthy || target == 0 || len(w.Addresses) == 0 {
-			continue
+		target := targetPort(w.Services[key], svc.Ports, port)
+		switch {
+		case w.Unhealthy && !svc.AllowUnhealthy:
+			unhealthy++
+		case len(w.Addresses) == 0:
+			nowhere++
+		case target != 0:
+			choices = append(choices, choice{w, target})
 		}
-		choices = append(choices, choice{w, target})
 	}
 	if len(choices) == 0 {
-		return nil, netip.Addr{}, 0, q.fail("none of the %d endpoints of Service %s/%s is healthy and has port %d", len(all), svc.Namespace, svc.Name, port)
+		return nil, netip.Addr{}, 0, q.fail("none of the %d endpoints of Service %s/%s is healthy and has port %d (%d unhealthy, %d without an IP address)",
+			len(all), svc.Namespace, svc.Name, port, unhealthy, nowhere)
 	}
-	if near := slices.DeleteFunc(slices.Clone(choices), func(c choice) bool { return q.remote(c.w) }); len(near) > 0 {
-		choices = near
+	if slices.ContainsFunc(choices, func(c choice) bool { return !q.remote(c.w) }) {
+		choices = slices.DeleteFunc(choices, func(c choice) bool { return q.remote(c.w) })
 	}
 	choices, err := q.prefer(svc, choices)
 	if err != nil {
@@ -150,9 +157,9 @@ func addressLike(w *Workload, like netip.Addr) netip.Addr {
 	return w.Addresses[0]
 }
 
-// targetPort is the workload's own port for a Service's, 0 when it has none.
-func targetPort(svc *Service, w *Workload, port uint16) uint16 {
-	for _, list := range [][]Port{w.Services[svc.Key()], svc.Ports} {
+// targetPort is the target of a Service's port by the first of two lists that has one, 0 when none has.
+func targetPort(own, service []Port, port uint16) uint16 {
+	for _, list := range [...][]Port{own, service} {
 		for _, p := range list {
 			if p.Service == port && p.Target != 0 {
 				return p.Target

@@ -1,8 +1,8 @@
 package route
 
 import (
-	"maps"
 	"slices"
+	"strings"
 )
 
 // Table is what is known of the mesh. It is not safe for concurrent use; its owner guards it.
@@ -11,7 +11,7 @@ type Table struct {
 	vips      map[string][]*Service  // by network/ip; several may share one, the last one set answers
 	workloads map[string]*Workload   // by uid
 	ips       map[string][]*Workload // by network/ip; likewise
-	members   map[string]map[string]*Workload
+	members   map[string][]*Workload // by Service's key, sorted by uid
 }
 
 // NewTable returns an empty Table.
@@ -19,7 +19,7 @@ func NewTable() *Table {
 	return &Table{
 		services: map[string]*Service{}, vips: map[string][]*Service{},
 		workloads: map[string]*Workload{}, ips: map[string][]*Workload{},
-		members: map[string]map[string]*Workload{},
+		members: map[string][]*Workload{},
 	}
 }
 
@@ -42,10 +42,8 @@ func (t *Table) SetWorkload(w *Workload) {
 		}
 	}
 	for key := range w.Services {
-		if t.members[key] == nil {
-			t.members[key] = map[string]*Workload{}
-		}
-		t.members[key][w.UID] = w
+		i, _ := slices.BinarySearchFunc(t.members[key], w.UID, byUID)
+		t.members[key] = slices.Insert(t.members[key], i, w)
 	}
 }
 
@@ -66,7 +64,10 @@ func (t *Table) Remove(name string) {
 		drop(t.ips, NetAddr{w.Network, ip}.Key(), w)
 	}
 	for key := range w.Services {
-		if delete(t.members[key], name); len(t.members[key]) == 0 {
+		if i, ok := slices.BinarySearchFunc(t.members[key], name, byUID); ok {
+			t.members[key] = slices.Delete(t.members[key], i, i+1)
+		}
+		if len(t.members[key]) == 0 {
 			delete(t.members, key)
 		}
 	}
@@ -116,12 +117,7 @@ func (t *Table) Names(name string) []string {
 // Workload is the workload at an address, nil when there is none.
 func (t *Table) Workload(a NetAddr) *Workload { return last(t.ips[a.Key()]) }
 
-// endpoints lists a Service's workloads in a stable order.
-func (t *Table) endpoints(key string) []*Workload {
-	m := t.members[key]
-	list := make([]*Workload, 0, len(m))
-	for _, uid := range slices.Sorted(maps.Keys(m)) {
-		list = append(list, m[uid])
-	}
-	return list
-}
+// endpoints lists a Service's workloads in a stable order. The list is the table's own.
+func (t *Table) endpoints(key string) []*Workload { return t.members[key] }
+
+func byUID(w *Workload, uid string) int { return strings.Compare(w.UID, uid) }
