@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,6 +56,10 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		step.Write = &Write{APIVersion: "v1", Kind: "Service", Key: keyOf(s), UID: s.UID, Fields: map[string]any{}}
 		if path := label(LabelUseWaypoint); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			m.haltFor(keyOf(s), "Service", s.Labels[LabelUseWaypoint])
+			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
+			if g := m.gateway(waypoint); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+				m.haltFor(waypoint, "Gateway", waypoint.String()) // that of a waypoint of ours is found when it is to be deleted
+			}
 		}
 		m.add(step, partEnrol, partWaypoint, partWire)
 	}
@@ -91,7 +96,9 @@ func (m *maker) halt(obj, why string) {
 	if m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed {
 		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
 	}
-	m.found(f)
+	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
+		m.found(f)
+	}
 }
 
 // deleteWaypoints deletes our waypoints that are not kept, and sees that what istiod made of them is gone.
