@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -25,17 +26,25 @@ type Prober interface {
 }
 
 // NewProber asks over HBONE with an identity of the mesh.
-func NewProber(id hbone.Identity) Prober { return &prober{id} }
+func NewProber(id hbone.Identity) Prober { return &HBONEProber{Identity: id} }
 
-type prober struct{ id hbone.Identity }
+// HBONEProber asks over HBONE.
+type HBONEProber struct {
+	// Identity is who asks. Required.
+	Identity hbone.Identity
+	// NetDial makes TCP connections. Nil means a net.Dialer.
+	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+}
 
-func (p *prober) Answers(ctx context.Context, addr netip.AddrPort, peers []spiffeid.ID, authority string) error {
-	_, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.id, Addr: addr, Peers: peers, Authority: authority})
+// Answers makes one connection and asks for one tunnel.
+func (p *HBONEProber) Answers(ctx context.Context, addr netip.AddrPort, peers []spiffeid.ID, authority string) error {
+	_, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.Identity, NetDial: p.NetDial, Addr: addr, Peers: peers, Authority: authority})
 	return err
 }
 
-func (p *prober) Serves(ctx context.Context, addr netip.AddrPort, peers []spiffeid.ID, authority string, hello []byte) error {
-	r, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.id, Addr: addr, Peers: peers, Authority: authority, Hello: hello, Settle: settle})
+// Serves makes one connection, asks for one tunnel, and looks whether it lasts.
+func (p *HBONEProber) Serves(ctx context.Context, addr netip.AddrPort, peers []spiffeid.ID, authority string, hello []byte) error {
+	r, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.Identity, NetDial: p.NetDial, Addr: addr, Peers: peers, Authority: authority, Hello: hello, Settle: settle})
 	switch {
 	case err != nil:
 		return err
@@ -49,3 +58,5 @@ func (p *prober) Serves(ctx context.Context, addr netip.AddrPort, peers []spiffe
 	}
 	return nil
 }
+
+var _ Prober = (*HBONEProber)(nil)

@@ -20,12 +20,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs()))
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
 	ctrl.SetLogger(logr.Discard())
 	code := m.Run()
 	if shared.stop != nil {

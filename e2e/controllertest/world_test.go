@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,11 +21,13 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/run"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 )
 
 // site is a pair of namespaces of one test: EDGE and SHOP in the texts of objects.
 type site struct {
 	t          *testing.T
+	mesh       *mesh.Mesh
 	c          client.Client
 	edge, shop string
 }
@@ -35,15 +38,20 @@ func newSite(t *testing.T, name string) *site {
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
+	return newSiteOf(t, shared.mesh, name)
+}
+
+func newSiteOf(t *testing.T, m *mesh.Mesh, name string) *site {
+	t.Helper()
 	scheme, err := run.Scheme()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(shared.mesh.Config, client.Options{Scheme: scheme})
+	c, err := client.New(m.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &site{t: t, c: c, edge: name + "-edge", shop: name + "-shop"}
+	return &site{t: t, mesh: m, c: c, edge: name + "-edge", shop: name + "-shop"}
 }
 
 func (s *site) text(objects string) string {
@@ -52,7 +60,7 @@ func (s *site) text(objects string) string {
 
 func (s *site) apply(objects string) {
 	s.t.Helper()
-	if err := shared.mesh.Apply(s.t.Context(), s.text(objects)); err != nil {
+	if err := s.mesh.Apply(s.t.Context(), s.text(objects)); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -120,6 +128,21 @@ func (s *site) ready(name, reason string) (*v1alpha1.AmbientEdge, time.Duration)
 		return string(text)
 	})
 	return e, took
+}
+
+// available waits until a Deployment is.
+func (s *site) available(key types.NamespacedName) {
+	s.t.Helper()
+	s.wait("Deployment "+key.String()+" is available", func() string {
+		d := &appsv1.Deployment{}
+		if err := s.c.Get(s.t.Context(), key, d); err != nil {
+			return err.Error()
+		}
+		if d.Status.AvailableReplicas == 0 || d.Status.ObservedGeneration != d.Generation {
+			return fmt.Sprintf("it is not: %+v", d.Status)
+		}
+		return ""
+	})
 }
 
 // delete asks for an object's deletion and does not wait for it.
