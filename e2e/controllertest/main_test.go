@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -29,8 +30,10 @@ func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
 	ctrl.SetLogger(logr.Discard())
 	code := m.Run()
-	if shared.stop != nil {
-		shared.stop()
+	for _, stop := range []func(){shared.pause, shared.stop} {
+		if stop != nil {
+			stop()
+		}
 	}
 	if shared.mesh != nil {
 		if code != 0 {
@@ -52,6 +55,8 @@ var shared struct {
 	ask  *asker
 	stop func()
 	err  error
+
+	pause func()
 }
 
 // asker is the Prober: what it says is the test's to choose. Everything answers, unless it was silenced.
@@ -117,17 +122,20 @@ func start() (err error) {
 		return err
 	}
 	shared.ask = &asker{silent: map[string]error{}, asked: map[string]int{}}
-	stopController, err := runController(shared.mesh, run.Options{Prober: shared.ask})
-	if err != nil {
-		return err
-	}
 	p := newPlayer(shared.mesh.Client())
-	shared.stop = func() { stopController(); p.stop() }
-	return nil
+	shared.stop = p.stop
+	return resume()
 }
 
-// runController runs the controller as its own account, until the function that it returns is called.
-func runController(m *mesh.Mesh, o run.Options) (stop func(), err error) {
+// resume starts the controller of shared, and pause ends it.
+func resume() (err error) {
+	shared.pause, err = runController(shared.mesh, run.Options{Prober: shared.ask}, nil)
+	return err
+}
+
+// runController runs the controller as its own account, until the function that it returns is called. Its client is what newClient
+// makes; nil is the usual one.
+func runController(m *mesh.Mesh, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
 	cfg, err := m.UserConfig("system:serviceaccount:"+manifests.Namespace+":"+manifests.Controller, "system:serviceaccounts", "system:authenticated")
 	if err != nil {
 		return nil, err
@@ -138,7 +146,7 @@ func runController(m *mesh.Mesh, o run.Options) (stop func(), err error) {
 		return nil, err
 	}
 	skip := true // the name of the controller is one of metrics; tests run several
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}})
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, NewClient: newClient, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}})
 	if err != nil {
 		return nil, err
 	}

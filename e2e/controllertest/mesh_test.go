@@ -114,7 +114,7 @@ func wholeMesh(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { id.Close() })
-	stop, err := runController(m, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}})
+	stop, err := runController(m, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
