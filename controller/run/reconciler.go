@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -33,12 +35,19 @@ type reconciler struct {
 	trustDomain string
 	observeOnly bool
 	facts       facts
+
+	mu      sync.Mutex // guards the field below
+	written map[types.NamespacedName]*v1alpha1.AmbientEdge
 }
 
 func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	e := &v1alpha1.AmbientEdge{}
-	if err := r.client.Get(ctx, req.NamespacedName, e); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	if err := r.client.Get(ctx, req.NamespacedName, e); apierrors.IsNotFound(err) {
+		if e = r.orphaned(req.NamespacedName); e == nil {
+			return reconcile.Result{}, nil
+		}
+	} else if err != nil {
+		return reconcile.Result{}, err
 	}
 	if e.DeletionTimestamp != nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		return reconcile.Result{}, nil // nothing was written for it
@@ -99,6 +108,7 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan
 			return false, fmt.Errorf("add finalizer: %w", err)
 		}
 	}
+	r.remember(e)
 	for _, w := range writes {
 		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
 		if err := apply.Do(ctx, r.client, e, w); err != nil {
@@ -116,7 +126,36 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 	if err = client.IgnoreNotFound(err); err != nil {
 		return fmt.Errorf("remove finalizer: %w", err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, client.ObjectKeyFromObject(e))
 	return nil
+}
+
+// remember that something is written for e.
+func (r *reconciler) remember(e *v1alpha1.AmbientEdge) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil {
+		r.written = map[types.NamespacedName]*v1alpha1.AmbientEdge{}
+	}
+	r.written[client.ObjectKeyFromObject(e)] = e.DeepCopy()
+}
+
+// orphaned is an AmbientEdge that went without undo, as one that is being deleted: the API server lets an object go whose finalizer came
+// after it had looked for one.
+func (r *reconciler) orphaned(key types.NamespacedName) *v1alpha1.AmbientEdge {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.written[key]
+	if e == nil {
+		return nil
+	}
+	e = e.DeepCopy()
+	now := metav1.Now()
+	e.DeletionTimestamp = &now
+	controllerutil.AddFinalizer(e, v1alpha1.Finalizer)
+	return e
 }
 
 // report writes the status, if it has changed.

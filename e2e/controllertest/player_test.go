@@ -107,7 +107,8 @@ func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway) bool {
 		Selector: m.Labels, Ports: []corev1.ServicePort{{Name: "hbone", Port: 15008, TargetPort: intstr.FromInt32(15008)}},
 	}}
 	if err := p.client.Create(ctx, s); err != nil {
-		if err := p.client.Get(ctx, client.ObjectKeyFromObject(g), s); err != nil {
+		// One of a Gateway of this name that is gone goes too, when the garbage collector comes by.
+		if err := p.client.Get(ctx, client.ObjectKeyFromObject(g), s); err != nil || s.OwnerReferences[0].UID != g.UID {
 			return false
 		}
 	}

@@ -123,13 +123,15 @@ func TestWhatOthersSetIsNotOverwritten(t *testing.T) {
 		s.gone(s.theEdge("public"))
 		s.apply(`{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP, labels: {team: shop, istio.io/use-waypoint: waypoint}}, spec: {selector: {app: orders}, ports: [{name: http, port: 80}]}}`)
 		s.apply(`{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: SHOP}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`)
-		s.wait("it is bound", func() string {
-			for _, c := range s.service("orders").Status.Conditions {
-				if c.Type == plan.ConditionWaypointBound {
-					return ""
-				}
+		s.wait("the waypoint has its own Service", func() string {
+			g := s.wayPoint()
+			if !s.exists(g) || !plan.Programmed(g) {
+				return "it is not programmed"
 			}
-			return "it is not"
+			if owners := s.service("waypoint").OwnerReferences; len(owners) != 1 || owners[0].UID != g.UID {
+				return "there is that of the one before"
+			}
+			return ""
 		})
 		before := s.state(false)
 		s.apply(edgeOfKgateway)
