@@ -68,11 +68,28 @@ func (a *app) request(ctx context.Context, f *dialFlags, target string, conn net
 			c = red
 		}
 		fmt.Fprintf(p.w, "%s%s\n", p.paint(grey, "answer    "), p.paint(c, res.Proto+" "+res.Status))
-		if _, err := io.Copy(a.stdout, res.Body); err != nil {
+		out := &lastByte{w: a.stdout}
+		if _, err := io.Copy(out, res.Body); err != nil {
 			return explainUse(target, err)
+		}
+		if terminal(a.stdout) > 0 && out.last != '\n' {
+			fmt.Fprintln(a.stdout) // what follows begins a line of its own
 		}
 	}
 	return badStatus(target, doc, res)
+}
+
+// lastByte remembers what was written last.
+type lastByte struct {
+	w    io.Writer
+	last byte
+}
+
+func (l *lastByte) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		l.last = p[len(p)-1]
+	}
+	return l.w.Write(p)
 }
 
 // badStatus makes a failure of a status of 400 or more.
