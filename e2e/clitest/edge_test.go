@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
@@ -86,6 +87,27 @@ func (c *cluster) available(key types.NamespacedName) {
 	}
 }
 
+// kubeconfig is a file for another user.
+func (c *cluster) kubeconfig(user string, groups ...string) string {
+	c.t.Helper()
+	theirs, err := c.UserConfig(user, groups...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cfg, err := clientcmd.LoadFromFile(c.Kubeconfig)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, a := range cfg.AuthInfos {
+		a.ClientCertificateData, a.ClientKeyData = theirs.CertData, theirs.KeyData
+	}
+	path := filepath.Join(c.t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
+		c.t.Fatal(err)
+	}
+	return path
+}
+
 func TestPlanStatusAndController(t *testing.T) {
 	c := newCluster(t)
 	if err := c.Apply(t.Context(), gateway); err != nil {
@@ -122,6 +144,21 @@ func TestPlanStatusAndController(t *testing.T) {
 		r.want(t, 1, r.stderr, "edge/public cannot be applied", "spec.mode", "Conquer", "next:")
 		r = c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "workloadRefs", "targetRefs: [{name: x}]\n  workloadRefs", 1)))
 		r.want(t, 1, r.stderr, "exactly one of targetRefs and workloadRefs")
+	})
+	t.Run("no rights", func(t *testing.T) {
+		nobody := c.kubeconfig("nobody")
+		r := c.isthmus("plan", "-f", edge, "--kubeconfig", nobody)
+		r.want(t, 1, r.stderr, "cannot read the cluster", "list AmbientEdges", "forbidden", `"nobody"`, "isthmus-observe")
+		r = c.isthmus("status", "-A", "--kubeconfig", nobody)
+		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "forbidden", "isthmus-observe")
+		r = c.isthmus("status", "-n", "edge", "--kubeconfig", c.kubeconfig("stranger", "system:unauthenticated"))
+		r.want(t, 1, r.stderr, "forbidden", "next:")
+		if _, err := c.Run(t.Context(), "kubectl", "create", "clusterrolebinding", "looks", "--clusterrole", "isthmus-observe", "--user", "looks"); err != nil {
+			t.Fatal(err)
+		}
+		r = c.isthmus("plan", "-f", edge, "--kubeconfig", c.kubeconfig("looks"))
+		r.want(t, 0, r.stderr, "note: you may not apply AmbientEdges in namespace edge")
+		r.want(t, 0, r.stdout, "steps are left")
 	})
 	t.Run("not there", func(t *testing.T) {
 		r := c.isthmus("plan", "edge/public")
