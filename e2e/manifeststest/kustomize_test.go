@@ -1,0 +1,88 @@
+package manifeststest
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/isthmus-mesh/isthmus/manifests"
+)
+
+// byName reads YAML documents.
+func byName(t *testing.T, text string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	all := map[string]*unstructured.Unstructured{}
+	d := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 64<<10)
+	for {
+		u := &unstructured.Unstructured{}
+		if err := d.Decode(&u.Object); err != nil {
+			return all
+		}
+		if u.Object != nil {
+			all[u.GetKind()+" "+u.GetName()] = u
+		}
+	}
+}
+
+func kustomize(t *testing.T, folder string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("../../manifests", folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := installed(t).Run(t.Context(), "kubectl", "kustomize", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return byName(t, out)
+}
+
+func TestKustomizeInstallsTheSame(t *testing.T) {
+	text, err := manifests.Install()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(byName(t, string(text)), kustomize(t, ".")); d != "" {
+		t.Errorf("-Install +kustomize\n%s", d)
+	}
+}
+
+func TestObserverIsBoundToTheSmallRole(t *testing.T) {
+	all := kustomize(t, "observe")
+	b := all["ClusterRoleBinding isthmus-observe"]
+	if b == nil || all["ClusterRoleBinding isthmus-manage"] != nil {
+		t.Fatalf("the bindings are wrong: %q", slices.Sorted(maps.Keys(all)))
+	}
+	if role, _, _ := unstructured.NestedString(b.Object, "roleRef", "name"); role != "isthmus-observe" {
+		t.Errorf("bound to %q", role)
+	}
+	containers, _, err := unstructured.NestedSlice(all["Deployment "+manifests.Controller].Object, "spec", "template", "spec", "containers")
+	if err != nil || len(containers) != 1 {
+		t.Fatal(containers, err)
+	}
+	if args, _, _ := unstructured.NestedStringSlice(containers[0].(map[string]any), "args"); !slices.Contains(args, "--observe-only") {
+		t.Errorf("the observer's arguments are %q", args)
+	}
+}
+
+func TestSamplesAreAccepted(t *testing.T) {
+	m := installed(t)
+	paths, err := filepath.Glob("../../manifests/samples/*.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	if err := m.Apply(t.Context(), "{apiVersion: v1, kind: Namespace, metadata: {name: gateways}}"); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range paths {
+		if _, err := m.Run(t.Context(), "kubectl", "apply", "--dry-run=server", "-f", p); err != nil {
+			t.Error(err)
+		}
+	}
+}
