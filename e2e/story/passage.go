@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -48,6 +49,15 @@ func (w *World) FromOutside(ctx context.Context, gateway string) (*Passage, erro
 	})
 }
 
+// DialGateway connects to a gateway's TLS port.
+func (w *World) DialGateway(ctx context.Context, gateway string) (net.Conn, error) {
+	pod, err := w.pod(ctx, "edge", gateway)
+	if err != nil {
+		return nil, err
+	}
+	return w.NS.DialContext(ctx, "tcp", net.JoinHostPort(pod.Status.PodIP, "8443"))
+}
+
 // FromImpostor lets the pod impostor, which is in the mesh under an identity of its own, send a request to orders.
 func (w *World) FromImpostor(ctx context.Context) (*Passage, error) {
 	pod, err := w.pod(ctx, "edge", "impostor")
@@ -79,7 +89,7 @@ func (w *World) get(ctx context.Context, u string) apps.Answer {
 	if err != nil {
 		return apps.Answer{Err: err.Error()}
 	}
-	req.Host = hostname
+	req.Host = Hostname
 	res, err := w.http.Do(req)
 	if err != nil {
 		return apps.Answer{Err: err.Error()}

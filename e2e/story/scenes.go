@@ -26,8 +26,15 @@ func (w *World) Strict(ctx context.Context) (*Passage, error) {
 	if err := w.ApplyFile(ctx, "strict"); err != nil {
 		return nil, err
 	}
-	return w.becomes(ctx, 502, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+	p, err := w.becomes(ctx, 502, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+	if err == nil {
+		w.before, err = ReadState(ctx, w.Config)
+	}
+	return p, err
 }
+
+// Before is every object before the AmbientEdge came, as Strict left them.
+func (w *World) Before() State { return w.before }
 
 // Deny adds a policy against the gateway's identity, and returns what then comes of a request.
 func (w *World) Deny(ctx context.Context) (*Passage, error) {
@@ -85,7 +92,7 @@ func describe(v any) string {
 
 // Plan runs isthmus plan on the AmbientEdge that is not applied yet, and returns what it printed.
 func (w *World) Plan(ctx context.Context) (string, error) {
-	text, err := files.ReadFile("manifests/" + w.edge() + ".yaml")
+	text, err := files.ReadFile("manifests/" + w.EdgeFile() + ".yaml")
 	if err != nil {
 		return "", err
 	}
@@ -101,7 +108,8 @@ func (w *World) Plan(ctx context.Context) (string, error) {
 	return stdout.String(), nil
 }
 
-func (w *World) edge() string {
+// EdgeFile is the file with the AmbientEdge, for ApplyFile.
+func (w *World) EdgeFile() string {
 	if w.Envoy {
 		return "ambientedge"
 	}
@@ -117,7 +125,7 @@ type Step struct {
 // Join applies the AmbientEdge and waits until it is ready; step is told of each step as its state changes. It returns how long that took.
 func (w *World) Join(ctx context.Context, step func(Step)) (time.Duration, error) {
 	began := time.Now()
-	if err := w.ApplyFile(ctx, w.edge()); err != nil {
+	if err := w.ApplyFile(ctx, w.EdgeFile()); err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
@@ -158,7 +166,7 @@ func (w *World) Leave(ctx context.Context) (halted string, took time.Duration, e
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
 	defer cancel()
-	if err := w.DeleteFile(ctx, w.edge()); err != nil {
+	if err := w.DeleteFile(ctx, w.EdgeFile()); err != nil {
 		return "", 0, err
 	}
 	err = until(ctx, func() error {

@@ -41,8 +41,8 @@ import (
 //go:embed manifests
 var files embed.FS
 
-// hostname is what the edge's certificate is for.
-const hostname = "shop.example.com"
+// Hostname is what the edge's certificate is for.
+const Hostname = "shop.example.com"
 
 // Funcs is what world.Enter must know.
 func Funcs() world.Funcs {
@@ -60,11 +60,12 @@ type World struct {
 	// Took is what the start took, step by step, without building.
 	Took time.Duration
 
-	edges client.Client // knows AmbientEdges too
-	dir   string
-	roots *x509.CertPool // of the edge's certificate
-	http  *http.Client   // a client outside of the mesh
-	calls int
+	edges  client.Client // knows AmbientEdges too
+	dir    string
+	roots  *x509.CertPool // of the edge's certificate
+	http   *http.Client   // a client outside of the mesh
+	calls  int
+	before State
 }
 
 // Start builds what is not there yet, starts a mesh, and sets the scene: a shop in the mesh, an edge outside of it, and the controller.
@@ -231,7 +232,7 @@ func (w *World) edgeCertificate(ctx context.Context) error {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname},
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: Hostname}, DNSNames: []string{Hostname},
 		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -248,7 +249,7 @@ func (w *World) edgeCertificate(ctx context.Context) error {
 	w.roots.AppendCertsFromPEM(chain)
 	w.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: w.NS.DialContext, DisableKeepAlives: true,
-		TLSClientConfig: &tls.Config{RootCAs: w.roots, ServerName: hostname, MinVersion: tls.VersionTLS12},
+		TLSClientConfig: &tls.Config{RootCAs: w.roots, ServerName: Hostname, MinVersion: tls.VersionTLS12},
 	}}
 	if err := os.WriteFile(w.CertificateFile(), chain, 0o644); err != nil {
 		return err

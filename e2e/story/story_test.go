@@ -70,10 +70,6 @@ func TestStory(t *testing.T) {
 	if h := hop(p, "shop/orders", "capture"); p.Status != 502 || *h.Allowed || !strings.Contains(h.Policy, "strict") {
 		t.Errorf("outside the mesh, under STRICT: %+v; want 502, refused by what STRICT becomes", p)
 	}
-	before, err := story.ReadState(ctx, w.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
 
 	text, err := w.Plan(ctx)
 	if err != nil {
@@ -128,7 +124,7 @@ func TestStory(t *testing.T) {
 	if w.Envoy != strings.Contains(halted, "shop/orders-callers") {
 		t.Errorf("undo halted for %q", halted)
 	}
-	diff, err := w.Same(ctx, before)
+	diff, err := w.Same(ctx, w.Before())
 	if err != nil {
 		t.Fatal(err)
 	}

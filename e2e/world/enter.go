@@ -79,6 +79,11 @@ func Enter(funcs Funcs) {
 	}
 }
 
+// IsReexec says whether this process was started by a world: inside one, as its pid 1, or as a function. Enter then must be called.
+func IsReexec() bool {
+	return strings.HasPrefix(os.Args[0], funcPrefix) || os.Args[0] == initName || os.Getenv(FuncEnv) != "" || os.Getenv(enterEnv) != ""
+}
+
 // inside takes over the control socket.
 func inside() error {
 	v := os.Getenv(enterEnv)

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// build makes the demo's program.
+func build(t *testing.T) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "demo")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", exe, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return exe
+}
+
+// demo is a command of the demo, with a cache folder of its own for state but the usual one for programs.
+func demo(t *testing.T, exe string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd
+}
+
+func run(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args[1:], " "), err, out)
+	}
+	return string(out)
+}
+
+var numbers = regexp.MustCompile(`[0-9]+(\.[0-9]+)*`)
+
+// shape is a line without what differs from run to run.
+func shape(line string) string {
+	return strings.Join(strings.Fields(numbers.ReplaceAllString(line, "N")), " ")
+}
+
+// transcript is the demo's story in README.
+func transcript(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "```text\n1. ")
+	block, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("README has no block of text that begins with scene 1")
+	}
+	return strings.Split(strings.TrimSpace("1. "+block), "\n")
+}
+
+// TestTranscript tells the story, and holds README's transcript against it.
+func TestTranscript(t *testing.T) {
+	began := time.Now()
+	out := run(t, demo(t, build(t)))
+	t.Logf("told in %v\n%s", time.Since(began).Round(time.Second), out)
+	if strings.Contains(out, "Left out here") {
+		return // README tells of a machine that has everything
+	}
+	told := map[string]bool{}
+	for line := range strings.Lines(out) {
+		told[shape(line)] = true
+	}
+	for _, line := range transcript(t) {
+		if s := shape(line); s != "" && s != "..." && !told[s] {
+			t.Errorf("README's transcript has a line that the demo no longer says: %q", line)
+		}
+	}
+}
+
+// get asks for an order through a gateway whose port up has printed in a curl command.
+func get(ctx context.Context, curl string) (int, error) {
+	f := strings.Fields(curl) // curl --cacert FILE --resolve HOST:PORT:IP URL
+	if len(f) != 6 {
+		return 0, errors.New("not a curl command: " + curl)
+	}
+	roots, err := os.ReadFile(f[2])
+	if err != nil {
+		return 0, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(roots)
+	parts := strings.Split(f[4], ":")
+	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(parts[2], parts[1]))
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f[5], nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res.StatusCode, err
+}
+
+// after is what follows a mark on a line of text.
+func after(t *testing.T, text, mark string) string {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if _, rest, ok := strings.Cut(line, mark); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	t.Fatalf("%q is not said:\n%s", mark, text)
+	return ""
+}
+
+// members counts the live processes of a session.
+func members(t *testing.T, session int) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, path := range all {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(f) > 3 && f[3] == strconv.Itoa(session) && f[0] != "Z" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestUpAndDown leaves a world running, uses it as it says, and ends it; once more after its process was killed.
+func TestUpAndDown(t *testing.T) {
+	exe := build(t)
+	dir, err := stateDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, _ := readPID(filepath.Join(dir, pidFile)); pid != 0 {
+		t.Fatalf("a world runs already, process %d: end it with make demo-down", pid)
+	}
+	down := func() string { return run(t, demo(t, exe, "down")) }
+	t.Cleanup(func() {
+		cmd := exec.CommandContext(context.Background(), exe, "down") // when something below has failed
+		_ = cmd.Run()
+	})
+	if got := down(); !strings.Contains(got, "no world is running") {
+		t.Errorf("down without a world says %q", got)
+	}
+
+	text := run(t, demo(t, exe, "up"))
+	t.Log(text)
+	if again := run(t, demo(t, exe, "up")); !strings.Contains(again, "running already") || !strings.Contains(again, after(t, text, "export KUBECONFIG=")) {
+		t.Errorf("a second up says %q", again)
+	}
+	if status, err := get(t.Context(), "curl "+after(t, text, "  curl ")); status != 200 || err != nil {
+		t.Errorf("the gateway outside the mesh: %d, %v; want 200", status, err)
+	}
+	native := text[strings.Index(text, "embeds hbone"):]
+	if status, err := get(t.Context(), "curl "+after(t, native, "  curl ")); status != 200 || err != nil {
+		t.Errorf("the native gateway: %d, %v; want 200", status, err)
+	}
+	kubectl := demo(t, after(t, text, "alias kubectl="), "get", "ambientedges", "-A")
+	kubectl.Env = append(os.Environ(), "KUBECONFIG="+after(t, text, "export KUBECONFIG="))
+	if got := run(t, kubectl); !strings.Contains(got, "No resources found") {
+		t.Errorf("kubectl get ambientedges: %q", got)
+	}
+	pid, err := readPID(filepath.Join(dir, pidFile))
+	if err != nil || pid == 0 {
+		t.Fatal(pid, err)
+	}
+	if members(t, pid) == 0 {
+		t.Fatal("the test does not see the world's processes")
+	}
+	if got := down(); !strings.Contains(got, "the world is gone") {
+		t.Errorf("down says %q", got)
+	}
+	gone(t, pid)
+
+	run(t, demo(t, exe, "up"))
+	if pid, err = readPID(filepath.Join(dir, pidFile)); err != nil || pid == 0 {
+		t.Fatal(pid, err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	down()
+	gone(t, pid)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the state folder is left: %v", err)
+	}
+}
+
+// gone waits until a session has no process.
+func gone(t *testing.T, session int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); members(t, session) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes are left", members(t, session))
+		}
+	}
+}
+
+// TestInterrupt ends the story in the middle: nothing is left.
+func TestInterrupt(t *testing.T) {
+	cmd := demo(t, build(t))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var seen bytes.Buffer
+	buf := make([]byte, 4096)
+	interrupted := false
+	for {
+		n, err := out.Read(buf)
+		seen.Write(buf[:n])
+		if !interrupted && strings.Contains(seen.String(), "\n1. ") {
+			interrupted = true
+			if err := unix.Kill(-cmd.Process.Pid, unix.SIGINT); err != nil { // as a terminal does
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	if !interrupted {
+		t.Fatalf("the story never began: %v\n%s", err, seen.String())
+	}
+	if cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("it ended with %v, want exit code 1\n%s", err, seen.String())
+	}
+	gone(t, cmd.Process.Pid)
+}
+
+func TestUsage(t *testing.T) {
+	cmd := demo(t, build(t), "sideways")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), `"sideways" is not known`) {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+)
+
+func main() {
+	command := strings.Join(os.Args[1:], " ")
+	play := tell
+	switch {
+	case world.IsReexec():
+	case command == "up": // this and down work on the host
+		os.Exit(finish(up(os.Stdout)))
+	case command == "down":
+		os.Exit(finish(down(os.Stdout)))
+	case command != "" && command != serveCommand:
+		fmt.Fprintf(os.Stderr, "demo: %q is not known; there are: demo, demo up, demo down\n", command)
+		os.Exit(2)
+	}
+	world.Enter(story.Funcs())
+	if command == serveCommand {
+		play = serve
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := play(ctx, os.Stdout)
+	stop()
+	os.Exit(finish(err))
+}
+
+// finish says an error, and is the exit code.
+func finish(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	return 0
+}
+
+// tell plays the story once.
+func tell(ctx context.Context, out io.Writer) (err error) {
+	began := time.Now()
+	w, err := story.Start(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if stopErr := w.Stop(); err == nil {
+			err = stopErr
+		}
+	}()
+	fmt.Fprintf(out, "the scene is set after %.1f s\n", w.Took.Seconds())
+	if err := w.Tell(ctx, out); err != nil {
+		w.Keep()
+		return fmt.Errorf("%w\nlogs are in %s", err, w.Dir)
+	}
+	fmt.Fprintf(out, "\nTold in %.0f s. Try it yourself: make demo-up leaves this world running, make demo-down ends it.\n", time.Since(began).Seconds())
+	leftOut(out, w.Programs)
+	return nil
+}
+
+// leftOut says what this machine cannot do.
+func leftOut(out io.Writer, set programs.Set) {
+	for _, m := range set.Missing() {
+		fmt.Fprintf(out, "Left out here: %s. %s\n", m.Name, m.Reason)
+	}
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+)
+
+// serveCommand is what the process in the background is called with.
+const serveCommand = "serve"
+
+// Files in the state folder.
+const (
+	pidFile   = "pid"
+	logFile   = "log"
+	usageFile = "usage" // written when all is ready
+	stopWait  = 20 * time.Second
+)
+
+// up starts a world in the background, and returns when it is ready.
+func up(out io.Writer) error {
+	dir, err := stateDir()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder for the demo's state: %w", err)
+	}
+	pid, err := readPID(filepath.Join(dir, pidFile))
+	if err != nil {
+		return err
+	}
+	if pid != 0 {
+		if err := show(out, dir); err == nil {
+			fmt.Fprintln(out, "It was running already.")
+			return nil
+		}
+		return fmt.Errorf("a world is being started already by process %d: wait for it, or end it with make demo-down", pid)
+	}
+	cmd, log, err := background(dir)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	return await(out, dir, cmd)
+}
+
+// background starts this program as a process of its own, from a copy: what go run has built does not stay.
+func background(dir string) (*exec.Cmd, *os.File, error) {
+	if err := os.Remove(filepath.Join(dir, usageFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	exe := filepath.Join(dir, "demo")
+	if err := os.Remove(exe); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	text, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.WriteFile(exe, text, 0o700); err != nil {
+		return nil, nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, logFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.CommandContext(context.Background(), exe, serveCommand)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		log.Close()
+		return nil, nil, err
+	}
+	return cmd, log, writePID(filepath.Join(dir, pidFile), cmd.Process.Pid)
+}
+
+// await shows the log until the world is ready or has failed.
+func await(out io.Writer, dir string, cmd *exec.Cmd) error {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	shown := 0
+	for {
+		var end error
+		done := false
+		select {
+		case end = <-ended:
+			done = true
+		case <-tick.C:
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, logFile)); err == nil && len(text) > shown {
+			if _, err := out.Write(text[shown:]); err != nil {
+				return err
+			}
+			shown = len(text)
+		}
+		if done {
+			return fmt.Errorf("the world did not come up: %w", end)
+		}
+		if show(out, dir) == nil {
+			return nil
+		}
+	}
+}
+
+func show(out io.Writer, dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, usageFile))
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	return err
+}
+
+// serve is the process in the background: it runs until it is told to end.
+func serve(ctx context.Context, out io.Writer) (err error) {
+	dir, err := stateDir()
+	if err != nil {
+		return err
+	}
+	w, err := story.Start(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Stop(), os.Remove(filepath.Join(dir, usageFile))) }()
+	text, err := publish(ctx, dir, w)
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(dir, usageFile+".part")
+	if err := os.WriteFile(part, []byte(text), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(part, filepath.Join(dir, usageFile)); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// publish makes the relays, and says how to use them.
+func publish(ctx context.Context, dir string, w *story.World) (string, error) {
+	api, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) {
+		return w.NS.DialContext(ctx, "tcp", strings.TrimPrefix(w.Config.Host, "https://"))
+	})
+	if err != nil {
+		return "", err
+	}
+	edge, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) { return w.DialGateway(ctx, story.Plain) })
+	if err != nil {
+		return "", err
+	}
+	native, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) { return w.DialGateway(ctx, story.Native) })
+	if err != nil {
+		return "", err
+	}
+	config, err := w.KubeconfigFor(api)
+	if err != nil {
+		return "", err
+	}
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, config, 0o600); err != nil {
+		return "", err
+	}
+	return usage(w, kubeconfig, edge, native), nil
+}
+
+func usage(w *story.World, kubeconfig, edge, native string) string {
+	kubectl := w.Programs.Path(programs.Kubectl)
+	curl := func(address string) string {
+		_, port, _ := net.SplitHostPort(address)
+		return fmt.Sprintf("curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1", w.CertificateFile(), story.Hostname, port, story.Hostname, port)
+	}
+	return fmt.Sprintf(`
+The world is up. The gateway is outside the mesh, the shop is in it:
+
+  export KUBECONFIG=%s
+  alias kubectl=%s
+  alias isthmus=%s
+
+  %s
+  kubectl apply -f e2e/story/manifests/strict.yaml        # the shop refuses plaintext: 502
+  isthmus plan -f e2e/story/manifests/%s.yaml
+  kubectl apply -f e2e/story/manifests/%s.yaml    # the gateway comes in: 200
+  isthmus status -A
+
+The gateway that embeds hbone:
+
+  %s
+
+make demo-down ends it.
+`, kubeconfig, kubectl, w.Binary, curl(edge), w.EdgeFile(), w.EdgeFile(), curl(native))
+}
+
+// down ends a world that up has left, and all processes of it.
+func down(out io.Writer) error {
+	dir, err := stateDir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, pidFile)
+	pid, err := readPID(path)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		fmt.Fprintln(out, "no world is running")
+		return os.RemoveAll(dir)
+	}
+	// The process group is that of the session which up has made.
+	if err := unix.Kill(-pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("end process group %d: %w", pid, err)
+	}
+	for deadline := time.Now().Add(stopWait); ; time.Sleep(50 * time.Millisecond) {
+		if now, err := readPID(path); err != nil || now == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(out, "it did not end within %v: killing it\n", stopWait)
+			if err := unix.Kill(-pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+			break
+		}
+	}
+	fmt.Fprintln(out, "the world is gone")
+	return os.RemoveAll(dir)
+}
