@@ -49,11 +49,11 @@ func finish(err error) int {
 
 // tell plays the story once.
 func tell(ctx context.Context, out io.Writer) (err error) {
-	began := time.Now()
 	w, err := story.Start(ctx, out)
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	defer func() {
 		if stopErr := w.Stop(); err == nil {
 			err = stopErr
