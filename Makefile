@@ -1,11 +1,11 @@
 # Names for commands; each works without make, as the lines show.
-.PHONY: demo demo-up demo-down test build lint generate fuzz bench soak scale
+.PHONY: demo demo-up demo-down test build lint generate fuzz bench
 
-demo: ; @sh .ci/need go && cd e2e && go run ./demo
-demo-up: ; @sh .ci/need go && cd e2e && go run ./demo up
-demo-down: ; @sh .ci/need go && cd e2e && go run ./demo down
+demo: ; @sh .ci/demo
+demo-up: ; @sh .ci/demo up
+demo-down: ; @sh .ci/demo down
 test: ; @sh .ci/test
-build: ; @sh .ci/need go && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/isthmus ./cmd/isthmus
+build: ; @sh .ci/need go && CGO_ENABLED=0 sh .ci/compile "building isthmus" go build -v -trimpath -ldflags='-s -w' -o bin/isthmus ./cmd/isthmus
 lint: ; @sh .ci/lint
 generate: ; @sh .ci/need go && go generate ./...
 fuzz: ; @sh .ci/fuzz 60s

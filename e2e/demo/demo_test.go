@@ -33,7 +33,31 @@ func build(t *testing.T) string {
 	return exe
 }
 
-// demo is a command of the demo, with a cache folder of its own for state but the usual one for programs.
+// place gives the test folders of its own for the demo's state and for temporary files, and checks that nothing stays in them.
+func place(t *testing.T) {
+	t.Helper()
+	// Not in t.TempDir: paths of Unix sockets are short.
+	temp, err := os.MkdirTemp("", "demotest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", temp)
+	t.Setenv(stateEnv, filepath.Join(temp, "state"))
+	t.Cleanup(func() {
+		left, err := os.ReadDir(temp)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range left {
+			t.Errorf("%s is left in the temporary folder", e.Name())
+		}
+		if !t.Failed() {
+			os.RemoveAll(temp)
+		}
+	})
+}
+
+// demo is a command of the demo.
 func demo(t *testing.T, exe string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), exe, args...)
@@ -75,8 +99,10 @@ func transcript(t *testing.T) []string {
 
 // TestTranscript tells the story, and holds README's transcript against it.
 func TestTranscript(t *testing.T) {
+	exe := build(t)
+	place(t)
 	began := time.Now()
-	out := run(t, demo(t, build(t)))
+	out := run(t, demo(t, exe))
 	t.Logf("told in %v\n%s", time.Since(began).Round(time.Second), out)
 	if strings.Contains(out, "Left out here") {
 		return // README tells of a machine that has everything
@@ -160,12 +186,10 @@ func members(t *testing.T, session int) int {
 // TestUpAndDown leaves a world running, uses it as it says, and ends it; once more after its process was killed.
 func TestUpAndDown(t *testing.T) {
 	exe := build(t)
+	place(t)
 	dir, err := stateDir()
 	if err != nil {
 		t.Fatal(err)
-	}
-	if pid, _ := readPID(filepath.Join(dir, pidFile)); pid != 0 {
-		t.Fatalf("a world runs already, process %d: end it with make demo-down", pid)
 	}
 	down := func() string { return run(t, demo(t, exe, "down")) }
 	t.Cleanup(func() {
@@ -197,8 +221,8 @@ func TestUpAndDown(t *testing.T) {
 	if err != nil || pid == 0 {
 		t.Fatal(pid, err)
 	}
-	if members(t, pid) == 0 {
-		t.Fatal("the test does not see the world's processes")
+	if n := members(t, pid); n < 2 {
+		t.Fatalf("the test sees %d of the world's processes", n)
 	}
 	if got := down(); !strings.Contains(got, "the world is gone") {
 		t.Errorf("down says %q", got)
@@ -229,9 +253,20 @@ func gone(t *testing.T, session int) {
 	}
 }
 
-// TestInterrupt ends the story in the middle: nothing is left.
+// TestInterrupt ends the demo as a terminal does: nothing is left.
 func TestInterrupt(t *testing.T) {
-	cmd := demo(t, build(t))
+	exe := build(t)
+	for name, mark := range map[string]string{"while it starts": "API server is ready", "in the story": "\n1. "} {
+		t.Run(name, func(t *testing.T) {
+			place(t)
+			interrupt(t, demo(t, exe), mark)
+		})
+	}
+}
+
+// interrupt runs cmd until it has said mark.
+func interrupt(t *testing.T, cmd *exec.Cmd, mark string) {
+	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -247,9 +282,9 @@ func TestInterrupt(t *testing.T) {
 	for {
 		n, err := out.Read(buf)
 		seen.Write(buf[:n])
-		if !interrupted && strings.Contains(seen.String(), "\n1. ") {
+		if !interrupted && strings.Contains(seen.String(), mark) {
 			interrupted = true
-			if err := unix.Kill(-cmd.Process.Pid, unix.SIGINT); err != nil { // as a terminal does
+			if err := unix.Kill(-cmd.Process.Pid, unix.SIGINT); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -259,7 +294,7 @@ func TestInterrupt(t *testing.T) {
 	}
 	err = cmd.Wait()
 	if !interrupted {
-		t.Fatalf("the story never began: %v\n%s", err, seen.String())
+		t.Fatalf("it never said %q: %v\n%s", mark, err, seen.String())
 	}
 	if cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("it ended with %v, want exit code 1\n%s", err, seen.String())

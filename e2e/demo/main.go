@@ -15,23 +15,24 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
+// missingCommand is what the tests' script asks.
+const missingCommand = "missing"
+
 func main() {
 	command := strings.Join(os.Args[1:], " ")
-	play := tell
+	plays := map[string]func(context.Context, io.Writer) error{"": tell, serveCommand: serve, missingCommand: missing}
+	play := plays[command]
 	switch {
 	case world.IsReexec():
 	case command == "up": // this and down work on the host
 		os.Exit(finish(up(os.Stdout)))
 	case command == "down":
 		os.Exit(finish(down(os.Stdout)))
-	case command != "" && command != serveCommand:
+	case play == nil:
 		fmt.Fprintf(os.Stderr, "demo: %q is not known; there are: demo, demo up, demo down\n", command)
 		os.Exit(2)
 	}
 	world.Enter(story.Funcs())
-	if command == serveCommand {
-		play = serve
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := play(ctx, os.Stdout)
 	stop()
@@ -61,11 +62,24 @@ func tell(ctx context.Context, out io.Writer) (err error) {
 	}()
 	fmt.Fprintf(out, "the scene is set after %.1f s\n", w.Took.Seconds())
 	if err := w.Tell(ctx, out); err != nil {
+		if ctx.Err() != nil {
+			return err // somebody has ended it
+		}
 		w.Keep()
 		return fmt.Errorf("%w\nlogs are in %s", err, w.Dir)
 	}
 	fmt.Fprintf(out, "\nTold in %.0f s. Try it yourself: make demo-up leaves this world running, make demo-down ends it.\n", time.Since(began).Seconds())
 	leftOut(out, w.Programs)
+	return nil
+}
+
+// missing says what tests must do without on this machine, a line each. That it can say so shows that there can be worlds.
+func missing(ctx context.Context, out io.Writer) error {
+	set, err := programs.Ensure(ctx, []programs.Name{programs.Envoy}, os.Stderr)
+	if err != nil {
+		return err
+	}
+	leftOut(out, set)
 	return nil
 }
 

@@ -10,8 +10,14 @@ import (
 	"strings"
 )
 
+// stateEnv names another folder than the usual one, for tests.
+const stateEnv = "ISTHMUS_DEMO_STATE"
+
 // stateDir is where a world that was left running is noted.
 func stateDir() (string, error) {
+	if dir := os.Getenv(stateEnv); dir != "" {
+		return dir, nil
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find a cache folder: %w: set HOME or XDG_CACHE_HOME", err)

@@ -73,7 +73,7 @@ func background(dir string) (*exec.Cmd, *os.File, error) {
 		return nil, nil, err
 	}
 	if err := os.WriteFile(exe, text, 0o700); err != nil {
-		return nil, nil, err
+		return nil, nil, world.Full(err)
 	}
 	log, err := os.Create(filepath.Join(dir, logFile))
 	if err != nil {
@@ -220,6 +220,7 @@ func down(out io.Writer) error {
 		return err
 	}
 	if pid == 0 {
+		world.Sweep() // it may have been killed
 		fmt.Fprintln(out, "no world is running")
 		return os.RemoveAll(dir)
 	}
@@ -239,6 +240,7 @@ func down(out io.Writer) error {
 			break
 		}
 	}
+	world.Sweep()
 	fmt.Fprintln(out, "the world is gone")
 	return os.RemoveAll(dir)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
@@ -15,33 +16,8 @@ const funcName = "envoy-shim"
 // Funcs is what world.Enter must know.
 func Funcs() world.Funcs { return world.Funcs{funcName: Main} }
 
-// AccessLog is the part of a mesh configuration that makes Envoy write the lines that Requests reads.
-const AccessLog = `accessLogFile: /dev/stdout
-accessLogEncoding: JSON
-accessLogFormat: |
-  {
-    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-    "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-    "authority": "%REQ(:AUTHORITY)%",
-    "status": "%RESPONSE_CODE%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-    "ended": "%CONNECTION_TERMINATION_DETAILS%",
-    "flags": "%RESPONSE_FLAGS%",
-    "peer": "%FILTER_STATE(io.istio.peer_principal:PLAIN)%",
-    "tls_peer": "%DOWNSTREAM_PEER_URI_SAN%",
-    "policy": "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
-    "tcp_policy": "%DYNAMIC_METADATA(envoy.filters.network.rbac:enforced_effective_policy_id)%",
-    "iss": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:iss)%",
-    "sub": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub)%",
-    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
-    "target": "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "upstream": "%UPSTREAM_HOST%"
-  }
-`
-
-// MeshConfig is a mesh configuration for mesh.Options: AccessLog, and pilot-agent starts the shim as its Envoy.
-const MeshConfig = AccessLog + `rootNamespace: istio-system
+// MeshConfig is a mesh configuration for mesh.Options: access logs that package accesslog reads, and pilot-agent starts the shim as its Envoy.
+const MeshConfig = accesslog.Format + `rootNamespace: istio-system
 defaultConfig:
   binaryPath: ` + shimPath + `
   terminationDrainDuration: 1s

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 //go:embed testdata/ingress.yaml
@@ -30,7 +30,7 @@ func ingressPath(t *testing.T, s shopMesh, gateway, waypoint *corev1.Pod) {
 		}
 	}
 	eventually(t, ask("/secret", 200))
-	r := s.request(t, gateway, "/secret", func(r envoyshim.Request) bool { return r.Path == "/secret" && r.Status == 200 })
+	r := s.request(t, gateway, "/secret", func(r accesslog.Request) bool { return r.Path == "/secret" && r.Status == 200 })
 	if want := s.Node.PodIP("shop", "orders").String() + ":8080"; r.Upstream != want || !r.HBONE || r.Authority != "orders.example.com" {
 		t.Errorf("past the waypoint: logged as %+v; want a tunnel to %s", r, want)
 	}
@@ -45,11 +45,11 @@ func ingressPath(t *testing.T, s shopMesh, gateway, waypoint *corev1.Pod) {
 	}
 	eventually(t, ask("/secret", 403))
 	eventually(t, ask("/ok/edge", 200))
-	r = s.request(t, waypoint, "/ok/edge", func(r envoyshim.Request) bool { return r.Path == "/ok/edge" && r.Status == 200 })
+	r = s.request(t, waypoint, "/ok/edge", func(r accesslog.Request) bool { return r.Path == "/ok/edge" && r.Status == 200 })
 	if r.Peer != ingressID || r.Policy != "shop/callers" || r.Rule != 0 {
 		t.Errorf("through the waypoint: it logged %+v; want caller %s", r, ingressID)
 	}
-	r = s.request(t, gateway, "/ok/edge", func(r envoyshim.Request) bool { return r.Path == "/ok/edge" && r.Status == 200 })
+	r = s.request(t, gateway, "/ok/edge", func(r accesslog.Request) bool { return r.Path == "/ok/edge" && r.Status == 200 })
 	if want := waypoint.Status.PodIP + ":15008"; r.Upstream != want || !r.HBONE {
 		t.Errorf("through the waypoint: the gateway logged %+v; want a tunnel by %s", r, want)
 	}

@@ -15,7 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 const issuer = "https://issuer.example.com"
@@ -65,8 +65,8 @@ func decidesByToken(t *testing.T, s shopMesh, gateway, waypoint *corev1.Pod) {
 				if err := s.asks(t, gateway, c.path, c.token, c.status); err != nil {
 					return err
 				}
-				list := envoyshim.Requests(s.log(t, waypoint))
-				if !slices.ContainsFunc(list, func(r envoyshim.Request) bool {
+				list := accesslog.Requests(s.log(t, waypoint))
+				if !slices.ContainsFunc(list, func(r accesslog.Request) bool {
 					return r.Path == c.path && r.Status == c.status && r.Peer == ingressID && r.Principal == c.principal &&
 						(r.Policy == "shop/members") == (c.status == http.StatusOK)
 				}) {

@@ -8,7 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 const telemetry = `
@@ -57,7 +57,7 @@ func survivesIstiod(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
 	s.apply(t, allowSecret)
 	answers(t, s, "/later/yes", 200)
 	t.Logf("a policy is in force %.1f s after istiod is back", time.Since(began).Seconds())
-	r := s.request(t, waypoint, "/later/yes", func(r envoyshim.Request) bool { return r.Path == "/later/yes" && r.Status == 200 })
+	r := s.request(t, waypoint, "/later/yes", func(r accesslog.Request) bool { return r.Path == "/later/yes" && r.Status == 200 })
 	if r.Policy != "shop/later" {
 		t.Errorf("logged as %+v", r)
 	}

@@ -8,7 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 const waypoint = `
@@ -65,7 +65,7 @@ func decides(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
 			}
 			return err
 		})
-		r := s.request(t, waypoint, c.caller+" "+c.path, func(r envoyshim.Request) bool { return r.Path == c.path && r.Status == c.status })
+		r := s.request(t, waypoint, c.caller+" "+c.path, func(r accesslog.Request) bool { return r.Path == c.path && r.Status == c.status })
 		allowed := c.status == http.StatusOK
 		if r.Peer != sa+c.caller || r.Policy != c.policy || r.Rule != c.rule || r.Allowed != allowed || r.HBONE != allowed {
 			t.Errorf("%s %s: logged as %+v; want caller and policy %q, rule %d", c.caller, c.path, r, c.policy, c.rule)
@@ -99,7 +99,7 @@ func unmixed(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
 	for _, c := range []string{"good", "bad"} {
 		for i := range n {
 			path := fmt.Sprintf("/ok/%s/%d", c, i)
-			r := s.request(t, waypoint, path, func(r envoyshim.Request) bool { return r.Path == path })
+			r := s.request(t, waypoint, path, func(r accesslog.Request) bool { return r.Path == path })
 			if want := c == "good"; r.Peer != sa+c || r.Allowed != want || (r.Policy == "shop/callers") != want {
 				t.Errorf("%s by %s: logged as %+v", path, c, r)
 			}
@@ -123,11 +123,11 @@ func decidesTCP(t *testing.T, s shopMesh, waypoint *corev1.Pod) {
 		}
 		return err
 	})
-	r := s.request(t, waypoint, "the denied connection", func(r envoyshim.Request) bool { return r.Method == "" && !r.Allowed })
+	r := s.request(t, waypoint, "the denied connection", func(r accesslog.Request) bool { return r.Method == "" && !r.Allowed })
 	if r.Peer != sa+"bad" || r.Policy != "shop/no-bad" {
 		t.Errorf("logged as %+v", r)
 	}
-	r = s.request(t, waypoint, "the allowed connection", func(r envoyshim.Request) bool { return r.Method == "" && r.Allowed && r.Upstream != "" })
+	r = s.request(t, waypoint, "the allowed connection", func(r accesslog.Request) bool { return r.Method == "" && r.Allowed && r.Upstream != "" })
 	if r.Peer != sa+"good" || !r.HBONE {
 		t.Errorf("logged as %+v", r)
 	}

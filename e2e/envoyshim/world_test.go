@@ -21,6 +21,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
@@ -115,17 +116,17 @@ func (s shopMesh) log(t *testing.T, pod *corev1.Pod) string {
 }
 
 // request waits for a line of pod's access log.
-func (s shopMesh) request(t *testing.T, pod *corev1.Pod, what string, ok func(envoyshim.Request) bool) envoyshim.Request {
+func (s shopMesh) request(t *testing.T, pod *corev1.Pod, what string, ok func(accesslog.Request) bool) accesslog.Request {
 	t.Helper()
-	var list []envoyshim.Request
+	var list []accesslog.Request
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		list = envoyshim.Requests(s.log(t, pod))
+		list = accesslog.Requests(s.log(t, pod))
 		if at := slices.IndexFunc(list, ok); at >= 0 {
 			return list[at]
 		}
 	}
 	t.Fatalf("%s is not in the access log of %s: %+v", what, pod.Name, list)
-	return envoyshim.Request{}
+	return accesslog.Request{}
 }
 
 // checkLog fails when Envoy has refused a configuration.

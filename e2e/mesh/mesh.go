@@ -55,7 +55,7 @@ type Mesh struct {
 	http    *http.Client // through NS
 	ca      *authority
 	nodeLog *os.File
-	running *os.File // locked; nil when Options.Dir is set
+	temp    *world.TempDir // nil when Options.Dir is set
 
 	mu      sync.Mutex // guards the fields below
 	started []*process // in order of their start

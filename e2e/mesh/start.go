@@ -36,12 +36,17 @@ func Start(ctx context.Context, o Options) (_ *Mesh, err error) {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	begin := time.Now()
+	asked := ctx
 	if t := o.timeout(); t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
 	}
 	if err := m.start(ctx); err != nil {
+		if asked.Err() != nil { // nobody wants to know why
+			_ = m.Stop()
+			return nil, fmt.Errorf("start mesh: %w", err)
+		}
 		m.Keep()
 		_ = m.Stop() // what it could say is in err already
 		return nil, fmt.Errorf("start mesh: %w\nlogs are in %s", err, m.Dir)

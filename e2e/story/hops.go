@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 // Hop is a connection that carried a request, as one end of it has logged.
@@ -85,7 +85,7 @@ func (w *World) atWaypoint(ctx context.Context, path string, from, waypoint *cor
 		if err != nil {
 			return err
 		}
-		for _, r := range envoyshim.Requests(string(text)) {
+		for _, r := range accesslog.Requests(string(text)) {
 			if r.Path == path {
 				allowed := r.Allowed
 				hop = &Hop{

@@ -61,6 +61,7 @@ type World struct {
 	Took time.Duration
 
 	edges  client.Client // knows AmbientEdges too
+	temp   *world.TempDir
 	dir    string
 	roots  *x509.CertPool // of the edge's certificate
 	http   *http.Client   // a client outside of the mesh
@@ -75,11 +76,11 @@ func Start(ctx context.Context, progress io.Writer) (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "isthmus-story-")
+	dir, err := world.NewTempDir("story")
 	if err != nil {
 		return nil, err
 	}
-	w := &World{dir: dir, Envoy: set.Path(programs.Envoy) != ""}
+	w := &World{temp: dir, dir: dir.Path, Envoy: set.Path(programs.Envoy) != ""}
 	if err := w.start(ctx, set, progress); err != nil {
 		return nil, errors.Join(err, w.Stop())
 	}
@@ -252,7 +253,7 @@ func (w *World) edgeCertificate(ctx context.Context) error {
 		TLSClientConfig: &tls.Config{RootCAs: w.roots, ServerName: Hostname, MinVersion: tls.VersionTLS12},
 	}}
 	if err := os.WriteFile(w.CertificateFile(), chain, 0o644); err != nil {
-		return err
+		return world.Full(err)
 	}
 	return w.Client().Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "edge-tls"}, Type: corev1.SecretTypeTLS,
@@ -269,5 +270,5 @@ func (w *World) Stop() error {
 	if w.Mesh != nil {
 		err = w.Mesh.Stop()
 	}
-	return errors.Join(err, os.RemoveAll(w.dir))
+	return errors.Join(err, w.temp.Remove())
 }

@@ -1,4 +1,4 @@
-package envoyshim
+package accesslog
 
 import (
 	"encoding/json"
@@ -36,7 +36,7 @@ type Request struct {
 	Details, Flags string
 }
 
-// accessLine is what AccessLog makes; what Envoy does not know is null.
+// accessLine is what Format makes; what Envoy does not know is null.
 type accessLine struct {
 	Time                                          time.Time
 	Method, Path, Authority, Peer, Client, Target string
@@ -53,7 +53,7 @@ var (
 	denial   = regexp.MustCompile(`^rbac_access_denied_matched_policy\[(.*)\]$`)
 )
 
-// Requests reads the lines that AccessLog has made in an Envoy's log, oldest first. Other lines are passed over, as is a last one
+// Requests reads the lines that Format has made in an Envoy's log, oldest first. Other lines are passed over, as is a last one
 // that is not complete. Envoy writes a line up to 20 ms after the end of what it is about.
 func Requests(log string) []Request {
 	var list []Request
