@@ -66,8 +66,8 @@ func readPID(path string) (int, error) {
 	if err != nil || pid <= 1 {
 		return 0, fmt.Errorf("read %s: it names no process", path)
 	}
-	if now, err := started(pid); err != nil || now != when {
-		return 0, nil
+	if now, err := started(pid); err == nil && now == when {
+		return pid, nil
 	}
-	return pid, nil
+	return 0, nil
 }
