@@ -31,6 +31,11 @@ func (q *query) pick(svc *Service, port uint16, like netip.Addr) (*Workload, net
 			choices = append(choices, choice{w, target})
 		}
 	}
+	if len(all) == 0 { // istiod does not tell of the first pod of a Service that had none: it is asked again
+		if err := q.need(key); err != nil {
+			return nil, netip.Addr{}, 0, err
+		}
+	}
 	if len(choices) == 0 {
 		return nil, netip.Addr{}, 0, q.fail("none of the %d endpoints of Service %s/%s is healthy and has port %d (%d unhealthy, %d without an IP address)",
 			len(all), svc.Namespace, svc.Name, port, unhealthy, nowhere)

@@ -98,6 +98,9 @@ func (t *Table) Has(name string) bool {
 	return t.services[name] != nil || len(t.vips[name]) > 0 || t.workloads[name] != nil || len(t.ips[name]) > 0
 }
 
+// Empty reports whether a Service has that key and no workloads.
+func (t *Table) Empty(key string) bool { return t.services[key] != nil && len(t.members[key]) == 0 }
+
 // Names lists the other names of what has that name (a Service's key or a workload's uid): its addresses.
 func (t *Table) Names(name string) []string {
 	var names []string

@@ -218,6 +218,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		// Also the addresses that it had: it may be elsewhere now.
 		touched = append(append(append(touched, r.GetName()), r.GetAliases()...), c.table.Names(r.GetName())...)
 		if w != nil {
+			touched = slices.AppendSeq(touched, maps.Keys(w.Services)) // they may have had none
 			c.table.SetWorkload(w)
 		} else {
 			c.table.SetService(s)
@@ -238,7 +239,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 			continue
 		}
 		a.anew, a.absent = false, time.Time{}
-		if !c.table.Has(name) {
+		if !c.table.Has(name) || c.table.Empty(name) {
 			a.absent = now
 		}
 	}
