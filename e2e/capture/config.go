@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
@@ -26,8 +27,12 @@ type Mesh struct {
 	ServerName  string // empty: istiod.istio-system.svc
 	// Roots gives the PEM that istiod's certificate leads to, when a pod is captured.
 	Roots func() []byte `json:"-"`
-	// Lenient follows ztunnel where this process is stricter: a policy that has not come yet does not deny.
-	Lenient bool
+	// Wait is how long a connection waits for a policy that the workload lists and that has not come. Zero means 5 s; negative
+	// does not wait.
+	Wait time.Duration
+	// Lenient chooses pods whose process follows ztunnel where it is stricter by itself: there, a policy that the workload lists and
+	// that has not come does not deny. So what gets past a real mesh can be shown. Nil: none.
+	Lenient func(namespace, pod string) bool `json:"-"`
 }
 
 // config is the process's configuration file.
@@ -36,6 +41,7 @@ type config struct {
 	Namespace, Pod, ServiceAccount, Node string
 	IP                                   netip.Addr
 	TokenFile, RootsFile                 string
+	Lenient                              bool   // Mesh.Lenient's answer for this pod
 	Ztunnel                              string // path of a real one, to run instead
 }
 
@@ -56,7 +62,8 @@ func Hook(m Mesh) node.CaptureHook {
 	return func(_ context.Context, p node.CapturePod) (node.CaptureProcess, error) {
 		cfg := config{
 			Mesh: m, Namespace: p.Namespace, Pod: p.Name, ServiceAccount: p.ServiceAccount, Node: p.Node, IP: p.IP,
-			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"), Ztunnel: os.Getenv("ISTHMUS_ZTUNNEL"),
+			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"),
+			Lenient: m.Lenient != nil && m.Lenient(p.Namespace, p.Name), Ztunnel: os.Getenv(ztunnelPath),
 		}
 		if err := os.WriteFile(cfg.RootsFile, m.Roots(), 0o600); err != nil {
 			return node.CaptureProcess{}, err

@@ -4,7 +4,7 @@
 // It runs in the pod's network namespace with the pod's own identity. Outbound connections, redirected to port 15001, go where
 // the workload API says: through a waypoint, to a workload, or as they are to what the mesh does not know. Inbound
 // tunnels come on port 15008 and inbound plaintext, redirected, on 15006; both are decided by the L4 policies that istiod
-// sends, and a policy that the workload lists and that has not come yet denies. Every connection leaves a line of JSON (Entry) on
+// sends, and a policy that the workload lists and that has not come yet denies, unless the pod is Lenient. Every connection leaves a line of JSON (Entry) on
 // standard output.
 //
 // With ISTHMUS_ZTUNNEL=/path in the environment a real ztunnel takes this place, in dedicated mode; it writes its own log. No

@@ -39,6 +39,9 @@ type Entry struct {
 	Error          string    `json:"error,omitempty"`
 }
 
+// IsAllowed reports whether a decision was logged, and let the connection in.
+func (e *Entry) IsAllowed() bool { return e.Allowed != nil && *e.Allowed }
+
 func (e *Entry) decided(d authz.Decision) {
 	e.Allowed, e.Policy, e.Reason = &d.Allow, d.Policy, []string{d.Reason}
 }

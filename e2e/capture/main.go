@@ -132,7 +132,7 @@ func start(ctx context.Context, cfg *config) (*process, error) {
 		return nil, errors.Join(err, mesh.Close(), id.Close())
 	}
 	authorizer := mesh.Authorizer(cfg.IP)
-	authorizer.Lenient = cfg.Lenient
+	authorizer.Lenient, authorizer.Wait = cfg.Lenient, cfg.Wait
 	return &process{
 		cfg: cfg, id: id, mesh: mesh, authz: authorizer, log: &accessLog{out: os.Stdout},
 		dialer: &hbone.Dialer{Identity: id, Resolver: mesh, Plaintext: hbone.PlaintextAllow, NetDial: dialMarked,

@@ -45,8 +45,12 @@ func theMesh(t *testing.T) *mesh.Mesh {
 	t.Helper()
 	shared.once.Do(func() {
 		shared.mesh, shared.err = mesh.Start(context.Background(), mesh.Options{
-			Images:  map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}},
-			Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return shared.mesh.RootPEM }}),
+			Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}},
+			Capture: capture.Hook(capture.Mesh{
+				Roots:   func() []byte { return shared.mesh.RootPEM },
+				Wait:    500 * time.Millisecond,
+				Lenient: func(namespace, _ string) bool { return namespace == "lenient" },
+			}),
 		})
 	})
 	if shared.err != nil {
@@ -82,7 +86,11 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: caller, namespace: %[1]s, labels: {app: caller}}
+metadata:
+  name: caller
+  namespace: %[1]s
+  labels: {app: caller}
+  annotations: {ambient.istio.io/bypass-inbound-capture: "true"} # the test reaches it whatever the policies say
 spec:
   serviceAccountName: caller
   automountServiceAccountToken: false
@@ -189,4 +197,15 @@ func (c *cluster) last(pod string) capture.Entry {
 		c.t.Fatalf("pod %s has no access log: %s", pod, c.Node.Tail(c.ns, pod, "capture", 20))
 	}
 	return entries[len(entries)-1]
+}
+
+// wantLast waits until ok holds of the newest entry of the pod's access log; ok may make another come.
+func (c *cluster) wantLast(pod string, ok func(capture.Entry) bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(12 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if ok(c.last(pod)) {
+			return
+		}
+	}
+	c.t.Fatalf("the access log of %s is not as it should be:\n%s", pod, c.Node.Tail(c.ns, pod, "capture", 10))
 }

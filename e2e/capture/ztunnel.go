@@ -10,6 +10,12 @@ import (
 	"time"
 )
 
+// ztunnelPath is the environment variable with the path of a real ztunnel, to run instead of this package's own process.
+const ztunnelPath = "ISTHMUS_ZTUNNEL"
+
+// IsZtunnel reports whether Hook starts a real ztunnel. Its access log says less, and it is always lenient (Mesh.Lenient).
+func IsZtunnel() bool { return os.Getenv(ztunnelPath) != "" }
+
 // ztunnelReady is ztunnel's readiness endpoint in dedicated mode.
 const ztunnelReady = "http://127.0.0.1:15021/healthz/ready"
 
