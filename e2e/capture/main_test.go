@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller}))
+	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller, "holder": holder}))
 	code := m.Run()
 	if shared.mesh != nil {
 		if code != 0 {
@@ -45,7 +45,7 @@ func theMesh(t *testing.T) *mesh.Mesh {
 	t.Helper()
 	shared.once.Do(func() {
 		shared.mesh, shared.err = mesh.Start(context.Background(), mesh.Options{
-			Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}},
+			Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, "holder": {Func: "holder"}},
 			Capture: capture.Hook(capture.Mesh{
 				Roots:   func() []byte { return shared.mesh.RootPEM },
 				Wait:    500 * time.Millisecond,
@@ -98,6 +98,9 @@ spec:
   - name: caller
     image: caller
     readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+  - name: holder
+    image: holder
+    readinessProbe: {tcpSocket: {port: 8081}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
