@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,23 +12,39 @@ import (
 )
 
 func TestLabelDecidesWhatIsOnTheWire(t *testing.T) {
-	c := newCluster(t, "wire")
-	sniff := func(path string) (*node.Sniffer, []uint16) {
-		s, err := c.Node.Sniff(c.ns, "orders", node.Filter{Peer: c.Node.PodIP(c.ns, "caller")})
-		if err != nil {
-			t.Fatal(err)
+	for _, rules := range []node.Rules{node.Auto, node.AnyIP} {
+		t.Run(rules.String(), func(t *testing.T) { labelDecidesWhatIsOnTheWire(t, newClusterWith(t, "wire", rules)) })
+	}
+}
+
+func labelDecidesWhatIsOnTheWire(t *testing.T, c *cluster) {
+	redirected := c.Node.Rules() == node.NFTables
+	sniff := func(path string) (wires, []uint16) {
+		var w wires
+		// Without nftables a balancer beside the node carries what is not captured.
+		for _, peer := range []netip.Addr{c.Node.PodIP(c.ns, "caller"), c.Istiod.XDS.Addr().Next()} {
+			s, err := c.Node.Sniff(c.ns, "orders", node.Filter{Peer: peer})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w = append(w, s)
 		}
 		c.eventually(path, 200)
-		if _, err := s.Stop(); err != nil {
-			t.Fatal(err)
+		var ports []uint16
+		for _, s := range w {
+			if _, err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			ports = append(ports, s.Ports()...)
 		}
-		return s, s.Ports()
+		return w, ports
 	}
 	s, ports := sniff("/seen-in-the-clear")
 	if !s.Saw([]byte("GET /seen-in-the-clear")) || slices.Contains(ports, 15008) {
 		t.Errorf("not enrolled: the request is not in the clear on the wire; ports %v", ports)
 	}
-	if e := c.last("orders"); e.Transport != capture.Plaintext || e.SourceIdentity != "" || !*e.Allowed {
+	if !redirected { // inbound plaintext is not the process's business then
+	} else if e := c.last("orders"); e.Transport != capture.Plaintext || e.SourceIdentity != "" || !*e.Allowed {
 		t.Errorf("not enrolled, the backend's side saw %+v", e)
 	}
 
@@ -52,8 +69,16 @@ func TestLabelDecidesWhatIsOnTheWire(t *testing.T) {
 	}
 }
 
+// wires are those of one pod with several others.
+type wires []*node.Sniffer
+
+func (w wires) Saw(text []byte) bool {
+	return slices.ContainsFunc(w, func(s *node.Sniffer) bool { return s.Saw(text) })
+}
+
 func TestStrictRefusesPlaintextOnly(t *testing.T) {
 	c := newCluster(t, "strict")
+	c.needNFTables()
 	c.eventually("/", 200)
 	c.apply(`
 apiVersion: security.istio.io/v1

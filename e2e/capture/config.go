@@ -41,6 +41,7 @@ type config struct {
 	Namespace, Pod, ServiceAccount, Node string
 	IP                                   netip.Addr
 	TokenFile, RootsFile                 string
+	ServicePorts                         string // as in node.CapturePod
 	Lenient                              bool   // Mesh.Lenient's answer for this pod
 	Ztunnel                              string // path of a real one, to run instead
 }
@@ -63,7 +64,8 @@ func Hook(m Mesh) node.CaptureHook {
 		cfg := config{
 			Mesh: m, Namespace: p.Namespace, Pod: p.Name, ServiceAccount: p.ServiceAccount, Node: p.Node, IP: p.IP,
 			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"),
-			Lenient: m.Lenient != nil && m.Lenient(p.Namespace, p.Name), Ztunnel: os.Getenv(ztunnelPath),
+			ServicePorts: p.ServicePorts,
+			Lenient:      m.Lenient != nil && m.Lenient(p.Namespace, p.Name), Ztunnel: os.Getenv(ztunnelPath),
 		}
 		if err := os.WriteFile(cfg.RootsFile, m.Roots(), 0o600); err != nil {
 			return node.CaptureProcess{}, err

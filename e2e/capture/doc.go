@@ -7,6 +7,9 @@
 // sends, and a policy that the workload lists and that has not come yet denies, unless the pod is Lenient. Every connection leaves a line of JSON (Entry) on
 // standard output.
 //
+// Where the node has no nftables (node.AnyIP) it listens on the ports of the Services instead of 15001, and carries nothing else out; inbound
+// plaintext is then not its business.
+//
 // With ISTHMUS_ZTUNNEL=/path in the environment a real ztunnel takes this place, in dedicated mode; it writes its own log. No
 // ztunnel has been at hand to try that with.
 package capture

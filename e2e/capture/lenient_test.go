@@ -22,6 +22,7 @@ spec: {mtls: {mode: STRICT}}
 		t.Run(ns, func(t *testing.T) {
 			lenient := ns == "lenient" || capture.IsZtunnel()
 			c := newCluster(t, ns)
+			c.needNFTables()
 			c.eventually("/", 200)
 			c.apply(rootStrict)
 			defer func() {

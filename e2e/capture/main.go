@@ -72,18 +72,12 @@ func run(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return err
 	}
-	outbound, err := lc.Listen(ctx, "tcp4", "127.0.0.1:15001")
-	if err != nil {
-		return err
-	}
-	inbound, err := lc.Listen(ctx, "tcp4", "0.0.0.0:15006")
+	closeRedirected, err := p.takeRedirected(ctx)
 	if err != nil {
 		return err
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(hboneL) }()
-	go p.accept(ctx, outbound, p.outbound)
-	go p.accept(ctx, inbound, p.plaintext)
 	go p.redecide(ctx)
 	if err := sayReady(); err != nil {
 		return err
@@ -93,8 +87,7 @@ func run(ctx context.Context, cfg *config) error {
 		return err
 	case <-ctx.Done():
 	}
-	outbound.Close()
-	inbound.Close()
+	closeRedirected()
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	_ = server.Shutdown(drain) // what has not ended is closed
@@ -151,15 +144,36 @@ func sayReady() error {
 	return f.Close()
 }
 
-// accept serves each connection of l in a goroutine of its own.
-func (p *process) accept(ctx context.Context, l net.Listener, serve func(context.Context, *net.TCPConn, netip.AddrPort)) {
+// takeRedirected listens for what the node redirects to this process.
+func (p *process) takeRedirected(ctx context.Context) (stop func(), err error) {
+	if p.cfg.ServicePorts != "" {
+		return p.followServices(ctx)
+	}
+	var lc net.ListenConfig
+	outbound, err := lc.Listen(ctx, "tcp4", "127.0.0.1:15001")
+	if err != nil {
+		return nil, err
+	}
+	inbound, err := lc.Listen(ctx, "tcp4", "0.0.0.0:15006")
+	if err != nil {
+		outbound.Close()
+		return nil, err
+	}
+	go p.accept(ctx, outbound, originalDest, p.outbound)
+	go p.accept(ctx, inbound, originalDest, p.plaintext)
+	return func() { outbound.Close(); inbound.Close() }, nil
+}
+
+// accept serves each connection of l in a goroutine of its own; dest tells where it was meant to go.
+func (p *process) accept(ctx context.Context, l net.Listener, dest func(*net.TCPConn) (netip.AddrPort, error),
+	serve func(context.Context, *net.TCPConn, netip.AddrPort)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
 		tcp := c.(*net.TCPConn)
-		dst, err := originalDest(tcp)
+		dst, err := dest(tcp)
 		if err != nil {
 			reset(tcp)
 			continue

@@ -21,12 +21,15 @@ import (
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller, "holder": holder}))
 	code := m.Run()
-	if shared.mesh != nil {
-		if code != 0 {
-			shared.mesh.Keep()
-			fmt.Println("logs are in", shared.mesh.Dir)
+	for _, s := range meshes {
+		if s.mesh == nil {
+			continue
 		}
-		if err := shared.mesh.Stop(); err != nil {
+		if code != 0 {
+			s.mesh.Keep()
+			fmt.Println("logs are in", s.mesh.Dir)
+		}
+		if err := s.mesh.Stop(); err != nil {
 			fmt.Println(err)
 			code = 1
 		}
@@ -34,29 +37,33 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared is the mesh of all tests: each takes namespaces of its own.
-var shared struct {
+// meshes are those of all tests, by their rules: each test takes namespaces of its own.
+var meshes = map[node.Rules]*shared{node.Auto: {}, node.AnyIP: {}}
+
+type shared struct {
 	once sync.Once
 	mesh *mesh.Mesh
 	err  error
 }
 
-func theMesh(t *testing.T) *mesh.Mesh {
+func theMesh(t *testing.T, rules node.Rules) *mesh.Mesh {
 	t.Helper()
-	shared.once.Do(func() {
-		shared.mesh, shared.err = mesh.Start(context.Background(), mesh.Options{
+	s := meshes[rules]
+	s.once.Do(func() {
+		s.mesh, s.err = mesh.Start(context.Background(), mesh.Options{
 			Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, "holder": {Func: "holder"}},
+			Rules:  rules,
 			Capture: capture.Hook(capture.Mesh{
-				Roots:   func() []byte { return shared.mesh.RootPEM },
+				Roots:   func() []byte { return s.mesh.RootPEM },
 				Wait:    500 * time.Millisecond,
 				Lenient: func(namespace, _ string) bool { return namespace == "lenient" },
 			}),
 		})
 	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
+	if s.err != nil {
+		t.Fatal(s.err)
 	}
-	return shared.mesh
+	return s.mesh
 }
 
 const pods = `
@@ -119,7 +126,12 @@ type cluster struct {
 
 func newCluster(t *testing.T, ns string) *cluster {
 	t.Helper()
-	c := &cluster{Mesh: theMesh(t), t: t, ns: ns}
+	return newClusterWith(t, ns, node.Auto)
+}
+
+func newClusterWith(t *testing.T, ns string, rules node.Rules) *cluster {
+	t.Helper()
+	c := &cluster{Mesh: theMesh(t, rules), t: t, ns: ns}
 	c.apply(fmt.Sprintf(pods, ns))
 	for _, name := range []string{"orders", "caller"} {
 		if _, err := c.Node.WaitReady(c.ctx(), ns, name); err != nil {
@@ -127,6 +139,19 @@ func newCluster(t *testing.T, ns string) *cluster {
 		}
 	}
 	return c
+}
+
+// needNFTables leaves out a test of connections that only nftables brings to the process: inbound plaintext, and what goes to a pod's
+// own address.
+func (c *cluster) needNFTables() {
+	c.t.Helper()
+	if c.Node.Rules() == node.NFTables {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		c.t.Fatal("this machine allows no nftables in a namespace")
+	}
+	c.t.Skip("this machine allows no nftables in a namespace")
 }
 
 func (c *cluster) ctx() context.Context {

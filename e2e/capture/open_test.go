@@ -99,6 +99,7 @@ func (h *held) line() string {
 
 func TestPolicyThatTurnsToDenyResetsOpenConnections(t *testing.T) {
 	c := newCluster(t, "turns")
+	c.needNFTables()
 	c.eventually("/", 200)
 	for _, enrolled := range []bool{false, true} {
 		name := map[bool]string{false: capture.Plaintext, true: capture.HBONE}[enrolled]

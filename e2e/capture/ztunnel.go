@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -21,6 +22,9 @@ const ztunnelReady = "http://127.0.0.1:15021/healthz/ready"
 
 // runZtunnel runs a real ztunnel for the one pod until ctx ends, and says when it is ready.
 func runZtunnel(ctx context.Context, cfg *config) error {
+	if cfg.ServicePorts != "" {
+		return errors.New("start " + ztunnelPath + ": it needs redirection by nftables, which this machine does not allow: unset it, or run on another")
+	}
 	cmd := exec.CommandContext(ctx, cfg.Ztunnel, "proxy", "ztunnel")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = drainTime

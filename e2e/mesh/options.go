@@ -23,6 +23,8 @@ type Options struct {
 	Images map[string]node.Image
 	// Capture makes the capture process of an enrolled pod. Nil: no pod is captured.
 	Capture node.CaptureHook
+	// Rules chooses how the node makes Services and capture; see node.Rules. Zero: as the kernel allows.
+	Rules node.Rules
 	// Dir takes logs, keys and data. Empty: a temporary folder, removed by Stop unless something has failed. A folder given
 	// here is made if need be, and never removed.
 	Dir string

@@ -154,10 +154,19 @@ func (c *captor) enable(ctx context.Context, e enrolment) error {
 	if err := c.launch(ctx, e); err != nil {
 		return err
 	}
-	if err := c.pod.ns().Do(func() error { return captureRules(&c.pod.player.cfg, c.pod.player.api, c.pod.addr(), e.bypassInbound) }); err != nil {
+	if err := c.pod.ns().Do(func() error { return c.redirect(e) }); err != nil {
 		return fmt.Errorf("write capture rules: %w", err)
 	}
 	return c.annotate(ctx, `"enabled"`)
+}
+
+// redirect runs in the pod's namespace and leads connections to the process.
+func (c *captor) redirect(e enrolment) error {
+	p := c.pod.player
+	if p.Rules() == AnyIP {
+		return captureAnyIP(&p.cfg, c.pod.addr())
+	}
+	return captureRules(&p.cfg, p.api, c.pod.addr(), e.bypassInbound)
 }
 
 // disable takes everything back in the opposite order.
@@ -165,7 +174,11 @@ func (c *captor) disable(ctx context.Context) error {
 	if err := c.annotate(ctx, "null"); err != nil {
 		return err
 	}
-	if err := c.pod.ns().Do(removeCaptureRules); err != nil {
+	remove := removeCaptureRules
+	if c.pod.player.Rules() == AnyIP {
+		remove = removeCaptureAnyIP
+	}
+	if err := c.pod.ns().Do(remove); err != nil {
 		return fmt.Errorf("remove capture rules: %w", err)
 	}
 	c.end(ctx)

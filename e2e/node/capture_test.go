@@ -55,6 +55,7 @@ func captured(t *testing.T, ns, name string, want bool) {
 }
 
 func TestLabelsDecideWhoCarriesConnections(t *testing.T) {
+	needNFTables(t)
 	ns := namespace(t, nil)
 	a, b := run(t, webPod(ns, "a")), run(t, webPod(ns, "b"))
 	svc := service(t, ns, "b", "")
@@ -113,6 +114,7 @@ func TestLabelsDecideWhoCarriesConnections(t *testing.T) {
 }
 
 func TestDeadCaptureProcessFailsClosedAndComesBack(t *testing.T) {
+	needNFTables(t)
 	ns := namespace(t, nil)
 	a := run(t, webPod(ns, "a", func(p *corev1.Pod) { p.Labels[labelDataplaneMode] = "ambient" }))
 	b := run(t, webPod(ns, "b"))

@@ -35,6 +35,7 @@ func (c *captor) launch(ctx context.Context, e enrolment) error {
 	hook, err := c.pod.player.cfg.Capture(ctx, CapturePod{
 		Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID), ServiceAccount: serviceAccount(obj),
 		Node: c.pod.player.cfg.name(), IP: c.pod.addr(), TokenFile: tokenFile, Dir: c.dir, BypassInbound: e.bypassInbound,
+		ServicePorts: c.pod.player.servicePorts(),
 	})
 	if err != nil {
 		return fmt.Errorf("make capture process: %w", err)

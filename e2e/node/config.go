@@ -37,6 +37,8 @@ type Config struct {
 	PodCIDR netip.Prefix
 	// ServiceCIDR is the network of Services; address 1 is the API server, 10 the DNS server. Zero means 10.96.0.0/16.
 	ServiceCIDR netip.Prefix
+	// Rules chooses how Services and capture are made. The zero value, Auto, takes what the kernel allows.
+	Rules Rules
 	// Direct are destinations that captured pods reach without capture. Nil means the API server and
 	// the ports 15010 and 15012 of the node's address.
 	Direct []netip.AddrPort
@@ -72,6 +74,10 @@ type CapturePod struct {
 	TokenFile string
 	// Dir is a folder for the hook's own files; it is removed with the pod.
 	Dir string
+	// ServicePorts is empty when connections are redirected by nftables: to 15001 what goes out, to 15006 what comes in. Else (AnyIP) it is
+	// the path of a file with a line ip:port for each TCP port of each Service, replaced when Services change. The process listens
+	// on these with IP_TRANSPARENT, and the address that a connection came to is its original destination; nothing else is redirected.
+	ServicePorts string
 	// BypassInbound: the pod's inbound connections are not redirected, only port 15008 is served.
 	BypassInbound bool
 }

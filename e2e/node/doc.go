@@ -18,6 +18,8 @@
 // Cluster IPs are translated by nftables in the node's namespace, to endpoints of EndpointSlices; names of Services
 // resolve. A pod that Istio's rules enrol is captured: Config.Capture's process is started in its network namespace, connections
 // are redirected to it by nftables, and the pod is annotated. A Sniffer shows what is on the wire in the clear.
+// Istio enrols the pods of a Gateway by labels in Gateway.spec.infrastructure; here those count as labels of pods do, once
+// who deploys the Gateway has put them there. The Gateways that istiod deploys have a sidecar's container, and are never captured.
 //
 // Start's context bounds the start only; Close ends every process. Methods that wait take a context.
 //
@@ -25,5 +27,10 @@
 // every process is (a namespace's) root; no session affinity, node ports or external names; DNS answers A records
 // only and knows no world outside; probes by gRPC and hostPath and CSI volumes are refused. Probes that never passed run
 // every 200 ms, so that a pod is ready as soon as it can be. Service environment variables are those of
-// the API server only. Where the kernel has no nftables for namespaces, Start says so.
+// the API server only.
+//
+// Where the kernel allows no nftables in namespaces (Rules), Services are served by a balancer beside the node instead, over TCP only, and
+// endpoints see its address, the one after the node's. Captured pods then send what goes to a Service's port to their process, and nothing else:
+// connections to pods' own addresses, headless Services too, go as they are; so does what comes in outside port 15008, past policies
+// and STRICT. Connections to Services that are open break when a pod is captured or let go.
 package node

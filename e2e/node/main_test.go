@@ -40,19 +40,38 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // the first time builds programs
-	defer cancel()
-	if shared.cluster, err = startCluster(ctx, dir); err != nil {
-		fmt.Fprintln(os.Stderr, "start cluster:", err, "logs in", dir)
+	stop, err := startShared(dir, Auto)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err, "logs in", dir)
 		return 1
 	}
-	defer shared.cluster.stop()
+	code := m.Run()
+	if err := stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if code == 0 {
+		os.RemoveAll(dir)
+	} else {
+		fmt.Fprintln(os.Stderr, "logs in", dir)
+	}
+	return code
+}
+
+// startShared starts what shared holds, with a folder and rules of its own.
+func startShared(dir string, rules Rules) (stop func() error, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // the first time builds programs
+	defer cancel()
+	c, err := startCluster(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("start cluster: %w", err)
+	}
 	level := slog.LevelInfo
 	if os.Getenv("ISTHMUS_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	shared.player, err = Start(ctx, Config{
-		REST: shared.cluster.rest, NS: shared.cluster.ns, Dir: dir,
+	p, err := Start(ctx, Config{
+		REST: c.rest, NS: c.ns, Dir: dir, Rules: rules,
 		Images: map[string]Image{
 			"web":  {Func: "web", Env: []string{"FROM_IMAGE=yes"}, Files: map[string]string{"/usr/local/bin/own/tool": "/bin/sh"}},
 			"host": {},
@@ -64,20 +83,46 @@ func runAll(m *testing.M) int {
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		c.stop()
+		return nil, err
 	}
-	code := m.Run()
-	if err := shared.player.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "close:", err)
-		code = 1
+	before := shared
+	shared.cluster, shared.player = c, p
+	return func() error {
+		shared = before
+		err := p.Close()
+		c.stop()
+		return err
+	}, nil
+}
+
+// withRules runs f as it is and, on a cluster of its own, with AnyIP.
+func withRules(t *testing.T, f func(t *testing.T)) {
+	t.Run(shared.player.Rules().String(), f)
+	t.Run(AnyIP.String(), func(t *testing.T) {
+		stop, err := startShared(t.TempDir(), AnyIP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { // after the cleanups of f
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		f(t)
+	})
+}
+
+// needNFTables leaves out a test of what only nftables can do.
+func needNFTables(t *testing.T) {
+	t.Helper()
+	if shared.player.Rules() == NFTables {
+		return
 	}
-	if code == 0 {
-		os.RemoveAll(dir)
-	} else {
-		fmt.Fprintln(os.Stderr, "logs in", dir)
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this machine allows no nftables in a namespace")
 	}
-	return code
+	t.Skip("this machine allows no nftables in a namespace")
 }
 
 // web is the program of the tests' pods: it serves what it sees of its world on port 8080, or on its first argument.

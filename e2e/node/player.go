@@ -106,6 +106,22 @@ func Start(ctx context.Context, cfg Config) (_ *Player, err error) {
 	return p, nil
 }
 
+// Rules tells how Services and capture are made: NFTables or AnyIP.
+func (p *Player) Rules() Rules {
+	if p.proxy.balancer != nil {
+		return AnyIP
+	}
+	return NFTables
+}
+
+// servicePorts is CapturePod.ServicePorts.
+func (p *Player) servicePorts() string {
+	if p.Rules() == AnyIP {
+		return p.cfg.servicesFile()
+	}
+	return ""
+}
+
 // caOf is the certificate bundle that verifies the API server.
 func caOf(rc *rest.Config) ([]byte, error) {
 	if len(rc.CAData) > 0 || rc.CAFile == "" {

@@ -22,14 +22,15 @@ import (
 // settle is how long changes are gathered before the rules are made anew.
 const settle = 5 * time.Millisecond
 
-// proxy plays kube-proxy: it translates connections to cluster IPs, by nftables in the node's namespace.
+// proxy plays kube-proxy: it leads connections to cluster IPs to endpoints, by nftables in the node's namespace, or by a balancer.
 type proxy struct {
-	cfg   *Config
-	api   netip.AddrPort
-	log   *slog.Logger
-	woken chan struct{} // capacity 1
-	ready chan struct{} // closed when the first rules are in force
-	rules []vip         // in force; run owns it
+	cfg      *Config
+	api      netip.AddrPort
+	log      *slog.Logger
+	balancer *balancer     // nil with nftables
+	woken    chan struct{} // capacity 1
+	ready    chan struct{} // closed when the first rules are in force
+	rules    []vip         // in force; run owns it
 }
 
 // vip is one port of a Service and where its connections go.
@@ -39,14 +40,24 @@ type vip struct {
 	to    []netip.AddrPort // empty: refused
 }
 
-// newProxy checks that the kernel lets us make the rules.
+// newProxy checks that the kernel lets us make the rules, and takes the other way where it does not and cfg leaves that open.
 func newProxy(cfg *Config, api netip.AddrPort, log *slog.Logger) (*proxy, error) {
 	p := &proxy{cfg: cfg, api: api, log: log, woken: make(chan struct{}, 1), ready: make(chan struct{})}
-	if err := p.apply(nil); err != nil {
-		return nil, fmt.Errorf("this machine does not allow nftables in a namespace, which Services and capture need: "+
-			"load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_numgen, or run where they are built in: %w", err)
+	if cfg.Rules != AnyIP {
+		err := p.apply(nil)
+		if err == nil {
+			return p, nil
+		}
+		err = fmt.Errorf("this machine does not allow nftables in a namespace: load the kernel modules nf_tables, nft_chain_nat, "+
+			"nft_redir and nft_numgen, or run where they are built in: %w", err)
+		if cfg.Rules == NFTables {
+			return nil, err
+		}
+		log.Warn("Services and capture go without nftables, by AnyIP; inbound plaintext of captured pods is not captured", "err", err)
 	}
-	return p, nil
+	var err error
+	p.balancer, err = newBalancer(cfg, log)
+	return p, err
 }
 
 func (p *proxy) wake() {
@@ -193,6 +204,9 @@ func protoOf(p corev1.Protocol) (uint8, bool) {
 
 // apply replaces all rules at once.
 func (p *proxy) apply(want []vip) error {
+	if p.balancer != nil {
+		return p.balancer.apply(want)
+	}
 	return p.cfg.NS.Do(func() error {
 		c, err := nftables.New()
 		if err != nil {
@@ -210,6 +224,9 @@ func (p *proxy) apply(want []vip) error {
 
 // close takes the rules away.
 func (p *proxy) close() error {
+	if p.balancer != nil {
+		return p.balancer.close()
+	}
 	return p.cfg.NS.Do(func() error {
 		c, err := nftables.New()
 		if err != nil {
