@@ -18,7 +18,8 @@ const (
 	Plaintext = "plaintext"
 )
 
-// Entry is a line of the access log: one connection, when it has been decided.
+// Entry is a line of the access log: one connection, when it has been decided. ztunnel's says less, and some of it only when the connection
+// has ended; what it does not say is zero.
 type Entry struct {
 	Time           time.Time `json:"time"`
 	Direction      string    `json:"direction"`
@@ -62,12 +63,18 @@ func (l *accessLog) write(e Entry) {
 	_, _ = l.out.Write(append(text, '\n')) // a log that is gone stops nobody
 }
 
-// Entries reads the lines of an access log that are entries; others are skipped.
+// Entries reads the lines of an access log that are entries, ours or ztunnel's; others are skipped.
 func Entries(log string) []Entry {
 	var list []Entry
+	var z ztunnelEntries
 	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "{") {
+			continue
+		}
 		var e Entry
-		if strings.HasPrefix(line, "{") && json.Unmarshal([]byte(line), &e) == nil && e.Direction != "" {
+		if theirs, ok := readZtunnel(line); ok {
+			list = z.take(list, theirs)
+		} else if json.Unmarshal([]byte(line), &e) == nil && e.Direction != "" && e.Transport != "" {
 			list = append(list, e)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller, "holder": holder}))
+	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller, "holder": holder, "fake-ztunnel": fakeZtunnel}))
 	code := m.Run()
 	for _, s := range meshes {
 		if s.mesh == nil {

@@ -39,6 +39,7 @@ func runZtunnel(ctx context.Context, cfg *config) error {
 		"CLUSTER_ID="+cfg.ClusterID, "NODE_NAME="+cfg.Node, "POD_NAME="+cfg.Pod, "POD_NAMESPACE="+cfg.Namespace,
 		"SERVICE_ACCOUNT="+cfg.ServiceAccount, "INSTANCE_IP="+cfg.IP.String(),
 		fmt.Sprintf("PACKET_MARK=%d", ownMark),
+		"LOG_FORMAT=json", "RUST_LOG=info,access=debug", // what Entries reads
 	)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start ISTHMUS_ZTUNNEL: %w", err)
