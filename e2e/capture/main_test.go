@@ -237,3 +237,13 @@ func (c *cluster) wantLast(pod string, ok func(capture.Entry) bool) {
 	}
 	c.t.Fatalf("the access log of %s is not as it should be:\n%s", pod, c.Node.Tail(c.ns, pod, "capture", 10))
 }
+
+// until waits for f to be true.
+func (c *cluster) until(what string, f func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
