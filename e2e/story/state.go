@@ -22,8 +22,19 @@ import (
 // resourceVersion, generation, status.
 type State map[string]string
 
-// derived are kinds that the control plane rewrites by itself all the time.
-var derived = []string{"events", "leases", "endpoints", "endpointslices", "componentstatuses", "ambientedges"}
+// left are kinds that are no part of a State, and why.
+var left = map[string]string{
+	"events":            "tell of the past, and stay",
+	"leases":            "are renewed all the time by who holds them",
+	"componentstatuses": "are made up for each answer: nobody stores them",
+}
+
+// moving are annotations with which controllers note when they last looked, by resource; they change though nothing else does.
+var moving = map[string]string{
+	"configmaps":     "control-plane.alpha.kubernetes.io/leader",         // istiod's leases
+	"endpoints":      "endpoints.kubernetes.io/last-change-trigger-time", // of the pod that changed last
+	"endpointslices": "endpoints.kubernetes.io/last-change-trigger-time",
+}
 
 // ReadState lists every listable object.
 func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
@@ -46,7 +57,7 @@ func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
 			return nil, err
 		}
 		for _, r := range list.APIResources {
-			if !slices.Contains(r.Verbs, "list") || slices.Contains(derived, r.Name) {
+			if !slices.Contains(r.Verbs, "list") || left[r.Name] != "" {
 				continue
 			}
 			if err := state.read(ctx, client, gv.WithResource(r.Name)); err != nil {
@@ -67,12 +78,7 @@ func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.Gr
 	}
 	for i := range list.Items {
 		o := &list.Items[i]
-		delete(o.Object, "status")
-		for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
-			unstructured.RemoveNestedField(o.Object, "metadata", field)
-		}
-		// istiod renews its leases in annotations of ConfigMaps.
-		unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader")
+		strip(gvr.Resource, o)
 		text, err := json.MarshalIndent(o.Object, "", "  ")
 		if err != nil {
 			return err
@@ -80,6 +86,29 @@ func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.Gr
 		s[strings.TrimSpace(gvr.GroupResource().String()+" "+o.GetNamespace()+"/"+o.GetName())] = string(text)
 	}
 	return nil
+}
+
+// strip takes away what is no part of a State.
+func strip(resource string, o *unstructured.Unstructured) {
+	delete(o.Object, "status")
+	for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
+		unstructured.RemoveNestedField(o.Object, "metadata", field)
+	}
+	annotations := o.GetAnnotations()
+	if delete(annotations, moving[resource]); len(annotations) == 0 {
+		annotations = nil // an empty set is as none
+	}
+	o.SetAnnotations(annotations)
+	endpoints, _, _ := unstructured.NestedSlice(o.Object, "endpoints")
+	if resource != "endpointslices" || len(endpoints) == 0 {
+		return
+	}
+	for _, e := range endpoints {
+		if e, ok := e.(map[string]any); ok {
+			delete(e, "conditions") // the status of a pod, written twice
+		}
+	}
+	o.Object["endpoints"] = endpoints
 }
 
 // Diff names the objects that came, went or changed between s and later, with the lines that differ.
