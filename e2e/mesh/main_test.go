@@ -7,12 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(world.Funcs{"reach": reach}))
+	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"reach": reach, "orders": apps.Orders, "caller": apps.Caller}))
 	os.Exit(m.Run())
 }
 

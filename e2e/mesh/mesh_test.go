@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
@@ -230,7 +231,11 @@ func TestTwoMeshesSideBySide(t *testing.T) {
 	for i := range meshes {
 		wg.Go(func() {
 			var err error
-			if meshes[i], err = mesh.Start(t.Context(), mesh.Options{}); err != nil {
+			meshes[i], err = mesh.Start(t.Context(), mesh.Options{
+				Images:  map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}},
+				Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return meshes[i].RootPEM }}),
+			})
+			if err != nil {
 				t.Error(err)
 			}
 		})
@@ -251,10 +256,22 @@ func TestTwoMeshesSideBySide(t *testing.T) {
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("what one has made is in the other: %v", err)
 	}
+	// The same pods with the same addresses, each in the mesh of its own.
+	ips := map[string]int{}
+	for _, m := range meshes {
+		ips[pair(t, m)]++
+	}
+	if len(ips) != 1 {
+		t.Errorf("the pods of both meshes have the addresses %v, want the same ones", ips)
+	}
+	for _, m := range meshes {
+		requestThroughTunnel(t, m)
+	}
 	if err := a.Stop(); err != nil {
 		t.Error(err)
 	}
 	certificate(t, b)
+	requestThroughTunnel(t, b)
 	if err := b.Stop(); err != nil {
 		t.Error(err)
 	}

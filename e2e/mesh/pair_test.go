@@ -1,0 +1,110 @@
+package mesh_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
+)
+
+const pairPods = `
+{apiVersion: v1, kind: Namespace, metadata: {name: pair}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: orders, namespace: pair}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders, namespace: pair, labels: {app: orders, istio.io/dataplane-mode: ambient}}
+spec:
+  serviceAccountName: orders
+  automountServiceAccountToken: false
+  containers: [{name: orders, image: orders, readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: pair}
+spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`
+
+const pairCaller = `
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: caller, namespace: pair}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: caller, namespace: pair, labels: {app: caller, istio.io/dataplane-mode: ambient}}
+spec:
+  serviceAccountName: caller
+  automountServiceAccountToken: false
+  containers: [{name: caller, image: caller, readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}]
+`
+
+// pair starts a captured backend and a captured caller in m, one after the other, and returns their addresses.
+func pair(t *testing.T, m *mesh.Mesh) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, p := range []struct{ name, objects string }{{"orders", pairPods}, {"caller", pairCaller}} {
+		if err := m.Apply(ctx, p.objects); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Node.WaitReady(ctx, "pair", p.name); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Node.WaitCaptured(ctx, "pair", p.name, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprint(m.Node.PodIP("pair", "orders"), " ", m.Node.PodIP("pair", "caller"))
+}
+
+// requestThroughTunnel lets the caller of m send a request to orders, which must go encrypted, by m's own identities.
+func requestThroughTunnel(t *testing.T, m *mesh.Mesh) {
+	t.Helper()
+	s, err := m.Node.Sniff("pair", "orders", node.Filter{Peer: m.Node.PodIP("pair", "caller")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		a, err := call(t.Context(), m, "http://orders.pair.svc.cluster.local/not-to-be-seen")
+		if err == nil && a.Status != http.StatusOK {
+			err = fmt.Errorf("got %+v\n%s", a, m.Node.Tail("pair", "caller", "capture", 3))
+		}
+		return err
+	})
+	if _, err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Saw([]byte("not-to-be-seen")) || len(s.Packets()) == 0 || slices.Contains(s.Ports(), 8080) {
+		t.Errorf("in the clear on the wire, or not on it; ports %v, %d packets", s.Ports(), len(s.Packets()))
+	}
+	entries := capture.Entries(m.Node.Tail("pair", "orders", "capture", 100))
+	if len(entries) == 0 {
+		t.Fatal("the backend's side has logged nothing")
+	}
+	if e := entries[len(entries)-1]; e.Transport != capture.HBONE || e.SourceIdentity != "spiffe://cluster.local/ns/pair/sa/caller" {
+		t.Errorf("the backend's side saw %+v", e)
+	}
+}
+
+func call(ctx context.Context, m *mesh.Mesh, target string) (a apps.Answer, err error) {
+	to := fmt.Sprintf("http://%s:8080/call?url=%s", m.Node.PodIP("pair", "caller"), url.QueryEscape(target))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, nil)
+	if err != nil {
+		return a, err
+	}
+	res, err := (&http.Transport{DialContext: m.NS.DialContext, DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return a, err
+	}
+	defer res.Body.Close()
+	return a, json.NewDecoder(res.Body).Decode(&a)
+}
