@@ -15,6 +15,10 @@ func TestLabelDecidesWhatIsOnTheWire(t *testing.T) {
 	for _, rules := range []node.Rules{node.Auto, node.AnyIP} {
 		t.Run(rules.String(), func(t *testing.T) { labelDecidesWhatIsOnTheWire(t, newClusterWith(t, "wire", rules)) })
 	}
+	if err := meshes[node.AnyIP].stop(t.Failed()); err != nil { // nobody else needs it
+		t.Error(err)
+	}
+	meshes[node.AnyIP] = &shared{}
 }
 
 func labelDecidesWhatIsOnTheWire(t *testing.T, c *cluster) {

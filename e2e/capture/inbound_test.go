@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/net/http2"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -115,7 +114,7 @@ func TestWhatATunnelMayAskFor(t *testing.T) {
 }
 
 // tunnels makes HTTP/2 connections from the node, with a certificate that istiod issues to a service account.
-func (c *cluster) tunnels(account string) *http2.Transport {
+func (c *cluster) tunnels(account string) *http.Transport {
 	c.t.Helper()
 	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: account}}
@@ -140,20 +139,21 @@ func (c *cluster) tunnels(account string) *http2.Transport {
 	for _, x := range svid.Certificates {
 		cert.Certificate = append(cert.Certificate, x.Raw)
 	}
-	tr := &http2.Transport{
-		DialTLSContext: func(ctx context.Context, network, addr string, cfg *tls.Config) (net.Conn, error) {
-			nc, err := c.NS.DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			tc := tls.Client(nc, cfg)
-			return tc, tc.HandshakeContext(ctx)
-		},
-		TLSClientConfig: &tls.Config{
-			MinVersion:           tls.VersionTLS13,
-			InsecureSkipVerify:   true, // whom we ask is not what is tested
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
-		},
+	cfg := &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		NextProtos:           []string{"h2"},
+		InsecureSkipVerify:   true, // whom we ask is not what is tested
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
+	}
+	tr := &http.Transport{Protocols: &http.Protocols{}}
+	tr.Protocols.SetHTTP2(true)
+	tr.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := c.NS.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		tc := tls.Client(nc, cfg)
+		return tc, tc.HandshakeContext(ctx)
 	}
 	c.t.Cleanup(tr.CloseIdleConnections)
 	return tr

@@ -22,14 +22,7 @@ func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs(capture.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller, "holder": holder, "fake-ztunnel": fakeZtunnel}))
 	code := m.Run()
 	for _, s := range meshes {
-		if s.mesh == nil {
-			continue
-		}
-		if code != 0 {
-			s.mesh.Keep()
-			fmt.Println("logs are in", s.mesh.Dir)
-		}
-		if err := s.mesh.Stop(); err != nil {
+		if err := s.stop(code != 0); err != nil {
 			fmt.Println(err)
 			code = 1
 		}
@@ -44,6 +37,18 @@ type shared struct {
 	once sync.Once
 	mesh *mesh.Mesh
 	err  error
+}
+
+// stop ends the mesh, if it was started, and keeps its logs where something has failed.
+func (s *shared) stop(failed bool) error {
+	if s.mesh == nil {
+		return nil
+	}
+	if failed {
+		s.mesh.Keep()
+		fmt.Println("logs are in", s.mesh.Dir)
+	}
+	return s.mesh.Stop()
 }
 
 func theMesh(t *testing.T, rules node.Rules) *mesh.Mesh {

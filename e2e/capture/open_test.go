@@ -42,6 +42,7 @@ func hold(w http.ResponseWriter, addr string) error {
 	if err != nil {
 		return err
 	}
+	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		return err
 	}
