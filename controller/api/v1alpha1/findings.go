@@ -11,6 +11,7 @@ const (
 	FindingSidecar         = "ISM306" // a pod has a sidecar
 	FindingUndoHalted      = "ISM307" // policies depend on what undo would take away
 	FindingBackendOutside  = "ISM308" // the pods of a backend are not in the mesh
+	FindingRefused         = "ISM309" // the API server does not let the controller write
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
