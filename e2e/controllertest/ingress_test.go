@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
-	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
 // ingressWorld is Istio's own ingress gateway with a route to the shop, a policy for what it may ask there, and a waypoint that nobody is led
@@ -104,15 +104,15 @@ func (s *site) answers(gateway *corev1.Pod, path string, want int) time.Duration
 }
 
 // logged is the access log's line of a request in a pod's Envoy.
-func (s *site) logged(pod *corev1.Pod, path string, status int) (r envoyshim.Request) {
+func (s *site) logged(pod *corev1.Pod, path string, status int) (r accesslog.Request) {
 	s.t.Helper()
 	s.wait(fmt.Sprintf("Envoy of %s has logged %s", pod.Name, path), func() string {
 		text, err := os.ReadFile(s.mesh.Node.LogPath(pod.Namespace, pod.Name, "istio-proxy"))
 		if err != nil {
 			return err.Error()
 		}
-		list := envoyshim.Requests(string(text))
-		at := slices.IndexFunc(list, func(r envoyshim.Request) bool { return r.Path == path && r.Status == status })
+		list := accesslog.Requests(string(text))
+		at := slices.IndexFunc(list, func(r accesslog.Request) bool { return r.Path == path && r.Status == status })
 		if at < 0 {
 			return "it has not"
 		}
