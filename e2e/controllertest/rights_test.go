@@ -203,6 +203,12 @@ func TestAdmissionThatDeniesIsTold(t *testing.T) {
 	for _, kind := range []string{"ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"} {
 		s.delete(object("admissionregistration.k8s.io/v1", kind, "", s.shop+"-hands-off"))
 	}
+	s.wait("the policy denies no more", func() string {
+		if err := s.c.Patch(s.t.Context(), s.service("orders"), patch, client.DryRunAll); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	s.ready("public", v1alpha1.ReasonDone)
 	if s.service("orders").Labels[plan.LabelUseWaypoint] != "waypoint" {
 		t.Errorf("labels are %v", s.service("orders").Labels)
