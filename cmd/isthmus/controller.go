@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -90,7 +91,41 @@ func (f *controllerFlags) check(cmd *cobra.Command) (slog.Level, error) {
 			return 0, usagef(cmd.CommandPath(), "%s takes HOST:PORT, :PORT or 0, not %q", a.flag, a.value)
 		}
 	}
+	if _, port, _ := net.SplitHostPort(f.metrics); f.metrics == f.health && f.metrics != "0" && port != "0" {
+		return 0, usagef(cmd.CommandPath(), "--metrics-bind-address and --health-probe-bind-address cannot both be %s", f.metrics)
+	}
 	return level, f.mesh.check(cmd)
+}
+
+// listenable checks that the addresses are to be had, before anything is asked of the cluster.
+func (f *controllerFlags) listenable(ctx context.Context) error {
+	for _, addr := range []string{f.metrics, f.health} {
+		if addr == "0" {
+			continue
+		}
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return explainController("the controller cannot start", addr, err)
+		}
+		l.Close()
+	}
+	return nil
+}
+
+// explainController is explainKube, for an error that may be one of the controller's own ports too.
+func explainController(what, where string, err error) error {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "listen" {
+		return explainKube(what, where, err)
+	}
+	f := &failure{what: what, where: where, err: err, next: "choose another address with --metrics-bind-address and --health-probe-bind-address; 0 is for nowhere"}
+	if op.Addr != nil {
+		f.where = op.Addr.String()
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		f.next = "another program has that port: stop it, or " + f.next
+	}
+	return f
 }
 
 // controller runs until ctx ends.
@@ -107,6 +142,9 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	if err != nil {
 		return err
 	}
+	if err := f.listenable(ctx); err != nil {
+		return err
+	}
 	cfg.QPS, cfg.Burst = 50, 100
 	mgr, err := f.manager(cfg, newLazyIdentity(&f.mesh, log), handler)
 	if err != nil {
@@ -115,7 +153,7 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	v := buildVersion()
 	log.Info("isthmus controller", "version", v.Version, "commit", v.Commit, "observeOnly", f.observeOnly, "namespaces", f.namespaces)
 	if err := mgr.Start(ctx); err != nil {
-		return explainKube("the controller ended", cfg.Host, err)
+		return explainController("the controller ended", cfg.Host, err)
 	}
 	return nil
 }
@@ -142,7 +180,7 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 	}
 	mgr, err := manager.New(cfg, o)
 	if err != nil {
-		return nil, explainKube("the controller cannot start", cfg.Host, err)
+		return nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	if err := served(mgr.GetRESTMapper()); err != nil {
 		return nil, explainKube("this cluster lacks what the controller works on", cfg.Host, err)

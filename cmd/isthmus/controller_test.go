@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,11 +82,46 @@ func TestControllerRefusesFlags(t *testing.T) {
 		{[]string{"--metrics-bind-address", "8080"}, "--metrics-bind-address"},
 		{[]string{"--health-probe-bind-address", "x"}, "--health-probe-bind-address"},
 		{[]string{"--istiod", "x"}, "--istiod"},
+		{[]string{"--metrics-bind-address", ":8080", "--health-probe-bind-address", ":8080"}, "cannot both be :8080"},
 		{[]string{"x"}, "takes no argument"},
 	} {
 		r := isthmus(t, append([]string{"controller"}, c.args...)...)
 		r.want(t, exitUsage, r.stderr, c.want, "isthmus controller --help")
 	}
+}
+
+func TestControllerNamesTheBusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	busy := l.Addr().String()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig") // no cluster is asked
+	text := `{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: "https://` + closedPort(t) + `"}}], contexts: [{name: c, context: {cluster: c}}], current-context: c}`
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, flag, addr string
+		want             []string
+	}{
+		{"metrics", "--metrics-bind-address", busy, []string{busy, "address already in use", "another program has that port", "--metrics-bind-address"}},
+		{"probes", "--health-probe-bind-address", busy, []string{busy, "address already in use", "another program has that port", "--health-probe-bind-address"}},
+		{"an address of another machine", "--metrics-bind-address", "192.0.2.1:80", []string{"192.0.2.1:80", "cannot assign", "next:  choose another address"}},
+		{"the cluster is away", "--metrics-bind-address", "127.0.0.1:0", []string{"refused", "kubectl version"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := isthmus(t, "controller", "--kubeconfig", kubeconfig, c.flag, c.addr)
+			r.want(t, exitFailed, r.stderr, append([]string{"error:"}, c.want...)...)
+		})
+	}
+	t.Run("taken in the meantime", func(t *testing.T) { // the manager listens itself
+		_, err := net.Listen("tcp", busy)
+		if d := detail(explainController("the controller ended", "https://cluster", err)); d.Where != busy || !strings.Contains(d.Next, "another program") {
+			t.Errorf("it is explained as %+v", d)
+		}
+	})
 }
 
 func TestPlanAndStatusRefuseFlags(t *testing.T) {

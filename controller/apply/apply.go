@@ -3,8 +3,6 @@ package apply
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,22 +14,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
-// ConflictError says that somebody else has a field that the plan wants to write.
-type ConflictError struct {
-	Object string
-	Fields []string // with the managers that hold them
-	Err    error
-}
-
-func (e *ConflictError) Error() string {
-	return fmt.Sprintf("write %s: %s belongs to somebody else; nothing was overwritten", e.Object, strings.Join(e.Fields, ", "))
-}
-
-func (e *ConflictError) Unwrap() error { return e.Err }
-
 // Do carries out one write for an edge. It blocks for one request. An object that is gone is no error when it was to go, nor
 // is one that is there when it was to be created: it is left alone, and the next plan sees it. One that was replaced since the plan
-// was made is left alone too, and is an error.
+// was made is left alone too, and is an error. Errors are as those of Explain.
 func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) error {
 	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(w.Fields)}
 	if u.Object == nil {
@@ -43,41 +28,36 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 	u.SetName(w.Key.Name)
 	if w.Delete {
 		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
-		if err = client.IgnoreNotFound(err); err != nil {
-			return fmt.Errorf("delete %s: %w", w, err)
-		}
-		return nil
+		return Explain("delete", w.String(), client.IgnoreNotFound(err))
 	}
 	if w.UID == "" {
 		// Not an apply, which would make an object ours that somebody else has made in the meantime.
-		if err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner())); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create %s: %w", w, err)
-		}
-		return nil
+		err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner()))
+		return Explain("create", w.String(), client.IgnoreAlreadyExists(err))
 	}
 	// With the UID the API server refuses to create what is not there any more.
 	u.SetUID(w.UID)
 	err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(e.FieldOwner()))
-	if err == nil {
-		return nil
-	}
-	if fields := conflicts(err); len(fields) > 0 {
-		return &ConflictError{Object: w.String(), Fields: fields, Err: err}
-	}
-	return fmt.Errorf("write %s: %w", w, err)
+	return Explain("write", w.String(), err)
 }
 
-// conflicts are the fields that other managers hold.
-func conflicts(err error) []string {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || status.Status().Details == nil {
-		return nil
+// Try finds out whether the API server would let a write through, and writes nothing. It blocks for one request, and for two where an
+// object is to be created: what is made must be taken back one day. Its error is a ConflictError or a RefusedError; what else goes
+// wrong says nothing about the write, which meets it again.
+func Try(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write) error {
+	dry := client.NewDryRunClient(c)
+	err := Do(ctx, dry, e, w)
+	if err == nil && !w.Delete && w.UID == "" {
+		back := *w
+		back.Delete = true
+		err = Do(ctx, dry, e, &back)
 	}
-	var fields []string
-	for _, cause := range status.Status().Details.Causes {
-		if cause.Type == metav1.CauseTypeFieldManagerConflict {
-			fields = append(fields, fmt.Sprintf("%s (%s)", cause.Field, cause.Message))
-		}
+	if _, ok := errors.AsType[*ConflictError](err); ok {
+		return err
 	}
-	return fields
+	// A webhook that knows no dry run is a bad request, and no refusal of the write.
+	if refused, ok := errors.AsType[*RefusedError](err); ok && !apierrors.IsBadRequest(refused.Err) {
+		return err
+	}
+	return nil
 }

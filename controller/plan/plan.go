@@ -29,6 +29,8 @@ type Step struct {
 	// Write is what is to be written now. Nil: nothing, or not yet.
 	Write *Write
 	part  part
+	// later is what is to be written, as far as it is known, when the steps before are done.
+	later *Write
 }
 
 // Verbs of steps.
@@ -111,7 +113,7 @@ func (m *maker) add(s Step, needs ...part) {
 		for i := range m.plan.Steps {
 			before := &m.plan.Steps[i]
 			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) {
-				s.State, s.Write = v1alpha1.StepPending, nil
+				s.State, s.Write, s.later = v1alpha1.StepPending, nil, s.Write
 				break
 			}
 		}
@@ -141,6 +143,35 @@ func (p *Plan) Writes() []*Write {
 	return list
 }
 
+// Ahead are the writes of all steps that are left, in order: those of now, and those that wait for them as far as they are known.
+func (p *Plan) Ahead() []*Write {
+	var list []*Write
+	for i := range p.Steps {
+		if w := cmp.Or(p.Steps[i].Write, p.Steps[i].later); w != nil {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// Stop adds a finding that came up while the plan was carried out; an error stops all writing.
+func (p *Plan) Stop(f v1alpha1.Finding) {
+	p.Findings = slices.Insert(p.Findings, 0, f)
+	p.stop()
+}
+
+// stop takes the writes away, where an error forbids them.
+func (p *Plan) stop() {
+	if !p.Blocked() {
+		return
+	}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Write != nil {
+			s.Write, s.State = nil, v1alpha1.StepBlocked
+		}
+	}
+}
+
 // Done says whether no step is left.
 func (p *Plan) Done() bool {
 	return !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State != v1alpha1.StepDone })
@@ -166,11 +197,8 @@ func (m *maker) finish() {
 	})
 	h := sha256.New()
 	for i := range m.plan.Steps {
-		s := &m.plan.Steps[i]
-		fmt.Fprintln(h, s.ID)
-		if m.plan.Blocked() && s.Write != nil {
-			s.Write, s.State = nil, v1alpha1.StepBlocked
-		}
+		fmt.Fprintln(h, m.plan.Steps[i].ID)
 	}
+	m.plan.stop()
 	m.plan.Digest = fmt.Sprintf("%x", h.Sum(nil)[:6])
 }

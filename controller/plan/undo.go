@@ -55,8 +55,8 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
 		step.Write = &Write{APIVersion: "v1", Kind: "Service", Key: keyOf(s), UID: s.UID, Fields: map[string]any{}}
 		if path := label(LabelUseWaypoint); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
-			m.haltFor(keyOf(s), "Service", s.Labels[LabelUseWaypoint])
 			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
+			m.haltFor(keyOf(s), "Service", waypoint.String())
 			if g := m.gateway(waypoint); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
 				m.haltFor(waypoint, "Gateway", waypoint.String()) // that of a waypoint of ours is found when it is to be deleted
 			}

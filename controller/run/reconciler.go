@@ -25,6 +25,7 @@ import (
 // How soon to look again.
 const (
 	soon  = 200 * time.Millisecond // something has been written, or is waited for
+	again = 5 * time.Second        // the API server refused: no watch tells of rights that came
 	later = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
 )
 
@@ -61,18 +62,25 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	if p.Undoing && p.Done() && !p.Blocked() {
-		return reconcile.Result{}, r.finalize(ctx, e)
+		if err = r.finalize(ctx, e.DeepCopy()); err == nil {
+			return reconcile.Result{}, nil
+		}
 	}
-	wrote, err := r.write(ctx, e, p)
-	if conflict, ok := errors.AsType[*apply.ConflictError](err); ok {
-		p.Findings = append(p.Findings, v1alpha1.Finding{
-			Code: v1alpha1.FindingForeignValue, Severity: v1alpha1.SeverityError, Object: conflict.Object, Message: conflict.Error(),
-			Fix: "remove it there, or let its manager set the same value",
-		})
+	wrote := false
+	if err == nil {
+		wrote, err = r.write(ctx, e, p)
+	}
+	f, stopped := stop(e, wrote, err)
+	if stopped {
+		log.FromContext(ctx).Info("stopped", "reason", err.Error())
+		p.Stop(f)
 		err = nil
 	}
 	if err := errors.Join(err, r.report(ctx, e, p)); err != nil {
 		return reconcile.Result{}, err
+	}
+	if stopped {
+		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	if wrote || !p.Done() && !p.Blocked() && r.manages(e) {
 		return reconcile.Result{RequeueAfter: soon}, nil
@@ -95,36 +103,13 @@ func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {
 	return !r.observeOnly && (e.Spec.Mode == v1alpha1.ModeManage || e.DeletionTimestamp != nil)
 }
 
-// write carries out what the plan writes now. The finalizer comes first, so that nothing is written that would stay.
-func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) (bool, error) {
-	writes := p.Writes()
-	if len(writes) == 0 || !r.manages(e) {
-		return false, nil
-	}
-	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
-		before := e.DeepCopy()
-		controllerutil.AddFinalizer(e, v1alpha1.Finalizer)
-		if err := r.client.Patch(ctx, e, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-			return false, fmt.Errorf("add finalizer: %w", err)
-		}
-	}
-	r.remember(e)
-	for _, w := range writes {
-		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
-		if err := apply.Do(ctx, r.client, e, w); err != nil {
-			return true, err
-		}
-	}
-	return true, nil
-}
-
 // finalize lets the AmbientEdge go.
 func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) error {
 	before := e.DeepCopy()
 	controllerutil.RemoveFinalizer(e, v1alpha1.Finalizer)
 	err := r.client.Patch(ctx, e, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if err = client.IgnoreNotFound(err); err != nil {
-		return fmt.Errorf("remove finalizer: %w", err)
+		return apply.Explain("remove the finalizer of", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

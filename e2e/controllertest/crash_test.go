@@ -26,8 +26,11 @@ type life struct {
 
 var errDead = errors.New("this controller is dead")
 
-// one lets the first write pass, and ends the life.
-func (l *life) one(write func() error) error {
+// one lets the first write pass, and ends the life. Trying writes nothing.
+func (l *life) one(dryRun []string, write func() error) error {
+	if len(dryRun) > 0 {
+		return write()
+	}
 	err := errDead
 	l.once.Do(func() {
 		err = write()
@@ -43,19 +46,19 @@ func (l *life) client(cfg *rest.Config, o client.Options) (client.Client, error)
 	}
 	return interceptor.NewClient(c, interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			return l.one(func() error { return c.Create(ctx, o, opts...) })
+			return l.one((&client.CreateOptions{}).ApplyOptions(opts).DryRun, func() error { return c.Create(ctx, o, opts...) })
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			return l.one(func() error { return c.Delete(ctx, o, opts...) })
+			return l.one((&client.DeleteOptions{}).ApplyOptions(opts).DryRun, func() error { return c.Delete(ctx, o, opts...) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return l.one(func() error { return c.Patch(ctx, o, p, opts...) })
+			return l.one((&client.PatchOptions{}).ApplyOptions(opts).DryRun, func() error { return c.Patch(ctx, o, p, opts...) })
 		},
 		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
-			return l.one(func() error { return c.Apply(ctx, o, opts...) })
+			return l.one((&client.ApplyOptions{}).ApplyOptions(opts).DryRun, func() error { return c.Apply(ctx, o, opts...) })
 		},
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			return l.one(func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
+			return l.one(nil, func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
 		},
 	}), nil
 }

@@ -136,7 +136,12 @@ func resume() (err error) {
 // runController runs the controller as its own account, until the function that it returns is called. Its client is what newClient
 // makes; nil is the usual one.
 func runController(m *mesh.Mesh, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
-	cfg, err := m.UserConfig("system:serviceaccount:"+manifests.Namespace+":"+manifests.Controller, "system:serviceaccounts", "system:authenticated")
+	return runControllerAs(m, "system:serviceaccount:"+manifests.Namespace+":"+manifests.Controller, o, newClient)
+}
+
+// runControllerAs is runController with the rights of another account.
+func runControllerAs(m *mesh.Mesh, account string, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
+	cfg, err := m.UserConfig(account, "system:serviceaccounts", "system:authenticated")
 	if err != nil {
 		return nil, err
 	}

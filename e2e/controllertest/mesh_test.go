@@ -74,7 +74,7 @@ spec:
 `
 
 // wholeMesh starts a mesh with istiod, captured pods and real waypoints, and the controller that asks them with an identity of the mesh.
-func wholeMesh(t *testing.T) *site {
+func wholeMesh(t *testing.T) *mesh.Mesh {
 	t.Helper()
 	set, err := programs.Ensure(t.Context(), programs.All(), t.Output())
 	if err != nil {
@@ -119,11 +119,16 @@ func wholeMesh(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	return newSiteOf(t, m, "whole")
+	return m
 }
 
-func TestEdgeOfAWholeMesh(t *testing.T) {
-	s := wholeMesh(t)
+func TestEdgesOfAWholeMesh(t *testing.T) {
+	m := wholeMesh(t)
+	t.Run("a gateway that is captured", func(t *testing.T) { capturedGateway(t, newSiteOf(t, m, "whole")) })
+	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, newSiteOf(t, m, "ingress")) })
+}
+
+func capturedGateway(t *testing.T, s *site) {
 	s.apply(wholeWorld)
 	for _, d := range []types.NamespacedName{{Namespace: s.edge, Name: "gateway"}, {Namespace: s.shop, Name: "shared"}} {
 		s.available(d)

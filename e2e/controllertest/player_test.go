@@ -66,6 +66,13 @@ func (p *player) round(ctx context.Context) {
 			spaces[n.Name] = n
 		}
 	}
+	there := map[string]client.Object{} // of a waypoint, so that a round is not as many requests as there are waypoints
+	for i := range services.Items {
+		there["Service "+services.Items[i].Namespace+"/"+services.Items[i].Name] = &services.Items[i]
+	}
+	for i := range pods.Items {
+		there["Pod "+pods.Items[i].Namespace+"/"+pods.Items[i].Name] = &pods.Items[i]
+	}
 	infrastructure := map[string]map[string]string{}
 	waypoints := map[string]bool{}
 	for i := range gateways.Items {
@@ -74,7 +81,7 @@ func (p *player) round(ctx context.Context) {
 			continue
 		}
 		if g.Spec.GatewayClassName == plan.WaypointClass {
-			waypoints[g.Namespace+"/"+g.Name] = p.waypoint(ctx, g)
+			waypoints[g.Namespace+"/"+g.Name] = p.waypoint(ctx, g, there)
 		} else if i := g.Spec.Infrastructure; i != nil {
 			infrastructure[g.Namespace+"/"+g.Name] = map[string]string{plan.LabelDataplaneMode: string(i.Labels[plan.LabelDataplaneMode])}
 		}
@@ -98,7 +105,7 @@ func (p *player) round(ctx context.Context) {
 }
 
 // waypoint makes a waypoint's Service and pod, and programs it.
-func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway) bool {
+func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway, there map[string]client.Object) bool {
 	m := metav1.ObjectMeta{
 		Namespace: g.Namespace, Name: g.Name, Labels: map[string]string{edge.LabelGatewayName: g.Name},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "gateway.networking.k8s.io/v1", Kind: "Gateway", Name: g.Name, UID: g.UID}},
@@ -106,16 +113,20 @@ func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway) bool {
 	s := &corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{
 		Selector: m.Labels, Ports: []corev1.ServicePort{{Name: "hbone", Port: 15008, TargetPort: intstr.FromInt32(15008)}},
 	}}
-	if err := p.client.Create(ctx, s); err != nil {
+	if old, ok := there["Service "+g.Namespace+"/"+g.Name].(*corev1.Service); ok {
 		// One of a Gateway of this name that is gone goes too, when the garbage collector comes by.
-		if err := p.client.Get(ctx, client.ObjectKeyFromObject(g), s); err != nil || s.OwnerReferences[0].UID != g.UID {
+		if s = old; len(s.OwnerReferences) == 0 || s.OwnerReferences[0].UID != g.UID {
 			return false
 		}
+	} else if err := p.client.Create(ctx, s); err != nil {
+		return false
 	}
-	pod := &corev1.Pod{ObjectMeta: *m.DeepCopy(), Spec: corev1.PodSpec{
-		ServiceAccountName: g.Name, Containers: []corev1.Container{{Name: "istio-proxy", Image: "nothing"}},
-	}}
-	_ = p.client.Create(ctx, pod) // it may be there
+	if there["Pod "+g.Namespace+"/"+g.Name] == nil {
+		pod := &corev1.Pod{ObjectMeta: *m.DeepCopy(), Spec: corev1.PodSpec{
+			ServiceAccountName: g.Name, Containers: []corev1.Container{{Name: "istio-proxy", Image: "nothing"}},
+		}}
+		_ = p.client.Create(ctx, pod) // the next round sees
+	}
 	if plan.Programmed(g) {
 		return true
 	}

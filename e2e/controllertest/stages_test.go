@@ -124,7 +124,7 @@ func TestEveryStepWaitsForTheOneBefore(t *testing.T) {
 
 	shared.ask.silence(s.shop, errRefused)
 	defer shared.ask.silence(s.shop, nil)
-	if !p.waypoint(t.Context(), g) {
+	if !p.waypoint(t.Context(), g, nil) {
 		t.Fatal("the waypoint could not be programmed")
 	}
 	s.stays(plan.VerbAwait, "it does not answer: connection refused")

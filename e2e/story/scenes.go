@@ -15,8 +15,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// edgeKey is the AmbientEdge of the story.
-func edgeKey() types.NamespacedName { return types.NamespacedName{Namespace: "edge", Name: "public"} }
+// edgeKey is the AmbientEdge of the captured gateway, and nativeKey that of the one that speaks HBONE itself.
+func edgeKey() types.NamespacedName   { return types.NamespacedName{Namespace: "edge", Name: "public"} }
+func nativeKey() types.NamespacedName { return types.NamespacedName{Namespace: "edge", Name: "native"} }
 
 // wait bounds what a scene waits for.
 const wait = 30 * time.Second
@@ -116,6 +117,13 @@ func (w *World) EdgeFile() string {
 	return "ambientedge-l4"
 }
 
+func (w *World) nativeFile() string {
+	if w.Envoy {
+		return "ambientedge-native"
+	}
+	return "ambientedge-native-l4"
+}
+
 // Step is a step of the plan when its state changed.
 type Step struct {
 	v1alpha1.Step
@@ -124,16 +132,26 @@ type Step struct {
 
 // Join applies the AmbientEdge and waits until it is ready; step is told of each step as its state changes. It returns how long that took.
 func (w *World) Join(ctx context.Context, step func(Step)) (time.Duration, error) {
+	_, took, err := w.join(ctx, w.EdgeFile(), edgeKey(), step)
+	return took, err
+}
+
+// JoinNative applies the AmbientEdge of the native gateway, and returns it as it is when it is ready, and how long that took.
+func (w *World) JoinNative(ctx context.Context) (*v1alpha1.AmbientEdge, time.Duration, error) {
+	return w.join(ctx, w.nativeFile(), nativeKey(), func(Step) {})
+}
+
+func (w *World) join(ctx context.Context, file string, key types.NamespacedName, step func(Step)) (*v1alpha1.AmbientEdge, time.Duration, error) {
 	began := time.Now()
-	if err := w.ApplyFile(ctx, w.EdgeFile()); err != nil {
-		return 0, err
+	if err := w.ApplyFile(ctx, file); err != nil {
+		return nil, 0, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
 	defer cancel()
 	states := map[string]string{}
+	var e v1alpha1.AmbientEdge
 	err := until(ctx, func() error {
-		var e v1alpha1.AmbientEdge
-		if err := w.edges.Get(ctx, edgeKey(), &e); err != nil {
+		if err := w.edges.Get(ctx, key, &e); err != nil {
 			return err
 		}
 		for _, s := range e.Status.Plan.Steps {
@@ -144,7 +162,7 @@ func (w *World) Join(ctx context.Context, step func(Step)) (time.Duration, error
 		}
 		return ready(&e)
 	})
-	return time.Since(began), err
+	return &e, time.Since(began), err
 }
 
 // ready is an error that says why an AmbientEdge is not.
@@ -163,15 +181,28 @@ func ready(e *v1alpha1.AmbientEdge) error {
 // Leave deletes the AmbientEdge. Where policies depend on the waypoint the controller halts first, until that is confirmed; halted
 // is what it said then, or "".
 func (w *World) Leave(ctx context.Context) (halted string, took time.Duration, err error) {
+	return w.leave(ctx, w.EdgeFile(), edgeKey())
+}
+
+// LeaveNative deletes the AmbientEdge of the native gateway.
+func (w *World) LeaveNative(ctx context.Context) error {
+	halted, _, err := w.leave(ctx, w.nativeFile(), nativeKey())
+	if err == nil && halted != "" {
+		err = fmt.Errorf("the undo of AmbientEdge %s halted, and another edge needs the waypoint as well: %s", nativeKey(), halted)
+	}
+	return err
+}
+
+func (w *World) leave(ctx context.Context, file string, key types.NamespacedName) (halted string, took time.Duration, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("waited %v", wait))
 	defer cancel()
-	if err := w.DeleteFile(ctx, w.EdgeFile()); err != nil {
+	if err := w.DeleteFile(ctx, file); err != nil {
 		return "", 0, err
 	}
 	err = until(ctx, func() error {
 		var e v1alpha1.AmbientEdge
-		err := w.edges.Get(ctx, edgeKey(), &e)
+		err := w.edges.Get(ctx, key, &e)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

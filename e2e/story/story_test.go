@@ -111,11 +111,42 @@ func TestStory(t *testing.T) {
 		t.Errorf("the impostor got %d: %+v", p.Status, at)
 	}
 
+	before, err := story.ReadState(ctx, w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, took, err := w.JoinNative(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("edge/native is ready after %v", took.Round(10*time.Millisecond))
+	if g := e.Status.Gateways; len(g) != 1 || g[0].Captured != 0 || g[0].Pods != 1 || g[0].Identity != native {
+		t.Errorf("gateways of edge/native are %+v; want one, not captured", g)
+	}
+	if b := e.Status.Backends; len(b) != 1 || (b[0].Waypoint == "shop/waypoint") != w.Envoy {
+		t.Errorf("backends of edge/native are %+v", b)
+	}
+	now, err := story.ReadState(ctx, w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range before.Diff(now) { // the gateway of an author who needs no capture is left alone
+		if d != "referencegrants.gateway.networking.k8s.io shop/edges is new" {
+			t.Errorf("edge/native has written: %s", d)
+		}
+	}
 	p = play(w.FromOutside(ctx, story.Native))
 	if at := hop(p, w.Decider(), w.DecidedBy()); p.Status != 200 || p.Clear || at.Source != native || !*at.Allowed {
 		t.Errorf("the native gateway got %d, in the clear %v: %+v", p.Status, p.Clear, at)
 	}
 
+	if err := w.LeaveNative(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p = play(w.FromOutside(ctx, story.Plain))
+	if at := hop(p, w.Decider(), w.DecidedBy()); p.Status != 200 || at.Source != gateway {
+		t.Errorf("the captured gateway got %d when the other edge had left: %+v", p.Status, at)
+	}
 	halted, took, err := w.Leave(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -121,7 +121,14 @@ func (t *teller) stranger(ctx context.Context) error {
 }
 
 func (t *teller) native(ctx context.Context) error {
-	t.scene("Beside it: a gateway that embeds package hbone (%d lines), and is not captured.", nativeLines())
+	t.scene("Beside it: a gateway that embeds package hbone (%d lines). AmbientEdge edge/native is applied, capture Native.", nativeLines())
+	e, took, err := t.JoinNative(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range e.Status.Gateways {
+		t.say("Ready after %.1f s: %d of %d pods are captured, as it speaks HBONE itself.", took.Seconds(), g.Captured, g.Pods)
+	}
 	p, err := t.FromOutside(ctx, Native)
 	if err != nil {
 		return err
@@ -131,7 +138,10 @@ func (t *teller) native(ctx context.Context) error {
 }
 
 func (t *teller) undone(ctx context.Context) error {
-	t.scene("AmbientEdge edge/public is deleted.")
+	t.scene("AmbientEdge edge/native is deleted, then edge/public.")
+	if err := t.LeaveNative(ctx); err != nil {
+		return err
+	}
 	halted, took, err := t.Leave(ctx)
 	if err != nil {
 		return err
@@ -147,7 +157,7 @@ func (t *teller) undone(ctx context.Context) error {
 	if len(diff) > 0 {
 		return fmt.Errorf("the world is not as it was: %s", strings.Join(diff, "; "))
 	}
-	t.say("Undone after %.1f s: each of %d objects is as it was before the AmbientEdge.", took.Seconds(), len(t.before))
+	t.say("Undone after %.1f s: each of %d objects is as it was before the AmbientEdges.", took.Seconds(), len(t.before))
 	return nil
 }
 

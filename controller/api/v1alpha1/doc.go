@@ -7,4 +7,4 @@
 // +groupName=isthmus.dev
 package v1alpha1
 
-//go:generate go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0 object crd:headerFile= paths=. output:crd:dir=../../../manifests/crd
+//go:generate go tool -modfile=../../../.ci/generate.mod controller-gen object crd:headerFile= paths=. output:crd:dir=../../../manifests/crd

@@ -1,4 +1,3 @@
-// Package apps holds the story's two ordinary programs: the backend, and a caller that sends what it is told to.
 package apps
 
 import (

@@ -1,0 +1,73 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ConflictError says that somebody else has a field that the plan wants to write.
+type ConflictError struct {
+	Object string
+	Fields []string // with the managers that hold them
+	Err    error
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("write %s: %s belongs to somebody else; nothing was overwritten", e.Object, strings.Join(e.Fields, ", "))
+}
+
+// Unwrap gives the API server's answer.
+func (e *ConflictError) Unwrap() error { return e.Err }
+
+// RefusedError says that the API server does not let a write through, now or the next time: rights are missing, an admission policy or a
+// webhook denies it, or it is invalid.
+type RefusedError struct {
+	Verb, Object string
+	Err          error
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the API server refuses to %s %s: %v", e.Verb, e.Object, e.Err)
+}
+
+// Unwrap gives the API server's answer.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Rights says whether it is rights that are missing. Admission refuses with a cause, where rights have none.
+func (e *RefusedError) Rights() bool {
+	status, ok := errors.AsType[*apierrors.StatusError](e.Err)
+	return ok && apierrors.IsForbidden(e.Err) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind != "" && len(status.ErrStatus.Details.Causes) == 0
+}
+
+// Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
+// with the object's name.
+func Explain(verb, object string, err error) error {
+	switch fields := conflicts(err); {
+	case err == nil:
+		return nil
+	case len(fields) > 0:
+		return &ConflictError{Object: object, Fields: fields, Err: err}
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+		return &RefusedError{Verb: verb, Object: object, Err: err}
+	}
+	return fmt.Errorf("%s %s: %w", verb, object, err)
+}
+
+// conflicts are the fields that other managers hold.
+func conflicts(err error) []string {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || status.Status().Details == nil {
+		return nil
+	}
+	var fields []string
+	for _, cause := range status.Status().Details.Causes {
+		if cause.Type == metav1.CauseTypeFieldManagerConflict {
+			fields = append(fields, fmt.Sprintf("%s (%s)", cause.Field, cause.Message))
+		}
+	}
+	return fields
+}

@@ -1,0 +1,84 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/apply"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, those of later steps too, so
+// that what the API server would refuse half-way is not begun. The finalizer comes next, so that nothing is written that would stay.
+func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) (bool, error) {
+	writes := p.Writes()
+	if len(writes) == 0 || !r.manages(e) {
+		return false, nil
+	}
+	if untried(e) {
+		for _, w := range p.Ahead() {
+			if err := apply.Try(ctx, r.client, e, w); err != nil {
+				return false, err
+			}
+		}
+	}
+	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
+		next := e.DeepCopy()
+		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
+		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
+			return false, apply.Explain("add a finalizer to", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
+		}
+		next.DeepCopyInto(e)
+	}
+	r.remember(e)
+	wrote := false
+	for _, w := range writes {
+		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
+		if err := apply.Do(ctx, r.client, e, w); err != nil {
+			return wrote, err
+		}
+		wrote = true
+	}
+	return wrote, nil
+}
+
+// untried says whether nothing tells that the writes for this spec have been tried, and let through.
+func untried(e *v1alpha1.AmbientEdge) bool {
+	return !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) || e.Status.ObservedGeneration != e.Generation ||
+		slices.ContainsFunc(e.Status.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingRefused })
+}
+
+// stop is the finding for an error of a write that somebody has to do something about, if it is one.
+func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, bool) {
+	if conflict, ok := errors.AsType[*apply.ConflictError](err); ok {
+		return v1alpha1.Finding{
+			Code: v1alpha1.FindingForeignValue, Severity: v1alpha1.SeverityError, Object: conflict.Object, Message: conflict.Error(),
+			Fix: "remove it there, or let its manager set the same value",
+		}, true
+	}
+	refused, ok := errors.AsType[*apply.RefusedError](err)
+	if !ok {
+		return v1alpha1.Finding{}, false
+	}
+	f := v1alpha1.Finding{Code: v1alpha1.FindingRefused, Severity: v1alpha1.SeverityError, Object: refused.Object}
+	done, instead := "nothing was written", "set spec.mode to Observe"
+	switch {
+	case e.DeletionTimestamp != nil:
+		done, instead = "what is not taken back yet stays until then", "set spec.onDelete to Keep to leave all as it is"
+	case wrote || controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer):
+		done, instead = "what was written before stays, and goes with the AmbientEdge", "delete the AmbientEdge to take all back"
+	}
+	f.Message = fmt.Sprintf("%v; %s", refused, done)
+	f.Fix = "change what refuses it, an admission policy or webhook that is named here; or " + instead
+	if refused.Rights() {
+		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/bindings.yaml does; or " + instead
+	}
+	return f, true
+}

@@ -1,0 +1,183 @@
+package controllertest
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
+)
+
+// ingressWorld is Istio's own ingress gateway with a route to the shop, a policy for what it may ask there, and a waypoint that nobody is led
+// to yet: so nobody enforces the policy.
+const ingressWorld = `
+{apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: SHOP, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: EDGE/public}}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: orders, namespace: SHOP}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders, namespace: SHOP, labels: {app: orders}}
+spec:
+  serviceAccountName: orders
+  automountServiceAccountToken: false
+  containers: [{name: orders, image: orders, ports: [{containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
+---
+{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: SHOP, labels: {istio.io/waypoint-for: service}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: ingress, namespace: EDGE, annotations: {networking.istio.io/service-type: ClusterIP}}
+spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: routes, namespace: SHOP}, spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: EDGE}], to: [{group: "", kind: Service}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: orders, namespace: EDGE}, spec: {parentRefs: [{name: ingress}], rules: [{backendRefs: [{name: orders, namespace: SHOP, port: 80}]}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: callers, namespace: SHOP}
+spec:
+  targetRefs: [{kind: Service, group: "", name: orders}]
+  action: ALLOW
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/EDGE/sa/ingress-istio]}}]
+    to: [{operation: {methods: [GET], paths: [/ok*]}}]
+`
+
+const ingressEdge = `
+apiVersion: isthmus.dev/v1alpha1
+kind: AmbientEdge
+metadata: {name: public, namespace: EDGE}
+spec:
+  targetRefs: [{name: ingress}]
+  mode: Manage
+  waypoint: {policy: Use, name: shared}
+`
+
+// podOf is the one pod of a Gateway.
+func (s *site) podOf(namespace, gateway string) *corev1.Pod {
+	s.t.Helper()
+	var pods corev1.PodList
+	if err := s.c.List(s.t.Context(), &pods, client.InNamespace(namespace), client.MatchingLabels{edge.LabelGatewayName: gateway}); err != nil || len(pods.Items) != 1 {
+		s.t.Fatalf("Gateway %s/%s has %d pods, %v", namespace, gateway, len(pods.Items), err)
+	}
+	return &pods.Items[0]
+}
+
+// answers waits until a request from outside, through the gateway's pod, is answered with a status.
+func (s *site) answers(gateway *corev1.Pod, path string, want int) time.Duration {
+	s.t.Helper()
+	c := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: true}}
+	return s.wait(fmt.Sprintf("%s is answered with %d", path, want), func() string {
+		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+gateway.Status.PodIP+path, nil)
+		if err != nil {
+			return err.Error()
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close()
+		if res.StatusCode != want {
+			return res.Status
+		}
+		return ""
+	})
+}
+
+// logged is the access log's line of a request in a pod's Envoy.
+func (s *site) logged(pod *corev1.Pod, path string, status int) (r accesslog.Request) {
+	s.t.Helper()
+	s.wait(fmt.Sprintf("Envoy of %s has logged %s", pod.Name, path), func() string {
+		text, err := os.ReadFile(s.mesh.Node.LogPath(pod.Namespace, pod.Name, "istio-proxy"))
+		if err != nil {
+			return err.Error()
+		}
+		list := accesslog.Requests(string(text))
+		at := slices.IndexFunc(list, func(r accesslog.Request) bool { return r.Path == path && r.Status == status })
+		if at < 0 {
+			return "it has not"
+		}
+		r = list[at]
+		return ""
+	})
+	return r
+}
+
+// istioIngress lets the controller set the switch of Istio's own ingress gateway, and sees by requests and by what both Envoys log that
+// these go through the waypoint then, which enforces the policy, and past it before and after.
+func istioIngress(t *testing.T, s *site) {
+	s.apply(ingressWorld)
+	for _, d := range []types.NamespacedName{{Namespace: s.edge, Name: "ingress-istio"}, {Namespace: s.shop, Name: "shared"}} {
+		s.available(d)
+	}
+	if err := s.mesh.Node.WaitCaptured(t.Context(), s.shop, "orders", true); err != nil {
+		t.Fatal(err)
+	}
+	gateway, waypoint := s.podOf(s.edge, "ingress"), s.podOf(s.shop, "shared")
+	id := "spiffe://cluster.local/ns/" + s.edge + "/sa/ingress-istio"
+	backend := s.mesh.Node.PodIP(s.shop, "orders").String() + ":8080"
+	s.answers(gateway, "/secret/before", 200)
+	if r := s.logged(gateway, "/secret/before", 200); r.Upstream != backend || !r.HBONE {
+		t.Errorf("before: the gateway logged %+v; want a tunnel to %s, past the waypoint", r, backend)
+	}
+	before := s.state(false)
+
+	s.apply(ingressEdge)
+	e, took := s.ready("public", v1alpha1.ReasonDone)
+	t.Logf("ready after %v", took)
+	if took > 5*time.Second {
+		t.Errorf("ready after %v, want at most 5 s where the waypoint is up", took)
+	}
+	if g := e.Status.Gateways; len(g) != 1 || g[0].Vendor != "istio" || g[0].Captured != 0 || g[0].Identity != id || g[0].Switch != edge.LabelIngressUseWaypoint+"=true" {
+		t.Errorf("gateways are %+v", g)
+	}
+	if b := e.Status.Backends; len(b) != 1 || b[0].Waypoint != s.shop+"/shared" || !slices.Contains(b[0].Policies, s.shop+"/callers") {
+		t.Errorf("backends are %+v", b)
+	}
+	if labels := s.service("orders").Labels; labels[plan.LabelUseWaypoint] != "shared" || labels[edge.LabelIngressUseWaypoint] != "true" {
+		t.Errorf("the Service's labels are %v", labels)
+	}
+	t.Logf("the gateway follows the switch %v after Ready", s.answers(gateway, "/secret/now", 403))
+	s.answers(gateway, "/ok/now", 200)
+	if r := s.logged(waypoint, "/ok/now", 200); r.Peer != id || r.Policy != s.shop+"/callers" || !r.Allowed {
+		t.Errorf("the waypoint logged %+v; want caller %s, let in by the policy", r, id)
+	}
+	if r := s.logged(waypoint, "/secret/now", 403); r.Peer != id || r.Allowed {
+		t.Errorf("the waypoint logged %+v; want caller %s, denied", r, id)
+	}
+	if r, want := s.logged(gateway, "/ok/now", 200), waypoint.Status.PodIP+":15008"; r.Upstream != want || !r.HBONE {
+		t.Errorf("the gateway logged %+v; want a tunnel by %s", r, want)
+	}
+
+	s.delete(s.theEdge("public"))
+	s.ready("public", v1alpha1.ReasonUndoHalted) // for the policy
+	confirm := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`))
+	if err := s.c.Patch(t.Context(), s.theEdge("public"), confirm); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("undone after %v", s.gone(s.theEdge("public")))
+	s.same(before, false)
+	s.answers(gateway, "/secret/after", 200)
+	if r := s.logged(gateway, "/secret/after", 200); r.Upstream != backend || !r.HBONE {
+		t.Errorf("after: the gateway logged %+v; want a tunnel to %s, past the waypoint", r, backend)
+	}
+}
