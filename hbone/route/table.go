@@ -1,6 +1,7 @@
 package route
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -101,7 +102,8 @@ func (t *Table) Has(name string) bool {
 // Empty reports whether a Service has that key and no workloads.
 func (t *Table) Empty(key string) bool { return t.services[key] != nil && len(t.members[key]) == 0 }
 
-// Names lists the other names of what has that name (a Service's key or a workload's uid): its addresses.
+// Names lists what is known by other names and changes with what has that name (a Service's key or a workload's uid): its addresses, and the
+// Services that a workload is in.
 func (t *Table) Names(name string) []string {
 	var names []string
 	if s := t.services[name]; s != nil {
@@ -113,6 +115,7 @@ func (t *Table) Names(name string) []string {
 		for _, ip := range w.Addresses {
 			names = append(names, NetAddr{w.Network, ip}.Key())
 		}
+		names = slices.AppendSeq(names, maps.Keys(w.Services))
 	}
 	return names
 }
