@@ -165,10 +165,13 @@ func (c *captor) disable(ctx context.Context) error {
 	if err := c.annotate(ctx, "null"); err != nil {
 		return err
 	}
+	if err := c.pod.ns().Do(endRedirection); err != nil {
+		return fmt.Errorf("end redirection: %w", err)
+	}
+	c.end(ctx)
 	if err := c.pod.ns().Do(removeCaptureRules); err != nil {
 		return fmt.Errorf("remove capture rules: %w", err)
 	}
-	c.end(ctx)
 	c.begun, c.toks.have = false, nil
 	return nil
 }

@@ -217,9 +217,9 @@ func (e *events) istiodAway(ctx context.Context) error {
 
 // edgeAway deletes the AmbientEdge, with confirmation, and applies it again. Outside of the mesh the captured gateway is refused by
 // STRICT, which it answers with 502. Where there is a waypoint it goes too, and with it the policy against the impostor, as the
-// controller has warned. The native gateway is in the mesh without the AmbientEdge: it must not notice, but for one thing. When the Service
-// is led to its waypoint no more, istiod takes it out of the waypoint's configuration as soon as it tells those who call; who hears of it
-// later is answered 503 by the waypoint for that moment.
+// controller has warned. The native gateway is in the mesh without the AmbientEdge: it must not notice, but for two moments. istiod tells
+// the waypoint and those who call it at once that a Service is led there, or is no more. Who calls the waypoint before it has heard is cut
+// off, and who calls it after it has heard is answered 503.
 func (e *events) edgeAway(ctx context.Context) error {
 	without := func(l *lane, kind string) bool {
 		switch {
@@ -237,10 +237,10 @@ func (e *events) edgeAway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.load.ledger.enter(&phase{event: "edge away", name: "edge is away, and comes back", want: without})
 	if e.w.Envoy != strings.Contains(halted, "shop/orders-callers") {
 		return fmt.Errorf("undo halted for %q", halted)
 	}
+	e.load.ledger.enter(&phase{event: "edge away", name: "edge is away", want: without})
 	if err := e.until(ctx, func(l *lane) string {
 		switch {
 		case !l.impostor:
@@ -255,6 +255,13 @@ func (e *events) edgeAway(ctx context.Context) error {
 	if err := e.stay(ctx); err != nil {
 		return err
 	}
+	e.load.ledger.enter(&phase{event: "edge away", name: "edge comes", want: func(l *lane, kind string) bool {
+		cut := "502"
+		if l.impostor {
+			cut = "0"
+		}
+		return without(l, kind) || e.w.Envoy && kind == cut
+	}})
 	if _, err := e.w.Join(ctx, func(story.Step) {}); err != nil {
 		return err
 	}

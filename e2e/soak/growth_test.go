@@ -135,8 +135,8 @@ func median(all []sample, from, to time.Duration) (size, bool) {
 	return size{middle(kB), middle(fds), middle(threads)}, true
 }
 
-// judge compares the first quarter with the last, prints both, and fails on growth. The slack is that of a heap that settles, and of
-// runtime threads; a leak of one descriptor or of 4 kB in a hundred requests is far above it in half an hour.
+// judge compares the first quarter with the last, prints both, and fails on growth. The slack is that of a heap that settles and of
+// runtime threads. In half an hour a gateway that leaks 1 kB a request, or a descriptor in a thousand requests, is above it.
 func (g *growth) judge(t *testing.T) {
 	t.Helper()
 	total := time.Since(g.began)

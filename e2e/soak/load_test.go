@@ -80,7 +80,7 @@ func newLoad(ctx context.Context, w *story.World, l *ledger) (*load, error) {
 			l.base = "https://" + s.Spec.ClusterIP
 		}
 		for range l.clients { // a kept connection belongs to one client, as with browsers
-			l.http = append(l.http, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+			l.http = append(l.http, &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 				DialContext: w.NS.DialContext, DisableKeepAlives: !l.kept, MaxIdleConnsPerHost: 1,
 				TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: story.Hostname, MinVersion: tls.VersionTLS12},
 			}})

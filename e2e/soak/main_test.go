@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"github.com/isthmus-mesh/isthmus/e2e/story"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
@@ -17,5 +20,6 @@ var (
 
 func TestMain(m *testing.M) {
 	world.Enter(story.Funcs())
+	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }

@@ -62,7 +62,9 @@ func TestSoak(t *testing.T) {
 					return fmt.Errorf("round %d, %s: %w", rounds+1, event.name, err)
 				}
 				took[event.name] += time.Since(began)
-				if n, _ := ledger.failures(); n > 1000 {
+				n, _ := ledger.failures()
+				t.Logf("%v: round %d, %s took %v; %d requests until now, %d unexplained", time.Since(grown.began).Round(time.Second), rounds+1, event.name, time.Since(began).Round(100*time.Millisecond), e.load.sent.Load(), n)
+				if n > 1000 {
 					return fmt.Errorf("round %d, %s: more than 1000 answers that nothing explains", rounds+1, event.name)
 				}
 				if rounds > 0 && time.Since(grown.began) > *duration {
