@@ -105,7 +105,8 @@ func TestTranscript(t *testing.T) {
 	out := run(t, demo(t, exe))
 	took := time.Since(began)
 	t.Logf("told in %v\n%s", took.Round(time.Second), out)
-	if !strings.Contains(out, "(once)") && took > 40*time.Second {
+	// Elsewhere others may keep the machine busy.
+	if os.Getenv("CI") == "true" && !strings.Contains(out, "(once)") && took > 40*time.Second {
 		t.Errorf("told in %v, want at most 40 s where nothing has to be built", took)
 	}
 	if strings.Contains(out, "Left out here") {
