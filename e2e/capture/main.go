@@ -24,6 +24,7 @@ import (
 const (
 	readyFD   = 3 // a line there says that the process serves
 	drainTime = 5 * time.Second
+	lastWord  = time.Second // for connections outside of tunnels
 )
 
 // process is a capture process at work.
@@ -90,7 +91,16 @@ func run(ctx context.Context, cfg *config) error {
 	closeRedirected()
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	finished := make(chan struct{})
+	go func() {
+		p.conns.Wait()
+		close(finished)
+	}()
 	_ = server.Shutdown(drain) // what has not ended is closed
+	select {                   // a request that is under way may end; a connection that is only kept does not
+	case <-finished:
+	case <-time.After(lastWord):
+	}
 	return p.dialer.Close()
 }
 

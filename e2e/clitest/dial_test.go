@@ -3,6 +3,7 @@ package clitest
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,15 +25,22 @@ func TestDialReachesAServiceOfTheMesh(t *testing.T) {
 	if r.stdout == "" {
 		t.Error("no body")
 	}
-	begin := time.Now()
-	r = c.dial(ordersAt, "-o", "json")
-	var doc struct {
-		Connection struct{ Milliseconds float64 }
+	// Each command is a first dial; the fastest of three is the one that nothing else disturbed.
+	best := math.Inf(1)
+	for range 3 {
+		r = c.dial(ordersAt, "-o", "json")
+		var doc struct {
+			Connection struct{ Milliseconds float64 }
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("route, certificate and connection took %.0f ms, the process %v", doc.Connection.Milliseconds, r.took.Round(time.Millisecond))
+		best = min(best, doc.Connection.Milliseconds)
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
-		t.Fatal(err)
+	if best <= 0 || best > 100 && os.Getenv("CI") == "true" { // elsewhere others may keep the machine busy
+		t.Errorf("a first dial takes %.1f ms, want at most 100", best)
 	}
-	t.Logf("route, certificate and connection took %.0f ms, the process %v", doc.Connection.Milliseconds, time.Since(begin).Round(time.Millisecond))
 	r = c.dial(ordersAt, "--route")
 	r.want(t, 0, r.stdout, "through   workload shop/orders")
 	r = c.dial(c.Node.PodIP("shop", "orders").String()+":8080", "--http", "/orders")

@@ -35,6 +35,7 @@ func TestEnvoy(t *testing.T) {
 	t.Run("a waypoint decides about TCP by identity", func(t *testing.T) { decidesTCP(t, s, pod) })
 	gateway := s.gateway(t, "edge", "ingress", ingress)
 	t.Run("Istio's ingress gateway goes past a waypoint, and through it when told", func(t *testing.T) { ingressPath(t, s, gateway, pod) })
+	t.Run("it all takes no more memory than promised", wholeMemory)
 	t.Run("a waypoint decides by token behind a gateway", func(t *testing.T) { decidesByToken(t, s, gateway, pod) })
 	t.Run("telemetry that only Istio's build has is dropped", func(t *testing.T) { dropsStats(t, s, pod) })
 	t.Run("a waypoint works without istiod, and follows it again", func(t *testing.T) { survivesIstiod(t, s, pod) })

@@ -43,15 +43,16 @@ func (m *Mesh) startAPI(ctx context.Context) error {
 	}
 	// The soft limit makes it collect its garbage of start-up, a quarter of its memory. What lives needs half of it.
 	env := append([]string{"GOMEMLIMIT=320MiB"}, m.opts.APIServerEnv...)
-	api, err := m.run(programs.KubeAPIServer, env,
-		"--etcd-servers="+etcdClient, "--bind-address=0.0.0.0", "--secure-port="+apiPort, "--advertise-address="+nodeAddr().String(),
-		"--tls-cert-file="+m.path("pki", "apiserver.crt"), "--tls-private-key-file="+m.path("pki", "apiserver.key"),
-		"--client-ca-file="+m.path("pki", "ca.crt"), "--cert-dir="+m.path("pki"),
+	args := append([]string{
+		"--etcd-servers=" + etcdClient, "--bind-address=0.0.0.0", "--secure-port=" + apiPort, "--advertise-address=" + nodeAddr().String(),
+		"--tls-cert-file=" + m.path("pki", "apiserver.crt"), "--tls-private-key-file=" + m.path("pki", "apiserver.key"),
+		"--client-ca-file=" + m.path("pki", "ca.crt"), "--cert-dir=" + m.path("pki"),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-account-signing-key-file="+m.path("pki", "sa.key"), "--service-account-key-file="+m.path("pki", "sa.key"),
+		"--service-account-signing-key-file=" + m.path("pki", "sa.key"), "--service-account-key-file=" + m.path("pki", "sa.key"),
 		"--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC", "--allow-privileged",
 		"--disable-admission-plugins=ServiceAccount", "--profiling=false",
-	)
+	}, m.opts.APIServerArgs...)
+	api, err := m.run(programs.KubeAPIServer, env, args...)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,9 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 		t.Logf("%-24s %4d MB", p.Name, mb)
 	}
 	t.Logf("ready after %v, %d MB in all", m.Ready.Round(10*time.Millisecond), total)
+	if m.Ready > 10*time.Second && os.Getenv("CI") == "true" { // elsewhere others may keep the machine busy
+		t.Errorf("ready after %v, want at most 10 s", m.Ready)
+	}
 	if total > 750 {
 		t.Errorf("control plane takes %d MB, want at most 750", total)
 	}

@@ -19,6 +19,8 @@ type Options struct {
 	IstiodEnv []string
 	// APIServerEnv are KEY=value settings of the API server, on top of ours: GOMEMLIMIT=off for tests with thousands of objects.
 	APIServerEnv []string
+	// APIServerArgs are further arguments of the API server, as for an audit log.
+	APIServerArgs []string
 	// Images are what the node's pods may run, by image name; see node.Config.
 	Images map[string]node.Image
 	// Capture makes the capture process of an enrolled pod. Nil: no pod is captured.

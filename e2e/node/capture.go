@@ -174,14 +174,18 @@ func (c *captor) disable(ctx context.Context) error {
 	if err := c.annotate(ctx, "null"); err != nil {
 		return err
 	}
-	remove := removeCaptureRules
+	// First nothing new comes to the process, then it ends what it has, then its rules go.
+	redirection, rules := endRedirection, removeCaptureRules
 	if c.pod.player.Rules() == AnyIP {
-		remove = removeCaptureAnyIP
+		redirection, rules = removeCaptureAnyIP, func() error { return nil }
 	}
-	if err := c.pod.ns().Do(remove); err != nil {
-		return fmt.Errorf("remove capture rules: %w", err)
+	if err := c.pod.ns().Do(redirection); err != nil {
+		return fmt.Errorf("end redirection: %w", err)
 	}
 	c.end(ctx)
+	if err := c.pod.ns().Do(rules); err != nil {
+		return fmt.Errorf("remove capture rules: %w", err)
+	}
 	c.begun, c.toks.have = false, nil
 	return nil
 }

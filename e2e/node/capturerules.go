@@ -101,6 +101,25 @@ func replyRule() *netlink.Rule {
 	return r
 }
 
+// endRedirection runs in a pod's namespace: connections from now on are not captured. Those that were go on, for as long as the chains are
+// there: the kernel translates their packets only while it translates at all.
+func endRedirection() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return err
+	}
+	for _, ch := range chains {
+		if ch.Table.Name == captureTable().Name && ch.Type == nftables.ChainTypeNAT {
+			c.FlushChain(ch)
+		}
+	}
+	return c.Flush()
+}
+
 // removeCaptureRules runs in a pod's namespace; it is no error when there are none.
 func removeCaptureRules() error {
 	c, err := nftables.New()

@@ -129,6 +129,29 @@ func (p *Player) Exec(ctx context.Context, namespace, name, container string, ar
 	return nil, fmt.Errorf("execute in %s/%s: no container %q", namespace, name, container)
 }
 
+// PIDs are the first processes of a pod's containers, by container name; that of its capture is "capture". Those that do not run
+// are left out, and a pod that is not there has none.
+func (p *Player) PIDs(namespace, name string) map[string]int {
+	pids := map[string]int{}
+	w := p.find(namespace, name)
+	if w == nil {
+		return pids
+	}
+	for _, c := range append(w.main[:len(w.main):len(w.main)], w.init...) {
+		c.mu.Lock()
+		if c.proc != nil {
+			pids[c.spec.Name] = c.proc.Pid
+		}
+		c.mu.Unlock()
+	}
+	if w.captor != nil {
+		if proc := w.captor.process(); proc != nil {
+			pids[captureLog] = proc.Pid
+		}
+	}
+	return pids
+}
+
 // Tail returns the last lines of a container's log; the capture process's container name is "capture". It works for
 // pods that are gone too.
 func (p *Player) Tail(namespace, name, container string, lines int) string {

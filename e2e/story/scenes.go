@@ -226,7 +226,7 @@ func (w *World) leave(ctx context.Context, file string, key types.NamespacedName
 // Same waits until the cluster is what it was, and returns what differs in the end: nothing, if all is well. Things that are
 // deleted in the background take a moment.
 func (w *World) Same(ctx context.Context, before State) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var diff []string
 	err := until(ctx, func() error {

@@ -1,0 +1,82 @@
+package scale
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/isthmus-mesh/isthmus/controller/run"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+)
+
+var (
+	edges    = flag.Int("edges", 5, "number of AmbientEdges")
+	services = flag.Int("services", 50, "number of Services, shared out among the edges; at most 64 to each")
+)
+
+func TestMain(m *testing.M) {
+	world.Enter(mesh.Funcs(world.Funcs{"controller": controller}))
+	ctrl.SetLogger(logr.Discard())
+	os.Exit(m.Run())
+}
+
+// metricsAddress is in the mesh's namespace.
+const metricsAddress = "127.0.0.1:18080"
+
+// controller is the process under test: the controller as isthmus controller runs it, but for waypoints, which all answer. args is its
+// kubeconfig.
+func controller(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
+	ctrl.SetLogger(logr.FromSlogHandler(handler))
+	if err := control(ctx, args[0]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func control(ctx context.Context, kubeconfig string) error {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	cfg.QPS, cfg.Burst = 50, 100
+	scheme, err := run.Scheme()
+	if err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: metricsAddress}})
+	if err != nil {
+		return err
+	}
+	if err := run.Setup(mgr, run.Options{Prober: everybody{}}); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// everybody answers.
+type everybody struct{}
+
+func (everybody) Answers(context.Context, netip.AddrPort, []spiffeid.ID, string) error { return nil }
+
+func (everybody) Serves(context.Context, netip.AddrPort, []spiffeid.ID, string, []byte) error {
+	return nil
+}
+
+var _ run.Prober = everybody{}
