@@ -18,14 +18,14 @@ const (
 	Image = "isthmus-mesh/isthmus:devel"
 )
 
-//go:embed *.yaml crd/*.yaml
+//go:embed install/*.yaml crd/*.yaml
 var files embed.FS
 
 // order is that of an installation: what others need comes first.
 func order() []string {
 	return []string{
-		"crd/isthmus.dev_ambientedges.yaml", "namespace.yaml", "role-observe.yaml", "role-manage.yaml", "leases.yaml", "bindings.yaml",
-		"admission-author.yaml", "admission-controller.yaml", "controller.yaml",
+		"crd/isthmus.dev_ambientedges.yaml", "install/namespace.yaml", "install/role-observe.yaml", "install/role-manage.yaml", "install/leases.yaml",
+		"install/bindings.yaml", "install/admission-author.yaml", "install/admission-controller.yaml", "install/controller.yaml",
 	}
 }
 

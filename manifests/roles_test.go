@@ -32,8 +32,8 @@ func clusterRole(t *testing.T, name string, rules []rbacv1.PolicyRule) []byte {
 
 func TestRolesAreCurrent(t *testing.T) {
 	for file, want := range map[string][]byte{
-		"role-observe.yaml": clusterRole(t, "isthmus-observe", run.ObserveRules()),
-		"role-manage.yaml":  clusterRole(t, "isthmus-manage", append(run.ObserveRules(), run.ManageRules()...)),
+		"install/role-observe.yaml": clusterRole(t, "isthmus-observe", run.ObserveRules()),
+		"install/role-manage.yaml":  clusterRole(t, "isthmus-manage", append(run.ObserveRules(), run.ManageRules()...)),
 	} {
 		if *update {
 			if err := os.WriteFile(file, want, 0o644); err != nil {

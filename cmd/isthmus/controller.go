@@ -33,7 +33,7 @@ It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see w
 identity of its own, which istiod gives it for its service account's token. Until it has one it observes and reports, leads no Service to a
 waypoint, and is not ready: /readyz says why. Logs go to standard error, as JSON with -o json.`
 
-const controllerExample = `  # In a pod, as manifests/controller.yaml does
+const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
 
   # Only look: findings and plans in the status of AmbientEdges, nothing else is written

@@ -78,7 +78,7 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 	f.Message = fmt.Sprintf("%v; %s", refused, done)
 	f.Fix = "change what refuses it, an admission policy or webhook that is named here; or " + instead
 	if refused.Rights() {
-		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/bindings.yaml does; or " + instead
+		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/install/bindings.yaml does; or " + instead
 	}
 	return f, true
 }
