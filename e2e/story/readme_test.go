@@ -94,7 +94,8 @@ func TestReadmeCommands(t *testing.T) {
 		if err := w.NS.Start(cmd); err != nil {
 			return "", err
 		}
-		return out.String(), cmd.Wait()
+		err := cmd.Wait()
+		return out.String(), err
 	}
 	out, err := sh(scripts[1])
 	t.Log(out)
