@@ -68,6 +68,10 @@ type Conn struct {
 	pingSent   time.Time
 	lastRead   time.Time
 	pinged     bool
+	born       time.Time
+	bytesIn    uint64
+	bytesOut   uint64
+	opened     uint64
 }
 
 // drainState is how far a server's two-step GOAWAY has come.
@@ -123,6 +127,7 @@ func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 		peerMax:    assumeMax,
 		connRecv:   int64(cfg.connWindow()),
 		lastRead:   time.Now(),
+		born:       time.Now(),
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.cw = http2.NewFramer(&c.control, nil)
@@ -197,33 +202,26 @@ func (c *Conn) NetConn() net.Conn { return c.nc }
 // Open sends a CONNECT with fields (which have :method and :authority first) and waits for the answer. A *StatusError is an answer
 // other than 200; an error that is ErrUnprocessed may be tried on another connection. When ctx ends first the stream is reset.
 func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, error) {
-	s, err := c.begin(fields)
+	s, err := c.Start(fields)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-s.answered:
+	case <-s.Answered():
 	case <-ctx.Done():
 		s.Reset(http2.ErrCodeCancel)
 		return nil, context.Cause(ctx)
 	}
-	c.mu.Lock()
-	status, failed := s.status, s.recvErr
-	c.mu.Unlock()
-	switch {
-	case status == 200:
-		return s, nil
-	case status != 0:
+	if err := s.Answer(); err != nil {
 		s.Close()
-		return nil, &StatusError{Status: status}
-	case failed != nil:
-		return nil, failed
+		return nil, err
 	}
-	s.Reset(http2.ErrCodeProtocol)
-	return nil, &connError{http2.ErrCodeProtocol, "the stream ended before an answer"}
+	return s, nil
 }
 
-func (c *Conn) begin(fields []hpack.HeaderField) (*Stream, error) {
+// Start sends a CONNECT as Open does and returns at once. What is written before the answer goes out as optimistic data; when the answer is a refusal,
+// Read and Write give it, and what was written is lost. Answered and Answer tell of it.
+func (c *Conn) Start(fields []hpack.HeaderField) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

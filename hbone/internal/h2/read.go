@@ -185,6 +185,7 @@ func (c *Conn) onData(id, length uint32, flags http2.Flags) error {
 		c.abuse = max(0, c.abuse-int(body>>6)-1)
 	}
 	c.mu.Lock()
+	c.bytesIn += uint64(body)
 	s := c.streams[id]
 	if s == nil && c.idle(id) {
 		c.mu.Unlock()
@@ -277,6 +278,10 @@ func (c *Conn) endOfStream(s *Stream) {
 	if s.isDone {
 		return
 	}
+	if c.client && s.status == 0 { // ended without an answer
+		s.reset(http2.ErrCodeProtocol)
+		return
+	}
 	s.recvEnd = true
 	notify(s.readable)
 	s.answer()
@@ -332,6 +337,14 @@ func (c *Conn) onAnswer(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	s.status, s.fields = status, f.RegularFields()
+	if status != http.StatusOK {
+		_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeCancel)
+		s.pending = nil
+		s.end(&StatusError{Status: status})
+		s.forget()
+		c.kick()
+		return nil
+	}
 	s.answer()
 	if f.StreamEnded() {
 		c.endOfStream(s)

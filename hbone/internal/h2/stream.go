@@ -59,11 +59,29 @@ func (c *Conn) newStream(id uint32) *Stream {
 		sendWindow: c.peerWindow,
 	}
 	c.streams[id] = s
+	c.opened++
 	return s
 }
 
 // Fields is the peer's header list: of the request at a server, of the answer at a client.
 func (s *Stream) Fields() []hpack.HeaderField { return s.fields }
+
+// Answered is closed when the peer has answered the CONNECT or the stream has ended.
+func (s *Stream) Answered() <-chan struct{} { return s.answered }
+
+// Answer is what the peer answered: nil for 200, or when there is no answer yet; a *StatusError; or what ended the stream before, which is
+// ErrUnprocessed when the peer did not act on it.
+func (s *Stream) Answer() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	switch {
+	case s.status == 200:
+		return nil
+	case s.status != 0:
+		return &StatusError{Status: s.status}
+	}
+	return s.recvErr
+}
 
 // Done is closed when both directions have ended.
 func (s *Stream) Done() <-chan struct{} { return s.done }
@@ -190,6 +208,50 @@ func (s *Stream) Write(p []byte) (int, error) {
 			return len(p) - left, err
 		}
 		c.mu.Unlock()
+	}
+}
+
+// ReadFrom writes what r gives until it ends, and returns how much that was.
+func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
+	buf := make([]byte, 64<<10)
+	var total int64
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			m, werr := s.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // as io.Copy: io.EOF is never wrapped
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// WriteTo writes to w what the peer sends until its END_STREAM, and returns how much that was.
+func (s *Stream) WriteTo(w io.Writer) (int64, error) {
+	buf := make([]byte, 64<<10)
+	var total int64
+	for {
+		n, err := s.Read(buf)
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // Read gives it so
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
 	}
 }
 

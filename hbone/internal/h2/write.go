@@ -87,6 +87,7 @@ func (c *Conn) take(batch []byte, s *Stream) (_ []byte, more bool) {
 	batch = append(batch, s.pending[:n]...)
 	s.pending = s.pending[n:]
 	c.sendWindow -= int64(n)
+	c.bytesOut += uint64(n)
 	s.sendWindow -= int64(n)
 	if len(s.pending) == 0 {
 		s.pending = nil
