@@ -334,14 +334,20 @@ func newRawClient(t *testing.T, cfg Config, accept func(*Stream)) (*rawClient, *
 	a, b := tcpPair(t)
 	server := NewServer(b, cfg, accept)
 	t.Cleanup(func() { a.Close(); server.Close() })
-	if _, err := io.WriteString(a, http2.ClientPreface); err != nil {
+	r := &rawClient{nc: a}
+	r.hello(t)
+	return r, server
+}
+
+func (r *rawClient) hello(t testing.TB) {
+	t.Helper()
+	r.fr = http2.NewFramer(r.nc, r.nc)
+	if _, err := io.WriteString(r.nc, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
-	r := &rawClient{nc: a, fr: http2.NewFramer(a, a)}
 	if err := r.fr.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	return r, server
 }
 
 func block(fields ...hpack.HeaderField) []byte {
