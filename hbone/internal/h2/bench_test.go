@@ -206,7 +206,7 @@ func BenchmarkEcho(b *testing.B) {
 		b.ReportAllocs()
 		start := cpuTime(b)
 		var wg sync.WaitGroup
-		turns := make(chan int, len(ends))
+		turns := make(chan int)
 		for _, c := range ends {
 			wg.Go(func() {
 				buf := make([]byte, 100)
@@ -224,7 +224,7 @@ func BenchmarkEcho(b *testing.B) {
 				}
 			})
 		}
-		const each = 64
+		const each = 8
 		n := 0
 		for b.Loop() {
 			if n++; n%each == 0 {
@@ -279,7 +279,7 @@ func BenchmarkOpen(b *testing.B) {
 			fields := connect("10.0.0.1:80")
 			start := cpuTime(b)
 			var wg sync.WaitGroup
-			turns := make(chan struct{}, n)
+			turns := make(chan struct{})
 			for range n {
 				wg.Go(func() {
 					one := make([]byte, 1)

@@ -37,6 +37,7 @@ type Conn struct {
 	wake    chan struct{} // capacity 1: the standby writer has something to do
 	done    chan struct{} // closed when all goroutines have returned
 	dead    chan struct{} // closed when err is set
+	read    chan struct{} // closed when the reader has returned
 	going   chan struct{} // closed when no new stream will be opened here
 	ready   chan struct{} // closed when the peer's SETTINGS are known
 	loops   sync.WaitGroup
@@ -115,6 +116,7 @@ func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		dead:       make(chan struct{}),
+		read:       make(chan struct{}),
 		going:      make(chan struct{}),
 		ready:      make(chan struct{}),
 		streams:    map[uint32]*Stream{},
@@ -262,12 +264,8 @@ func (c *Conn) failLocked(cause error) {
 	if e, ok := errors.AsType[*connError](cause); ok {
 		_ = c.cw.WriteGoAway(c.lastPeer, e.code, []byte(e.why))
 	}
-	// Nobody waits for long for a peer that does not take our last words; after a drain these may be much.
-	patience := time.Second
-	if c.drain == drainLast && cause == errClosed && len(c.streams) == 0 { //nolint:errorlint // this very value
-		patience = 10 * time.Second
-	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(patience))
+	c.out.patience = c.patience(cause)
+	_ = c.nc.SetWriteDeadline(time.Now().Add(max(c.out.patience, time.Second)))
 	close(c.dead)
 	c.closeGoing()
 	for _, s := range c.streams {
@@ -291,8 +289,12 @@ func (c *Conn) closeGoing() {
 
 // Close ends the connection and every stream on it, and waits for its goroutines.
 func (c *Conn) Close() error {
-	c.fail(errClosed)
+	c.mu.Lock()
+	c.failLocked(errClosed)
+	c.out.patience = 0
+	c.mu.Unlock()
 	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.nc.SetReadDeadline(time.Now()) // ends a linger
 	<-c.done
 	c.serving.Wait()
 	return nil

@@ -3,8 +3,6 @@ package h2
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"strconv"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -22,7 +20,7 @@ func (rd *reader) cost(n int) error {
 	return nil
 }
 
-// other takes a frame that is not DATA.
+// other takes a frame that is neither DATA nor HEADERS.
 func (rd *reader) other() error {
 	c := rd.c
 	rd.unlock()
@@ -33,7 +31,7 @@ func (rd *reader) other() error {
 		var ce http2.ConnectionError
 		switch {
 		case errors.As(err, &se):
-			return rd.badHeaders(se)
+			return rd.badHeaders(se.StreamID, se.Code)
 		case errors.As(err, &ce):
 			return &connError{http2.ErrCode(ce), "a malformed frame"}
 		case errors.Is(err, http2.ErrFrameTooLarge):
@@ -42,11 +40,6 @@ func (rd *reader) other() error {
 		return err
 	}
 	switch f := f.(type) {
-	case *http2.MetaHeadersFrame:
-		if c.client {
-			return c.onAnswer(f)
-		}
-		return rd.onConnect(f)
 	case *http2.WindowUpdateFrame:
 		return errors.Join(rd.cost(1), c.onWindowUpdate(f))
 	case *http2.RSTStreamFrame:
@@ -67,26 +60,6 @@ func (rd *reader) other() error {
 		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE"}
 	}
 	return rd.cost(10) // PRIORITY and unknown frames are ignored (RFC 9113, section 5.5)
-}
-
-// badHeaders answers a header list that breaks the rules. mu is held.
-func (rd *reader) badHeaders(se http2.StreamError) error {
-	if err := rd.cost(10); err != nil {
-		return err
-	}
-	c := rd.c
-	if !c.client && se.StreamID > c.lastPeer {
-		if se.StreamID%2 == 0 {
-			return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
-		}
-		c.lastPeer = se.StreamID
-	}
-	if s := c.streams[se.StreamID]; s != nil {
-		s.reset(se.Code)
-		return nil
-	}
-	_ = c.cw.WriteRSTStream(se.StreamID, se.Code)
-	return nil
 }
 
 // endOfStream takes the peer's END_STREAM; mu is held.
@@ -115,108 +88,6 @@ func (c *Conn) idle(id uint32) bool {
 		return id%2 == 0 || id >= c.nextID
 	}
 	return id%2 == 0 || id > c.lastPeer
-}
-
-// onAnswer takes a client's HEADERS; mu is held.
-func (c *Conn) onAnswer(f *http2.MetaHeadersFrame) error {
-	s := c.streams[f.StreamID]
-	switch {
-	case s == nil && c.idle(f.StreamID):
-		return &connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
-	case s == nil:
-		return nil
-	case s.status != 0: // trailers
-		if f.StreamEnded() {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
-	}
-	status, err := strconv.Atoi(f.PseudoValue("status"))
-	switch {
-	case f.Truncated || err != nil || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
-		s.reset(http2.ErrCodeProtocol)
-		return nil
-	case status < 200: // an interim answer
-		if f.StreamEnded() {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
-	}
-	s.status = uint16(status)
-	if fields := f.RegularFields(); len(fields) > 0 {
-		s.fields = &fields
-	}
-	if status != http.StatusOK {
-		_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeCancel)
-		s.end(&StatusError{Status: status})
-		s.forget()
-		return nil
-	}
-	s.answer()
-	if f.StreamEnded() {
-		c.endOfStream(s)
-	}
-	return nil
-}
-
-// onConnect takes a server's HEADERS; mu is held.
-func (rd *reader) onConnect(f *http2.MetaHeadersFrame) error {
-	c, id := rd.c, f.StreamID
-	if s := c.streams[id]; s != nil { // trailers
-		if f.StreamEnded() && !s.recvEnd {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
-	}
-	if id%2 == 0 || id <= c.lastPeer {
-		if id%2 == 1 {
-			return rd.refuse(id, http2.ErrCodeStreamClosed, 10)
-		}
-		return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
-	}
-	if c.drain == drainLast {
-		return nil // above the last stream: the peer opens it elsewhere
-	}
-	c.lastPeer = id
-	switch {
-	case uint32(len(c.streams)) >= c.cfg.maxStreams() || c.handlers >= c.cfg.maxStreams():
-		return rd.refuse(id, http2.ErrCodeRefusedStream, 20)
-	case f.Truncated:
-		return rd.refuse(id, http2.ErrCodeEnhanceYourCalm, 20)
-	case f.PseudoValue("protocol") != "":
-		return rd.refuse(id, http2.ErrCodeProtocol, 20)
-	}
-	connect := f.PseudoValue("method") == http.MethodConnect
-	if connect && (f.PseudoValue("scheme") != "" || f.PseudoValue("path") != "" || f.PseudoValue("authority") == "") {
-		return rd.refuse(id, http2.ErrCodeProtocol, 20)
-	}
-	s := c.newStream(id)
-	s.fields = &f.Fields
-	if f.StreamEnded() {
-		s.recvEnd = true
-	}
-	c.handlers++
-	c.serving.Go(func() {
-		c.accept(s)
-		c.mu.Lock()
-		c.handlers--
-		c.mu.Unlock()
-	})
-	return nil
-}
-
-// refuse resets a stream that never came to be; mu is held.
-func (rd *reader) refuse(id uint32, code http2.ErrCode, cost int) error {
-	rd.abuse += cost
-	if rd.abuse > 10*maxResets {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many streams that were refused"}
-	}
-	_ = rd.c.cw.WriteRSTStream(id, code)
-	return nil
 }
 
 // onReset takes RST_STREAM; mu is held.

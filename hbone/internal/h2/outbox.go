@@ -31,6 +31,7 @@ type outbox struct {
 	handed     bool    // it is the standby writer
 	busy       busyness
 	yield      yielding
+	patience   time.Duration // how long a peer may take to end its side once we have ended ours
 
 	// flusher
 	g      *Gather

@@ -8,7 +8,6 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 var errSentEnd = fmt.Errorf("write after the end of the stream: %w", syscall.EPIPE)
@@ -26,8 +25,9 @@ type reader struct {
 	buf   *bufpool.Buf // borrowed while frames come many at a time: bytes r to w
 	r, w  int
 	head  [frameHeader]byte
-	again int // bytes of head that Read gives once more
-	fr    *http2.Framer
+	again int           // bytes of head that Read gives once more
+	fr    *http2.Framer // frames other than DATA and HEADERS
+	dec   decoder
 
 	locked bool      // c.mu is held
 	wakes  []*waiter // Reads that have something to look at
@@ -39,8 +39,7 @@ func (rd *reader) init(c *Conn, src io.Reader) {
 	rd.c, rd.src = c, src
 	rd.fr = http2.NewFramer(nil, rd)
 	rd.fr.SetMaxReadFrameSize(c.cfg.maxFrameSize())
-	rd.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	rd.fr.MaxHeaderListSize = c.cfg.maxHeaderBytes(c.client)
+	rd.dec.init(c.cfg.maxHeaderBytes(c.client))
 }
 
 // Read gives the Framer the frame header once more, and then what follows.
@@ -140,6 +139,11 @@ func (c *Conn) readLoop() {
 	if rd.buf != nil {
 		rd.buf.Free()
 	}
+	var away [4 << 10]byte
+	for err := error(nil); err == nil; {
+		_, err = rd.src.Read(away[:]) // while our side lingers
+	}
+	close(c.read)
 }
 
 func (rd *reader) all() error {
@@ -161,6 +165,9 @@ func (rd *reader) all() error {
 		rd.unlock()
 		if err := rd.full(rd.head[:]); err != nil {
 			return err
+		}
+		if isClosed(rd.c.dead) {
+			return errClosed // fail has another cause already
 		}
 		h := parseHeader(rd.head[:])
 		if first && h.kind != http2.FrameSettings {
@@ -219,7 +226,11 @@ func (rd *reader) many() error {
 
 // frame takes the frame whose header is in rd.head.
 func (rd *reader) frame(h header) error {
-	if h.kind != http2.FrameData {
+	switch h.kind {
+	case http2.FrameData:
+	case http2.FrameHeaders:
+		return rd.headers(h)
+	default:
 		rd.again = frameHeader
 		return rd.other()
 	}
@@ -424,4 +435,13 @@ func (c *Conn) returnCredit() {
 	_ = c.cw.WriteWindowUpdate(0, c.unreturned)
 	c.recvWindow += int64(c.unreturned)
 	c.unreturned = 0
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

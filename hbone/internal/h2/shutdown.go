@@ -2,6 +2,8 @@ package h2
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -44,4 +46,32 @@ func (c *Conn) maybeDrained() {
 	if c.drain == drainLast && len(c.streams) == 0 {
 		c.failLocked(errClosed)
 	}
+}
+
+// patience is how long a connection that ends for cause waits for the peer. What a peer sends meanwhile would, unread, make the kernel reset
+// the connection and throw away our last words, or data on their way to the application. mu is held.
+func (c *Conn) patience(cause error) time.Duration {
+	if _, ok := errors.AsType[*connError](cause); ok {
+		return time.Second
+	}
+	if c.drain == drainLast && len(c.streams) == 0 {
+		return 10 * time.Second // drained: all that is left is on its way
+	}
+	return 0
+}
+
+// linger ends our side, where the connection can do that alone, and waits for the peer's end.
+func (c *Conn) linger() {
+	c.mu.Lock()
+	patience := c.out.patience
+	c.mu.Unlock()
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if patience == 0 || !ok {
+		return
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(patience))
+	if half.CloseWrite() != nil || c.out.g.flush() != nil {
+		return
+	}
+	<-c.read
 }

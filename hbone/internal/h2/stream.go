@@ -29,7 +29,7 @@ type Stream struct {
 	rw, ww         *waiter       // the Read and the Write that wait
 	answered, done chan struct{} // nil until asked for
 	rdl, wdl       *deadline     // nil until set
-	fields         *[]hpack.HeaderField
+	fields         *headerList
 	ending         *ending // nil while neither direction has failed or ended
 	sendWindow     int64
 	recvWindow     int32 // what the peer may still send
@@ -70,7 +70,7 @@ func (s *Stream) Fields() []hpack.HeaderField {
 	if s.fields == nil {
 		return nil
 	}
-	return *s.fields
+	return s.fields.fields
 }
 
 // closedChan is a channel that is closed.
@@ -476,6 +476,7 @@ func (s *Stream) finish() {
 	s.isDone = true
 	if s.done != nil {
 		close(s.done)
+		s.done = nil
 	}
 	s.answer()
 }
@@ -488,6 +489,7 @@ func (s *Stream) answer() {
 	s.answeredOnce = true
 	if s.answered != nil {
 		close(s.answered)
+		s.answered = nil
 	}
 }
 

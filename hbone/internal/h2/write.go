@@ -168,6 +168,7 @@ func (c *Conn) writeLoop() {
 		o.busy.end()
 		c.mu.Unlock()
 		if ended {
+			c.linger()
 			return
 		}
 	}
