@@ -136,7 +136,7 @@ func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.cw = http2.NewFramer(&c.out, nil)
 	c.rd.init(c, r)
-	c.g.attach(c.kick, c.rd.settle)
+	c.g.attach(c.kick, c.rd.idle)
 	return c
 }
 

@@ -21,7 +21,9 @@ type Gather struct {
 
 	in   *bufpool.Buf // the reading goroutine's: bytes r to w
 	r, w int
-	dry  func() // called before a read that may wait; nil before the engine took over
+	idle func() // called before a read that waits; nil before the engine took over
+	dry  bool   // Read does not wait but gives errDry
+	err  error // what wait found, for the next Read
 
 	mu     sync.Mutex // guards the fields below
 	notify func()     // tells the engine of a record that it did not ask for (KeyUpdate, an alert); nil before it took over
@@ -56,11 +58,25 @@ func (g *Gather) SetReadDeadline(t time.Time) error { return g.nc.SetReadDeadlin
 // SetWriteDeadline sets the connection's.
 func (g *Gather) SetWriteDeadline(t time.Time) error { return g.nc.SetWriteDeadline(t) }
 
+// errDry says that nothing is read ahead. It is temporary as a deadline is: crypto/tls lets its caller try again.
+var errDry net.Error = dryError{}
+
+type dryError struct{}
+
+func (dryError) Error() string   { return "nothing was read ahead" }
+func (dryError) Timeout() bool   { return true }
+func (dryError) Temporary() bool { return true }
+
 // Read gives what was read ahead, or reads ahead.
 func (g *Gather) Read(p []byte) (int, error) {
 	if g.r == g.w {
-		if g.dry != nil {
-			g.dry()
+		switch {
+		case g.err != nil:
+			return 0, g.err
+		case g.dry:
+			return 0, errDry
+		case g.idle != nil:
+			g.idle()
 		}
 		if err := g.fill(); err != nil {
 			return 0, err
@@ -72,6 +88,13 @@ func (g *Gather) Read(p []byte) (int, error) {
 		g.in = nil
 	}
 	return n, nil
+}
+
+// wait reads ahead; it waits for bytes. What goes wrong is for the next Read to tell, so that TLS has its say in it.
+func (g *Gather) wait() {
+	if g.r == g.w {
+		g.err = g.fill()
+	}
 }
 
 func (g *Gather) fill() error {
@@ -126,11 +149,11 @@ func (g *Gather) append(p []byte) {
 }
 
 // attach gives both sides to an engine, before it starts to read.
-func (g *Gather) attach(notify, dry func()) {
+func (g *Gather) attach(notify, idle func()) {
 	g.mu.Lock()
 	g.notify = notify
 	g.mu.Unlock()
-	g.dry = dry
+	g.idle = idle
 }
 
 // hold begins a batch of about size bytes, which the engine will flush.

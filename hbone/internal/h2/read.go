@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"syscall"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
@@ -30,7 +31,8 @@ type reader struct {
 	dec   decoder
 
 	locked bool      // c.mu is held
-	wakes  []*waiter // Reads that have something to look at
+	listed []*Stream // whose Read has something to look at
+	wakes  []*waiter // of these
 	since  int       // bytes since they were woken
 	abuse  int       // frames that cost us and carry nothing, less what the tunnels carried
 }
@@ -57,13 +59,10 @@ func (rd *reader) Read(p []byte) (int, error) {
 	return rd.pull(p)
 }
 
-// pull reads from the connection, which calls settle before it may have to wait.
+// pull reads from the connection, and waits if it must, for which idle is called. (To try first would cost an allocation of crypto/tls.)
 func (rd *reader) pull(p []byte) (int, error) {
 	n, err := rd.src.Read(p)
 	if n > 0 {
-		if !rd.c.heard.Load() {
-			rd.c.heard.Store(true)
-		}
 		return n, nil
 	}
 	if err == nil {
@@ -72,24 +71,59 @@ func (rd *reader) pull(p []byte) (int, error) {
 	return 0, err
 }
 
-// settle wakes whom it concerns and sends what is to be answered.
+// try reads from the connection what has come; errDry says that nothing has.
+func (rd *reader) try(p []byte) (int, error) {
+	rd.c.g.dry = true
+	n, err := rd.pull(p)
+	rd.c.g.dry = false
+	return n, err
+}
+
+// wait waits for bytes from the connection.
+func (rd *reader) wait() {
+	rd.idle()
+	rd.c.g.wait()
+}
+
+// idle is called before the reader waits: everybody hears of what has come.
+func (rd *reader) idle() {
+	rd.settle()
+	if !rd.c.heard.Load() {
+		rd.c.heard.Store(true)
+	}
+}
+
+// settle wakes whom it concerns and sends what is to be answered. mu is held or not, and is not held afterwards.
 func (rd *reader) settle() {
+	c := rd.c
+	rd.lock()
+	for _, s := range rd.listed {
+		s.listed = false
+		if w := s.rw; w != nil {
+			s.rw = nil
+			w.let()
+			rd.wakes = append(rd.wakes, w)
+		}
+	}
+	clear(rd.listed)
+	rd.listed, rd.since = rd.listed[:0], 0
+	if !c.out.flushing && c.hasWork() && c.out.head != nil {
+		c.kick() // encrypting bulk is not for us
+	}
+	flush := !c.out.flushing && c.hasWork() && c.out.head == nil
 	rd.unlock()
 	for _, w := range rd.wakes {
 		w.wake()
 	}
 	clear(rd.wakes)
-	rd.wakes, rd.since = rd.wakes[:0], 0
-	c := rd.c
-	c.mu.Lock()
-	if !c.out.flushing && c.hasWork() {
-		if c.out.head != nil {
-			c.kick() // encrypting bulk is not for us
-		} else {
-			c.flush(nil, false)
+	rd.wakes = rd.wakes[:0]
+	if flush {
+		c.mu.Lock()
+		if !c.out.flushing && c.out.head == nil {
+			c.flushSoon(false)
 		}
+		c.mu.Unlock()
 	}
-	c.mu.Unlock()
 }
 
 func (rd *reader) lock() {
@@ -141,7 +175,7 @@ func (c *Conn) readLoop() {
 	}
 	var away [4 << 10]byte
 	for err := error(nil); err == nil; {
-		_, err = rd.src.Read(away[:]) // while our side lingers
+		_, err = rd.pull(away[:]) // while our side lingers
 	}
 	close(c.read)
 }
@@ -318,24 +352,27 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 
 // deliver gives b to s: into the buffer of a Read that waits, or into the inbox. mu is held.
 func (rd *reader) deliver(s *Stream, b []byte) {
-	if w := s.rw; w != nil && s.in.n == 0 && len(b) > 0 {
-		n := w.fill(b)
-		b = b[n:]
+	if len(b) == 0 {
+		return
+	}
+	if w := s.rw; w != nil && s.in.n == 0 {
+		n := copy(w.room(), b)
+		w.put(n)
 		s.credit(n)
-		rd.wakeLater(s)
+		b = b[n:]
 	}
 	if len(b) > 0 {
 		s.in.write(b)
 		rd.c.unread += int64(len(b))
-		rd.wakeLater(s)
 	}
+	rd.list(s)
 }
 
-// wakeLater tells s's blocked Read with the next settle; mu is held.
-func (rd *reader) wakeLater(s *Stream) {
-	if s.rw != nil {
-		rd.wakes = append(rd.wakes, s.rw)
-		s.rw = nil
+// list has s's blocked Read woken with the next settle; mu is held.
+func (rd *reader) list(s *Stream) {
+	if s.rw != nil && !s.listed {
+		s.listed = true
+		rd.listed = append(rd.listed, s)
 	}
 }
 
@@ -351,53 +388,82 @@ func (rd *reader) payload(s *Stream, n int) (*Stream, error) {
 		if err := rd.refill(); err != nil {
 			return nil, err
 		}
-		rd.lock()
 	}
 	for n > 0 {
-		if have := min(rd.w-rd.r, n); have > 0 && (have < bulk || have == n) {
-			if s.isDone || s.closedByUser {
-				s = nil
-				break
-			}
-			rd.deliver(s, rd.buf.B[rd.r:rd.r+have])
-			rd.advance(have)
-			n -= have
-			continue
-		}
-		if s.isDone || s.closedByUser {
-			s = nil
-			break
-		}
-		k := s.in.space(n)
-		k.refs++
-		room := k.buf.B[k.w:min(len(k.buf.B), k.w+n)]
-		rd.unlock()
-		m, err := rd.Read(room)
 		rd.lock()
-		n -= m
-		if s.in.tail != k { // dropped meanwhile
-			k.release()
+		if s.isDone || s.closedByUser {
+			rd.unlock()
+			return nil, rd.discard(n)
+		}
+		var m int
+		var err error
+		if rd.r < rd.w {
+			m = min(rd.w-rd.r, n)
+			rd.deliver(s, rd.buf.B[rd.r:rd.r+m])
+			rd.advance(m)
+		} else if w := s.rw; w != nil && s.in.n == 0 && len(w.room()) > 0 {
+			m, err = rd.intoRead(s, w, n)
 		} else {
-			k.w += m
-			k.refs--
-			s.in.n += uint32(m)
-			s.in.trim()
-			rd.c.unread += int64(m)
-			rd.wakeLater(s)
+			m, err = rd.intoInbox(s, n)
 		}
+		n -= m
 		if err != nil {
-			return nil, err
-		}
-		if rd.since += m; rd.since >= wakeAfter {
+			if !errors.Is(err, errDry) {
+				return nil, err
+			}
+			rd.wait()
+		} else if rd.since += m; rd.since >= wakeAfter {
 			rd.settle()
-			rd.lock()
 		}
 	}
-	if s == nil {
-		rd.unlock()
-		return nil, rd.discard(n)
-	}
+	rd.lock()
 	return s, nil
+}
+
+// intoRead reads payload straight to where a blocked Read wants it. mu is held, but for that.
+func (rd *reader) intoRead(s *Stream, w *waiter, n int) (int, error) {
+	room := w.room()
+	w.flying = true
+	rd.unlock()
+	m, err := rd.try(room[:min(n, len(room))])
+	rd.lock()
+	w.flying = false
+	if m > 0 {
+		w.put(m)
+		s.credit(m)
+		rd.list(s)
+	}
+	if s.rw != w {
+		w.wake() // it wanted to leave
+	} else if m == len(room) {
+		// Its user comes back with room for more, and sooner if he gets the processor.
+		rd.settle()
+		runtime.Gosched()
+	}
+	return m, err
+}
+
+// intoInbox reads payload into the inbox. mu is held, but for that.
+func (rd *reader) intoInbox(s *Stream, n int) (int, error) {
+	k := s.in.space(n)
+	k.refs++
+	room := k.buf.B[k.w:min(len(k.buf.B), k.w+n)]
+	rd.unlock()
+	m, err := rd.try(room)
+	rd.lock()
+	if s.in.tail != k { // dropped meanwhile
+		k.release()
+		return m, err
+	}
+	k.w += m
+	k.refs--
+	s.in.n += uint32(m)
+	s.in.trim()
+	rd.c.unread += int64(m)
+	if m > 0 {
+		rd.list(s)
+	}
+	return m, err
 }
 
 // refill borrows the buffer and reads into it.

@@ -44,6 +44,7 @@ type Stream struct {
 	wantEnd        bool
 	endSent        bool
 	queued         bool // in the outbox
+	listed         bool // among those whose Read is to be woken
 	closedByUser   bool
 	answeredOnce   bool
 }
@@ -237,14 +238,18 @@ func (s *Stream) await(p []byte) int {
 	c, w := s.c, getWaiter(p)
 	s.rw = w
 	c.mu.Unlock()
-	n := w.wait()
-	if n == 0 {
+	n, loose := w.wait()
+	if !loose {
 		c.mu.Lock()
 		if s.rw == w {
 			s.rw = nil
-		} else {
-			n = w.filled()
 		}
+		for w.flying { // not for long: the connection's reader does not wait meanwhile
+			c.mu.Unlock()
+			w.wait()
+			c.mu.Lock()
+		}
+		n = w.filled()
 		c.mu.Unlock()
 	}
 	w.free()

@@ -8,10 +8,12 @@ type waiter struct {
 	mu    sync.Mutex
 	cond  sync.Cond
 	ready bool
-	n     int // Read: bytes that the connection's reader has put into p
+	n     int  // Read: bytes that the connection's reader has put into p
+	loose bool // Read: the stream and the connection's reader know it no more
 
-	p      []byte // Read: where to put bytes; Write: what is left to send (the connection's mu)
-	flying bool   // Write: p is being encrypted, outside the lock (the connection's mu)
+	// The connection's mu guards these.
+	p      []byte // Read: where to put bytes; Write: what is left to send
+	flying bool   // p is in use outside the lock: being filled, or encrypted
 }
 
 var waiters = sync.Pool{New: func() any {
@@ -23,7 +25,7 @@ var waiters = sync.Pool{New: func() any {
 func getWaiter(p []byte) *waiter {
 	w := waiters.Get().(*waiter)
 	w.mu.Lock()
-	w.ready, w.n = false, 0
+	w.ready, w.n, w.loose = false, 0, false
 	w.mu.Unlock()
 	w.p, w.flying = p, false
 	return w
@@ -42,28 +44,36 @@ func (w *waiter) wake() {
 	w.cond.Signal()
 }
 
-// fill copies b into the buffer of a blocked Read; wake follows. The connection's mu is held.
-func (w *waiter) fill(b []byte) int {
+// room is the part of p that nothing was put into yet. The connection's mu is held, and its reader calls.
+func (w *waiter) room() []byte { return w.p[w.n:] }
+
+// put notes that the connection's reader has put n bytes into room.
+func (w *waiter) put(n int) {
 	w.mu.Lock()
-	w.n = copy(w.p, b)
-	n := w.n
+	w.n += n
 	w.mu.Unlock()
-	return n
 }
 
-// wait blocks until wake, and gives what fill has copied.
-func (w *waiter) wait() int {
+// let takes a Read away from the connection's reader; wake follows. The connection's mu is held.
+func (w *waiter) let() {
+	w.mu.Lock()
+	w.loose = true
+	w.mu.Unlock()
+}
+
+// wait blocks until wake, and gives how much has been put into p, and whether more may come.
+func (w *waiter) wait() (n int, loose bool) {
 	w.mu.Lock()
 	for !w.ready {
 		w.cond.Wait()
 	}
 	w.ready = false
-	n := w.n
+	n, loose = w.n, w.loose
 	w.mu.Unlock()
-	return n
+	return n, loose
 }
 
-// filled is what fill has copied.
+// filled is how much has been put into p.
 func (w *waiter) filled() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
