@@ -9,8 +9,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// cost charges the peer for frames that carry nothing; a healthy tunnel pays them back with bytes. mu is held.
+// cost charges the peer for frames that carry nothing; a healthy tunnel pays them back with bytes, in either direction. mu is held.
 func (rd *reader) cost(n int) error {
+	sent := rd.c.bytesOut - rd.paid
+	rd.paid = rd.c.bytesOut
+	rd.abuse = max(0, rd.abuse-int(min(sent>>6, 1<<20)))
 	if rd.abuse = max(0, rd.abuse+n); rd.abuse > 10*maxResets {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many frames that carry nothing"}
 	}

@@ -476,6 +476,22 @@ func TestSmallPacketsAreNoFlood(t *testing.T) {
 	}
 }
 
+// A sender gets nothing but WINDOW_UPDATEs.
+func TestWindowUpdatesOfALongUploadAreNoFlood(t *testing.T) {
+	client, server, streams := pair(t, Config{}, Config{StreamWindow: 4 << 10, MaxStreamWindow: 1})
+	a, b := tunnel(t, client, streams)
+	go io.Copy(io.Discard, b)
+	buf := make([]byte, 64<<10)
+	for range 30_000 * 1 << 10 / len(buf) { // three times what a peer may send for nothing
+		if _, err := a.Write(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(client.Err(), server.Err()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMoreThanTheWindowIsRefused(t *testing.T) {
 	accepted := make(chan *Stream, 1)
 	r, _ := newRawClient(t, Config{StreamWindow: 10}, func(s *Stream) { accepted <- s })

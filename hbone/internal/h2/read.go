@@ -35,6 +35,7 @@ type reader struct {
 	wakes  []*waiter // of these
 	since  int       // bytes since they were woken
 	abuse  int       // frames that cost us and carry nothing, less what the tunnels carried
+	paid   uint64    // bytes sent that count in abuse
 }
 
 func (rd *reader) init(c *Conn, src io.Reader) {
