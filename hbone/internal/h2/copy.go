@@ -6,8 +6,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 )
 
-// WriteTo writes to w what the peer sends until its END_STREAM, and returns how much that was. The bytes are not copied on their way.
+// WriteTo writes to w what the peer sends until its END_STREAM, and returns how much that was. The bytes are not copied on their way. When w is
+// a TCP or Unix connection that takes them at once, the connection's reader writes them there by itself, and nobody is woken.
 func (s *Stream) WriteTo(w io.Writer) (int64, error) {
+	to := pollWriter(w)
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	c := s.c
@@ -36,7 +38,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 		} else if err != nil {
 			return total, err
 		}
-		s.await(nil)
+		total += int64(s.await(nil, to))
 		c.mu.Lock()
 	}
 }

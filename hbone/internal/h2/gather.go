@@ -23,7 +23,7 @@ type Gather struct {
 	r, w int
 	idle func() // called before a read that waits; nil before the engine took over
 	dry  bool   // Read does not wait but gives errDry
-	err  error // what wait found, for the next Read
+	err  error  // what wait found, for the next Read
 
 	mu     sync.Mutex // guards the fields below
 	notify func()     // tells the engine of a record that it did not ask for (KeyUpdate, an alert); nil before it took over

@@ -21,19 +21,10 @@ type fdConn struct {
 	werr  error
 }
 
-// newRawConn is for the connections of package net alone: another type may have a Read of its own that must not be passed by.
+// newRawConn gives nil where there is no such thing.
 func newRawConn(g *Gather) rawConn {
-	var sc syscall.Conn
-	switch nc := g.nc.(type) {
-	case *net.TCPConn:
-		sc = nc
-	case *net.UnixConn:
-		sc = nc
-	default:
-		return nil
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
+	rc := rawOf(g.nc)
+	if rc == nil {
 		return nil
 	}
 	f := &fdConn{g: g, rc: rc}

@@ -21,10 +21,10 @@ type poller struct {
 	err  error
 }
 
-// pollReader makes one, or gives nil: another type may have a Read of its own that must not be passed by.
-func pollReader(r io.Reader) *poller {
+// rawOf is for the connections of package net alone, else nil: another type may have a Read or Write of its own that must not be passed by.
+func rawOf(c any) syscall.RawConn {
 	var sc syscall.Conn
-	switch nc := r.(type) {
+	switch nc := c.(type) {
 	case *net.TCPConn:
 		sc = nc
 	case *net.UnixConn:
@@ -34,6 +34,15 @@ func pollReader(r io.Reader) *poller {
 	}
 	rc, err := sc.SyscallConn()
 	if err != nil {
+		return nil
+	}
+	return rc
+}
+
+// pollReader makes one, or gives nil.
+func pollReader(r io.Reader) *poller {
+	rc := rawOf(r)
+	if rc == nil {
 		return nil
 	}
 	p := &poller{rc: rc}
@@ -71,4 +80,45 @@ func (p *poller) ready(fd uintptr) bool {
 		}
 		return true
 	}
+}
+
+// sink writes to a socket without waiting.
+type sink struct {
+	rc    syscall.RawConn
+	write func(fd uintptr) bool
+	b     []byte
+	n     int
+}
+
+// pollWriter makes one, or gives nil.
+func pollWriter(w io.Writer) *sink {
+	rc := rawOf(w)
+	if rc == nil {
+		return nil
+	}
+	k := &sink{rc: rc}
+	k.write = k.ready
+	return k
+}
+
+// try writes what of b the socket takes at once. An error is left for the next write that waits.
+func (k *sink) try(b []byte) int {
+	k.b, k.n = b, 0
+	_ = k.rc.Write(k.write)
+	k.b = nil
+	return k.n
+}
+
+func (k *sink) ready(fd uintptr) bool {
+	for k.n < len(k.b) {
+		n, err := syscall.Write(int(fd), k.b[k.n:])
+		switch {
+		case n > 0:
+			k.n += n
+		case err == syscall.EINTR: //nolint:errorlint // a bare errno
+		default:
+			return true
+		}
+	}
+	return true
 }

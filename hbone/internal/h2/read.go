@@ -100,7 +100,7 @@ func (rd *reader) settle() {
 	rd.lock()
 	for _, s := range rd.listed {
 		s.listed = false
-		if w := s.rw; w != nil {
+		if w := s.rw; w != nil && !(w.to != nil && rd.forward(s, w)) {
 			s.rw = nil
 			w.let()
 			rd.wakes = append(rd.wakes, w)
@@ -125,6 +125,30 @@ func (rd *reader) settle() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// forward writes to a sink what has come, and reports whether it took everything, so that WriteTo may go on waiting. mu is held, but for
+// the writes.
+func (rd *reader) forward(s *Stream, w *waiter) bool {
+	w.flying = true
+	for s.in.n > 0 {
+		all := false
+		n := s.lend(s.in.head, func(b []byte) int {
+			n := w.to.try(b)
+			all = n == len(b)
+			return n
+		})
+		w.put(n)
+		if !all {
+			break
+		}
+	}
+	w.flying = false
+	if s.rw != w {
+		w.wake() // it wanted to leave
+		return true
+	}
+	return s.in.n == 0
 }
 
 func (rd *reader) lock() {

@@ -206,7 +206,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			c.mu.Unlock()
 			return 0, err
 		}
-		n := s.await(p)
+		n := s.await(p, nil)
 		if n > 0 {
 			return n, nil
 		}
@@ -233,9 +233,10 @@ func (s *Stream) ended() error {
 	return s.recvErr()
 }
 
-// await waits for bytes or the end. What came into p already is counted. mu is held at first, and released.
-func (s *Stream) await(p []byte) int {
+// await waits for bytes or the end, and says how many came into p, or went to the sink, meanwhile. mu is held at first, and released.
+func (s *Stream) await(p []byte, to *sink) int {
 	c, w := s.c, getWaiter(p)
+	w.to = to
 	s.rw = w
 	c.mu.Unlock()
 	n, loose := w.wait()

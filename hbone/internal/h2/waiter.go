@@ -8,12 +8,13 @@ type waiter struct {
 	mu    sync.Mutex
 	cond  sync.Cond
 	ready bool
-	n     int  // Read: bytes that the connection's reader has put into p
+	n     int  // Read: bytes that the connection's reader has put into p, or written to the sink
 	loose bool // Read: the stream and the connection's reader know it no more
 
 	// The connection's mu guards these.
 	p      []byte // Read: where to put bytes; Write: what is left to send
-	flying bool   // p is in use outside the lock: being filled, or encrypted
+	flying bool   // p or to is in use outside the lock: being filled, or encrypted
+	to     *sink  // WriteTo: the connection's reader writes there itself, while it takes everything at once
 }
 
 var waiters = sync.Pool{New: func() any {
@@ -32,7 +33,7 @@ func getWaiter(p []byte) *waiter {
 }
 
 func (w *waiter) free() {
-	w.p = nil
+	w.p, w.to = nil, nil
 	waiters.Put(w)
 }
 
@@ -45,7 +46,12 @@ func (w *waiter) wake() {
 }
 
 // room is the part of p that nothing was put into yet. The connection's mu is held, and its reader calls.
-func (w *waiter) room() []byte { return w.p[w.n:] }
+func (w *waiter) room() []byte {
+	if w.to != nil {
+		return nil
+	}
+	return w.p[w.n:]
+}
 
 // put notes that the connection's reader has put n bytes into room.
 func (w *waiter) put(n int) {
