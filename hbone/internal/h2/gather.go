@@ -9,8 +9,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 )
 
-// readAhead is how much one read from the connection asks for. The buffer is borrowed while there are bytes in it.
-const readAhead = 256 << 10
+// One read from the connection asks for as much as comes at once, within these bounds. The buffer is borrowed while there are bytes in it.
+const (
+	leastAhead = 16 << 10
+	mostAhead  = 256 << 10
+)
 
 // Gather is a net.Conn to put beneath crypto/tls: it joins the records of one batch into one write to the connection, and reads ahead.
 // Until NewClient or NewServer finds it, Write goes straight through, so that a handshake is never held back; from then on, records are
@@ -19,11 +22,12 @@ type Gather struct {
 	nc  net.Conn
 	raw rawConn // I/O that does not wait; nil where the connection beneath has none
 
-	in   *bufpool.Buf // the reading goroutine's: bytes r to w
-	r, w int
-	idle func() // called before a read that waits; nil before the engine took over
-	dry  bool   // Read does not wait but gives errDry
-	err  error  // what wait found, for the next Read
+	in    *bufpool.Buf // the reading goroutine's: bytes r to w
+	r, w  int
+	ahead int    // what the next read asks for
+	idle  func() // called before a read that waits; nil before the engine took over
+	dry   bool   // Read does not wait but gives errDry
+	err   error  // what wait found, for the next Read
 
 	mu     sync.Mutex // guards the fields below
 	notify func()     // tells the engine of a record that it did not ask for (KeyUpdate, an alert); nil before it took over
@@ -35,7 +39,7 @@ type Gather struct {
 
 // NewGather wraps nc, which it owns from now on.
 func NewGather(nc net.Conn) *Gather {
-	g := &Gather{nc: nc}
+	g := &Gather{nc: nc, ahead: leastAhead}
 	g.raw = newRawConn(g)
 	return g
 }
@@ -101,8 +105,8 @@ func (g *Gather) fill() error {
 	if g.raw != nil {
 		return g.raw.fill()
 	}
-	buf := bufpool.Get(64 << 10)
-	n, err := g.nc.Read(buf.B)
+	buf := bufpool.Get(g.ahead)
+	n, err := g.nc.Read(buf.B[:g.ahead])
 	if n == 0 {
 		buf.Free()
 		if err == nil {
@@ -110,8 +114,19 @@ func (g *Gather) fill() error {
 		}
 		return err
 	}
-	g.in, g.r, g.w = buf, 0, n
+	g.filled(buf, n)
 	return nil // an error comes back with the next read
+}
+
+// filled takes a buffer with n bytes.
+func (g *Gather) filled(buf *bufpool.Buf, n int) {
+	g.in, g.r, g.w = buf, 0, n
+	switch {
+	case n == g.ahead:
+		g.ahead = min(4*g.ahead, mostAhead)
+	case n < g.ahead/8:
+		g.ahead = max(g.ahead/4, leastAhead)
+	}
 }
 
 // Write keeps p until the next flush once the engine has taken over.

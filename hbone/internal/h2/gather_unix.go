@@ -40,14 +40,14 @@ func (f *fdConn) fill() error {
 }
 
 func (f *fdConn) readReady(fd uintptr) bool {
-	buf := bufpool.Get(readAhead)
+	buf := bufpool.Get(f.g.ahead)
 	for {
-		n, err := syscall.Read(int(fd), buf.B)
+		n, err := syscall.Read(int(fd), buf.B[:f.g.ahead])
 		switch {
 		case err == syscall.EINTR: //nolint:errorlint // a bare errno
 			continue
 		case n > 0:
-			f.g.in, f.g.r, f.g.w = buf, 0, n
+			f.g.filled(buf, n)
 			f.rerr = nil
 			return true
 		}
