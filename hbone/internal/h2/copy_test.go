@@ -10,6 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
+	"golang.org/x/net/http2"
 )
 
 // forwarded is a client's stream whose other end is joined to a TCP connection with ReadFrom and WriteTo; the far end of that comes back.
@@ -93,6 +96,43 @@ func TestForwardedBytesArriveOnceAndInOrder(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Streams that end in the middle of a transfer, in any way, give back every buffer.
+func TestBuffersComeBack(t *testing.T) {
+	bufpool.Track(true)
+	defer bufpool.Track(false)
+	client, server, streams := pair(t, Config{}, Config{})
+	var wg sync.WaitGroup
+	for i := range 12 {
+		a, b := tunnel(t, client, streams)
+		wg.Go(func() {
+			for { // until the other end has enough
+				if _, err := a.Write(make([]byte, 100+i*20_000)); err != nil {
+					break
+				}
+			}
+			a.Close()
+		})
+		wg.Go(func() {
+			buf := make([]byte, 3000)
+			for range 1 + i*10 {
+				if _, err := b.Read(buf); err != nil {
+					t.Error(err)
+				}
+			}
+			if i%2 == 0 {
+				b.Reset(http2.ErrCodeCancel)
+			}
+			b.Close()
+		})
+	}
+	wg.Wait()
+	client.Close()
+	server.Close()
+	if n := bufpool.Out(); n != 0 {
+		t.Errorf("%d buffers did not come back", n)
+	}
 }
 
 func TestResetIsForwardedAsOne(t *testing.T) {

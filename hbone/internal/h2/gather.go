@@ -12,7 +12,7 @@ import (
 // One read from the connection asks for as much as comes at once, within these bounds. The buffer is borrowed while there are bytes in it.
 const (
 	leastAhead = 16 << 10
-	mostAhead  = 256 << 10
+	mostAhead  = 128 << 10
 )
 
 // Gather is a net.Conn to put beneath crypto/tls: it joins the records of one batch into one write to the connection, and reads ahead.
@@ -126,6 +126,14 @@ func (g *Gather) filled(buf *bufpool.Buf, n int) {
 		g.ahead = min(4*g.ahead, mostAhead)
 	case n < g.ahead/8:
 		g.ahead = max(g.ahead/4, leastAhead)
+	}
+}
+
+// forget gives back what was read ahead, when the reading goroutine ends.
+func (g *Gather) forget() {
+	if g.in != nil {
+		g.in.Free()
+		g.in, g.r, g.w = nil, 0, 0
 	}
 }
 

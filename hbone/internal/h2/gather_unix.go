@@ -44,7 +44,7 @@ func (f *fdConn) readReady(fd uintptr) bool {
 	for {
 		n, err := syscall.Read(int(fd), buf.B[:f.g.ahead])
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // a bare errno
+		case err == syscall.EINTR:
 			continue
 		case n > 0:
 			f.g.filled(buf, n)
@@ -52,7 +52,7 @@ func (f *fdConn) readReady(fd uintptr) bool {
 			return true
 		}
 		buf.Free()
-		if err == syscall.EAGAIN { //nolint:errorlint // a bare errno
+		if err == syscall.EAGAIN {
 			return false
 		}
 		f.rerr = io.EOF
@@ -78,8 +78,8 @@ func (f *fdConn) writeReady(fd uintptr) bool {
 		switch {
 		case n > 0:
 			g.sent += n
-		case err == syscall.EINTR: //nolint:errorlint // a bare errno
-		case err == syscall.EAGAIN: //nolint:errorlint // a bare errno
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
 			return true
 		default:
 			f.werr = f.fail("write", err)

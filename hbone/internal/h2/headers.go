@@ -262,9 +262,9 @@ func (c *Conn) onAnswer(h header, list *headerList, long bool) error {
 		}
 		return nil
 	}
-	status, err := strconv.Atoi(list.pseudo(":status"))
+	status := statusCode(list.pseudo(":status"))
 	switch {
-	case long || err != nil || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
+	case long || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
 		s.reset(http2.ErrCodeProtocol)
 		return nil
 	case status < 200: // an interim answer
@@ -288,6 +288,14 @@ func (c *Conn) onAnswer(h header, list *headerList, long bool) error {
 		c.endOfStream(s)
 	}
 	return nil
+}
+
+// statusCode is a status, or 0 for what is none.
+func statusCode(text string) int {
+	if code, err := strconv.Atoi(text); err == nil {
+		return code
+	}
+	return 0
 }
 
 // onConnect takes a server's HEADERS; mu is held.

@@ -64,14 +64,14 @@ func (p *poller) ready(fd uintptr) bool {
 	for {
 		n, err := syscall.Read(int(fd), buf.B[:p.size])
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // a bare errno
+		case err == syscall.EINTR:
 			continue
 		case n > 0:
 			p.buf, p.n = buf, n
 			return true
 		}
 		buf.Free()
-		if err == syscall.EAGAIN { //nolint:errorlint // a bare errno
+		if err == syscall.EAGAIN {
 			return false
 		}
 		p.err = io.EOF
@@ -115,7 +115,7 @@ func (k *sink) ready(fd uintptr) bool {
 		switch {
 		case n > 0:
 			k.n += n
-		case err == syscall.EINTR: //nolint:errorlint // a bare errno
+		case err == syscall.EINTR:
 		default:
 			return true
 		}

@@ -31,7 +31,7 @@ func (c *Conn) flush(own *waiter, yield bool) {
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
-		o.yield.done(time.Since(o.busy.since), len(o.buf) > before)
+		o.yield.done(time.Since(o.busy.since), time.Millisecond, len(o.buf) > before)
 	}
 	for c.hasWork() {
 		if !c.batch(own, false) {
@@ -174,11 +174,12 @@ func (c *Conn) writeLoop() {
 	}
 }
 
-// yielding decides whether a flusher yields first. It does not pay for one who is alone, and costs dearly where goroutines that compute
-// hold the processors.
+// yielding decides whether somebody yields. It does not pay for one who is alone, and costs dearly where goroutines that compute hold the
+// processors.
 type yielding struct {
-	skip  int // flushes without
-	alone int // yields in a row that gathered nothing
+	skip  int // times without
+	alone int // yields in a row that were of no use
+	long  int // yields in a row that took too long
 }
 
 func (y *yielding) wanted() bool {
@@ -189,13 +190,17 @@ func (y *yielding) wanted() bool {
 	return true
 }
 
-func (y *yielding) done(took time.Duration, gathered bool) {
+// done notes what a yield cost, against what is too much, and whether it was of use.
+func (y *yielding) done(took, limit time.Duration, gathered bool) {
 	switch {
-	case took > time.Millisecond:
-		y.skip = 64
+	case took > limit:
+		if y.long++; y.long >= 3 { // once may be the machine's doing
+			y.long, y.skip = 0, 64
+		}
 	case gathered:
-		y.alone = 0
+		y.alone, y.long = 0, 0
 	default:
+		y.long = 0
 		if y.alone++; y.alone >= 16 {
 			y.alone, y.skip = 0, 16
 		}
