@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -308,6 +309,52 @@ func BenchmarkOpen(b *testing.B) {
 			wg.Wait()
 			b.ReportMetric(float64((cpuTime(b)-start).Microseconds())/float64(b.N), "cpu-µs/op")
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "opens/s")
+		})
+	}
+}
+
+// BenchmarkBeside is a small message there and back while bulk runs on the same connection.
+func BenchmarkBeside(b *testing.B) {
+	for _, dir := range []string{"up", "down"} {
+		b.Run(dir, func(b *testing.B) {
+			accepted := make(chan *Stream, 2)
+			client, server := gathered(b, Config{}, Config{}, func(s *Stream) { _ = s.Respond(); accepted <- s })
+			small, far := tunnel(b, client, accepted)
+			go func() { _, _ = io.Copy(struct{ io.Writer }{far}, struct{ io.Reader }{far}) }()
+			from, to := tunnel(b, client, accepted)
+			if dir == "down" {
+				from, to = to, from
+			}
+			end := make(chan int64, 1)
+			go drain(to, end)
+			go func() {
+				buf := make([]byte, 64<<10)
+				for {
+					if _, err := from.Write(buf); err != nil {
+						return
+					}
+				}
+			}()
+			var took []time.Duration
+			buf := make([]byte, 100)
+			for b.Loop() {
+				start := time.Now()
+				if _, err := small.Write(buf); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(small, buf); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(start))
+			}
+			elapsed := b.Elapsed()
+			sent := client.Stats().BytesOut + server.Stats().BytesOut
+			client.Close()
+			<-end
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(float64(sent)*8/1e9/elapsed.Seconds(), "bulk-Gbit/s")
 		})
 	}
 }

@@ -68,6 +68,9 @@ type Conn struct {
 	unread     int64  // bytes that wait for Read
 	growth     int64  // by how much stream windows have grown
 	rtt        rtt
+	latest     *Stream // that got DATA
+	turns      uint32  // how often another stream than the latest got DATA
+	turnsSeen  uint32  // when a window was tuned
 
 	bytesIn, bytesOut, opened uint64
 }

@@ -112,6 +112,9 @@ func (s *Stream) forget() {
 		return
 	}
 	delete(s.c.streams, s.id)
+	if s.c.latest == s {
+		s.c.latest = nil
+	}
 	s.c.growth -= int64(s.window) - int64(s.c.cfg.streamWindow())
 	s.c.maybeDrained()
 }

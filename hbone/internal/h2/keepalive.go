@@ -40,6 +40,7 @@ func (c *Conn) keepalive() {
 			default:
 				asked = true
 				c.mu.Lock()
+				c.out.shrink()
 				_ = c.cw.WritePing(false, [8]byte{'a', 'l', 'i', 'v', 'e'})
 				c.mu.Unlock()
 				c.kick()

@@ -57,6 +57,13 @@ func (o *outbox) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// shrink gives up the memory of a connection that nobody uses.
+func (o *outbox) shrink() {
+	if !o.flushing && len(o.buf) == 0 {
+		o.buf, o.spare, o.packed, o.parts = nil, nil, nil, nil
+	}
+}
+
 // data takes a DATA frame, copying p.
 func (o *outbox) data(id uint32, p []byte, end bool) {
 	h := dataHeader(id, len(p), end)

@@ -376,6 +376,10 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 		return nil, nil
 	}
 	s.recvWindow -= int32(h.length)
+	if s != c.latest {
+		c.latest = s
+		c.turns++
+	}
 	if pad > 0 {
 		s.credit(int(pad))
 	}

@@ -3,12 +3,18 @@ package h2
 import "time"
 
 // A stream's window follows the product of bandwidth and delay: what Read takes in one round trip must not be more than half of it. The round
-// trip is the shortest that was seen, so that queues on the way do not feed themselves.
+// trip is the shortest that was seen, so that queues on the way do not feed themselves, and neighbours do not wait behind them. A stream that
+// has the connection to itself keeps nobody waiting: up to aloneWindow, the latest round trip counts, with what processors that are
+// busy add to it.
+
+// aloneWindow bounds that.
+const aloneWindow = 4 << 20
 
 // rtt measures round trips by PING, while bulk flows. The connection's mu guards it.
 type rtt struct {
 	least time.Duration
-	sent  time.Time // when the PING under way left; zero: none is
+	now   time.Duration // the latest
+	sent  time.Time     // when the PING under way left; zero: none is
 	last  time.Time
 }
 
@@ -31,8 +37,9 @@ func (r *rtt) measured(now time.Time) {
 	if r.sent.IsZero() {
 		return
 	}
-	if took := max(now.Sub(r.sent), time.Microsecond); r.least == 0 || took < r.least {
-		r.least = took
+	r.now = max(now.Sub(r.sent), time.Microsecond)
+	if r.least == 0 || r.now < r.least {
+		r.least = r.now
 	}
 	r.last, r.sent = now, time.Time{}
 }
@@ -68,18 +75,24 @@ func (s *Stream) tune() {
 	if took < least {
 		return
 	}
-	need := 2 * int64(s.measured) * int64(least) / int64(max(took, 1))
+	rate := int64(s.measured) // in took
 	s.measured, s.measuredFrom = 0, at
-	start := c.cfg.streamWindow()
+	alone := c.turns == c.turnsSeen
+	c.turnsSeen = c.turns
+	need := 2 * rate * int64(least) / int64(took)
+	if alone {
+		need = max(need, min(2*rate*int64(c.rtt.now)/int64(took), aloneWindow))
+	}
+	start, most := c.cfg.streamWindow(), c.cfg.maxStreamWindow()
 	switch {
-	case need > int64(s.window) && s.window < c.cfg.maxStreamWindow():
-		grown := min(2*s.window, max(c.cfg.maxStreamWindow(), start))
+	case need > int64(s.window) && s.window < most:
+		grown := min(2*s.window, most)
 		if c.growth+int64(grown-s.window) > c.cfg.maxGrowth() {
 			return
 		}
 		c.growth += int64(grown - s.window)
 		s.window = grown
-	case need*8 < int64(s.window) && s.window-s.consumed >= start && took < 8*least:
+	case need*4 < int64(s.window) && s.window-s.consumed >= start && took < 8*least:
 		c.growth -= int64(s.consumed)
 		s.window -= s.consumed
 	}
