@@ -55,6 +55,9 @@ func Client(t testing.TB, nc net.Conn, list ...http2.Setting) *Peer {
 // Bare is a client that has sent nothing yet, not even the preface.
 func Bare(t testing.TB, nc net.Conn) *Peer { return newPeer(t, nc, true) }
 
+// BareServer is a server that has sent nothing yet, not even SETTINGS.
+func BareServer(t testing.TB, nc net.Conn) *Peer { return newPeer(t, nc, false) }
+
 func newPeer(t testing.TB, nc net.Conn, client bool) *Peer {
 	t.Cleanup(func() { nc.Close() })
 	return &Peer{t: t, Conn: nc, r: newReader(nc), enc: newEncoder(), client: client, first: !client}
@@ -86,15 +89,8 @@ func (p *Peer) TrySend(frames ...Frame) error {
 // Next reads the next frame, whatever it is. SETTINGS and PING are answered unless Manual is set.
 func (p *Peer) Next() (Frame, error) {
 	_ = p.Conn.SetReadDeadline(time.Now().Add(patience))
-	if p.first {
-		preface := make([]byte, len(http2.ClientPreface))
-		if _, err := io.ReadFull(p.r.br, preface); err != nil {
-			return nil, err
-		}
-		if string(preface) != http2.ClientPreface {
-			return nil, fmt.Errorf("the preface is %q", preface)
-		}
-		p.first = false
+	if err := p.preface(); err != nil {
+		return nil, err
 	}
 	f, err := p.r.next()
 	if err != nil {
@@ -116,6 +112,32 @@ func (p *Peer) Next() (Frame, error) {
 		}
 	}
 	return f, nil
+}
+
+// NextRaw reads the next frame as it is: nothing is decoded, and nothing answered. A header block that was read so is lost for the table that later
+// blocks may need.
+func (p *Peer) NextRaw() (Raw, error) {
+	_ = p.Conn.SetReadDeadline(time.Now().Add(patience))
+	if err := p.preface(); err != nil {
+		return Raw{}, err
+	}
+	return p.r.raw()
+}
+
+// preface reads a client's first bytes, once.
+func (p *Peer) preface() error {
+	if !p.first {
+		return nil
+	}
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(p.r.br, preface); err != nil {
+		return err
+	}
+	if string(preface) != http2.ClientPreface {
+		return fmt.Errorf("the preface is %q", preface)
+	}
+	p.first = false
+	return nil
 }
 
 // want reads until a frame that match takes. SETTINGS, PING and WINDOW_UPDATE that it does not take are passed over, everything else
