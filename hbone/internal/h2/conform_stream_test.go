@@ -158,7 +158,7 @@ func TestConformance5_1FramesAfterOurReset(t *testing.T) {
 	inBothRoles(t, h2.Config{ConnWindow: 65535}, func(t *testing.T, w world) {
 		w.s.Reset(http2.ErrCodeCancel)
 		w.p.WantReset(1, http2.ErrCodeCancel)
-		w.p.Send(hbonetest.WindowUpdate{Stream: 1, Increment: 5}, hbonetest.Headers{Stream: 1, Fields: fields("a", "b"), End: true},
+		w.p.Send(hbonetest.WindowUpdate{Stream: 1, Increment: 5},
 			hbonetest.Reset{Stream: 1, Code: http2.ErrCodeCancel})
 		for _, f := range w.p.Sync() {
 			if r, ok := f.(hbonetest.Reset); !ok || r.Code != http2.ErrCodeStreamClosed {
