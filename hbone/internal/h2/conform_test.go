@@ -25,7 +25,12 @@ func asServer(t testing.TB, cfg h2.Config, list ...http2.Setting) (*hbonetest.Pe
 	t.Helper()
 	a, b := hbonetest.Pipe()
 	streams := make(chan *h2.Stream, 1000)
-	c := h2.NewServer(b, cfg, func(s *h2.Stream) { streams <- s })
+	c := h2.NewServer(b, cfg, func(s *h2.Stream) {
+		select {
+		case streams <- s:
+		case <-s.Done(): // more than a test looks at
+		}
+	})
 	t.Cleanup(func() { a.Close(); c.Close() })
 	return hbonetest.Client(t, a, list...), c, streams
 }
