@@ -140,8 +140,8 @@ func (p *Peer) preface() error {
 	return nil
 }
 
-// want reads until a frame that match takes. SETTINGS, PING and WINDOW_UPDATE that it does not take are passed over, everything else
-// ends the test.
+// want reads until a frame that match takes. SETTINGS, PING, WINDOW_UPDATE and a GOAWAY without an error that it does not take are passed
+// over, everything else ends the test.
 func want[F Frame](p *Peer, what string, match func(F) bool) F {
 	p.t.Helper()
 	for {
@@ -152,8 +152,12 @@ func want[F Frame](p *Peer, what string, match func(F) bool) F {
 		if got, ok := f.(F); ok && match(got) {
 			return got
 		}
-		switch f.(type) {
+		switch g := f.(type) {
 		case Settings, Ping, WindowUpdate:
+		case GoAway:
+			if g.Code != http2.ErrCodeNo {
+				p.t.Fatalf("want %s, got %s", what, describe([]Frame{f}))
+			}
 		default:
 			p.t.Fatalf("want %s, got %s", what, describe([]Frame{f}))
 		}
