@@ -106,7 +106,6 @@ func (a attack) run(t *testing.T, role string, reads bool) {
 	}
 	rounds := 0
 	const batch = 16
-attack:
 	for rounds < limit {
 		var frames []hbonetest.Frame
 		for range batch {
@@ -117,15 +116,11 @@ attack:
 		if _, err := sent.Wait(); err != nil {
 			break
 		}
-		select {
-		case <-w.c.Done():
-			break attack
-		default:
+		if w.c.Err() != nil {
+			break
 		}
 	}
-	select {
-	case <-w.c.Done():
-	case <-time.After(patience):
+	if w.c.Err() == nil {
 		t.Errorf("the attacker is still served after %d rounds", rounds)
 	}
 	grown, cpu := m.end()
@@ -141,6 +136,8 @@ attack:
 	if grown > memoryLimit {
 		t.Errorf("the heap grew by %d KiB", grown>>10)
 	}
+	w.p.Conn.Close() // it may be read from for a while, so that GOAWAY arrives
+	wantEnded(t, w.c)
 	wantLost(t, w.s)
 }
 
@@ -248,6 +245,12 @@ func TestAbuseHeaderBlocks(t *testing.T) {
 			}
 			return []hbonetest.Frame{hbonetest.Continuation{Stream: 3, Block: []byte{0x82}, Open: true}}
 		}, limit: 200_000},
+		"empty CONTINUATION without end": {round: func(i int) []hbonetest.Frame {
+			if i == 0 {
+				return []hbonetest.Frame{hbonetest.Headers{Stream: 3, Block: []byte{}, Open: true}}
+			}
+			return []hbonetest.Frame{hbonetest.Continuation{Stream: 3, Open: true}}
+		}},
 		"a literal without end": {round: func(i int) []hbonetest.Frame {
 			if i == 0 {
 				return []hbonetest.Frame{hbonetest.Headers{Stream: 3, Block: append([]byte{0x00, 1, 'a', 0x7f}, varint(1<<30)...), Open: true}}
@@ -270,16 +273,20 @@ func endlessBlocks(t *testing.T, tests map[string]attack) {
 			rounds := 0
 			for ; rounds < a.limit || a.limit == 0 && rounds < roundLimit; rounds++ {
 				sent := hbonetest.Go(func() (bool, error) { return true, w.p.TrySend(a.round(rounds)...) })
-				if _, err := sent.Wait(); err != nil {
+				if _, err := sent.Wait(); err != nil || w.c.Err() != nil {
 					break
 				}
 			}
-			wantEnded(t, w.c)
+			if w.c.Err() == nil {
+				t.Errorf("the attacker is still served after %d rounds", rounds)
+			}
 			grown, cpu := m.end()
 			t.Logf("cut off after %d rounds, %d KiB of heap, %v of processor: %v", rounds, grown>>10, cpu.Round(time.Millisecond), w.c.Err())
 			if grown > memoryLimit {
 				t.Errorf("the heap grew by %d KiB", grown>>10)
 			}
+			w.p.Conn.Close()
+			wantEnded(t, w.c)
 			wantLost(t, w.s)
 		})
 	}

@@ -44,6 +44,7 @@ func TestConformanceConnectionErrors(t *testing.T) {
 		{"6.1 empty DATA on stream 0", both, []hbonetest.Frame{hbonetest.Data{}}, http2.ErrCodeProtocol},
 		{"6.1 padding as long as its frame", both, []hbonetest.Frame{hbonetest.Raw{Type: http2.FrameData, Flags: http2.FlagDataPadded, Stream: 1, Payload: []byte{5, 1, 2, 3, 4}}}, http2.ErrCodeProtocol},
 		{"6.2 HEADERS on stream 0", both, []hbonetest.Frame{hbonetest.Open(0, target)}, http2.ErrCodeProtocol},
+		{"6.2 padding longer than its frame", "server", []hbonetest.Frame{hbonetest.Raw{Type: http2.FrameHeaders, Flags: http2.FlagHeadersPadded | http2.FlagHeadersEndHeaders, Stream: 3, Payload: []byte{9, 0x82}}}, http2.ErrCodeProtocol},
 		{"6.3 PRIORITY on stream 0", both, []hbonetest.Frame{hbonetest.Priority{}}, http2.ErrCodeProtocol},
 		{"6.4 RST_STREAM on stream 0", both, []hbonetest.Frame{hbonetest.Reset{}}, http2.ErrCodeProtocol},
 		{"6.4 RST_STREAM of 3 bytes", both, []hbonetest.Frame{raw(http2.FrameRSTStream, 1, 3)}, http2.ErrCodeFrameSize},
@@ -85,6 +86,7 @@ func TestConformanceConnectionErrors(t *testing.T) {
 					t.Errorf("6.8: the last stream of GOAWAY is %d", g.Last)
 				}
 				w.p.WantClosed()
+				w.p.Conn.Close()
 				wantEnded(t, w.c)
 				wantLost(t, w.s)
 				if w.c.Err() == nil {
@@ -174,6 +176,7 @@ func TestConformance3_4Preface(t *testing.T) {
 			p := hbonetest.Bare(t, a)
 			p.Send(frames...)
 			p.WantClosed()
+			p.Conn.Close()
 			wantEnded(t, c)
 		})
 	}
@@ -188,6 +191,8 @@ func TestConformance3_4Preface(t *testing.T) {
 			defer c.Close()
 			p := hbonetest.Bare(t, b)
 			p.Send(f)
+			p.WantClosed()
+			p.Conn.Close()
 			wantEnded(t, c)
 		})
 	}

@@ -166,10 +166,11 @@ func TestConformance6_8AServerDrains(t *testing.T) {
 		world{p, c, s}.wantAliveOn(t, id)
 		end(t, p, s, id)
 	}
+	p.WantClosed()
+	p.Conn.Close()
 	if _, err := drained.Wait(); err != nil {
 		t.Errorf("shutdown gave %v", err)
 	}
-	p.WantClosed()
 	wantEnded(t, c)
 }
 
@@ -200,6 +201,7 @@ func TestConformance6_8ADrainEndsWithItsContext(t *testing.T) {
 		}
 		wantLost(t, w.s)
 		w.p.WantClosed()
+		w.p.Conn.Close()
 	})
 }
 
@@ -219,10 +221,11 @@ func TestConformance6_8AClientDrains(t *testing.T) {
 	if err := w.s.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
+	w.p.WantClosed()
+	w.p.Conn.Close()
 	if _, err := drained.Wait(); err != nil {
 		t.Errorf("shutdown gave %v", err)
 	}
-	w.p.WantClosed()
 }
 
 // GOAWAY from a client ends nothing at the server: it still serves what is open.
@@ -244,6 +247,7 @@ func TestConformance5_4CloseEndsAll(t *testing.T) {
 			t.Error("write gave no error")
 		}
 		w.p.WantClosed()
+		w.p.Conn.Close()
 		if err := w.c.Close(); err != nil {
 			t.Errorf("a second Close gave %v", err)
 		}

@@ -223,6 +223,18 @@ func TestConformance6_4ResetAfterTheEnd(t *testing.T) {
 	}
 }
 
+// A write that waits for a window ends with the reset.
+func TestConformance6_4ResetWakesAWriter(t *testing.T) {
+	inBothRoles(t, h2.Config{}, func(t *testing.T, w world) {
+		write := hbonetest.Go(func() (int, error) { return w.s.Write(make([]byte, 1<<20)) })
+		w.p.WantData(1, make([]byte, 65535))
+		w.p.Send(hbonetest.Reset{Stream: 1, Code: http2.ErrCodeCancel})
+		if n, err := write.Wait(); !errors.Is(err, syscall.ECONNRESET) || n < 65535 || n >= 1<<20 {
+			t.Errorf("write gave %d, %v", n, err)
+		}
+	})
+}
+
 // END_STREAM ends one direction; bytes go on in the other for as long as one likes (section 8.5: FIN is END_STREAM).
 func TestConformance8_5HalfClose(t *testing.T) {
 	inBothRoles(t, h2.Config{}, func(t *testing.T, w world) {
