@@ -2,7 +2,6 @@ package hbonetest
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net"
 	"runtime"
 	"sync"
@@ -64,14 +63,14 @@ func Serve(t testing.TB, l net.Listener, id x509svid.Source, script func(p *Peer
 type scripted struct{ testing.TB }
 
 func (s scripted) Fatalf(format string, args ...any) {
-	s.TB.Helper()
-	s.TB.Error(fmt.Sprintf(format, args...))
+	s.Helper()
+	s.Errorf(format, args...)
 	runtime.Goexit()
 }
 
 func (s scripted) Fatal(args ...any) {
-	s.TB.Helper()
-	s.TB.Error(args...)
+	s.Helper()
+	s.Error(args...)
 	runtime.Goexit()
 }
 

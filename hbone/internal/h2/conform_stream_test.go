@@ -95,7 +95,7 @@ func wantStreamClosed(t *testing.T, p *hbonetest.Peer, stream uint32) {
 		if err != nil {
 			t.Fatalf("want STREAM_CLOSED: %v", err)
 		}
-		code := http2.ErrCode(0xffff)
+		var code http2.ErrCode
 		switch f := f.(type) {
 		case hbonetest.Reset:
 			if f.Stream != stream {
