@@ -1,4 +1,5 @@
-package interop //nolint:staticcheck // x/net's own server and transport are what these tests are about, deprecated or not
+//nolint:staticcheck // x/net's own server and transport are what these tests are about, deprecated or not
+package interop
 
 import (
 	"context"
