@@ -10,10 +10,10 @@ import (
 )
 
 // AcceptTLS takes one connection from l as an HBONE server that shows id, and is the Server on it. It asks for a certificate and
-// believes any. It blocks until a connection comes.
+// believes any. A connection must come within ten seconds.
 func AcceptTLS(t testing.TB, l net.Listener, id x509svid.Source, list ...http2.Setting) *Peer {
 	t.Helper()
-	nc, err := l.Accept()
+	nc, err := Go(l.Accept).Wait()
 	if err != nil {
 		t.Fatalf("accept: %v", err)
 	}
