@@ -33,6 +33,7 @@ type Peer struct {
 	client bool
 	first  bool // the other end's preface has not come yet
 	theirs []http2.Setting
+	credit credit
 }
 
 // Server is a peer that is the server on nc, and sends SETTINGS with list.
@@ -71,7 +72,11 @@ func (p *Peer) Send(frames ...Frame) {
 func (p *Peer) TrySend(frames ...Frame) error {
 	var b []byte
 	for _, f := range frames {
+		before := len(b)
 		b = f.appendTo(b, p.enc)
+		if d, ok := f.(Data); ok {
+			p.credit.spend(d.Stream, int64(len(b)-before-9))
+		}
 	}
 	_ = p.Conn.SetWriteDeadline(time.Now().Add(patience))
 	_, err := p.Conn.Write(b)
@@ -103,6 +108,8 @@ func (p *Peer) Next() (Frame, error) {
 				return f, p.TrySend(Settings{Ack: true})
 			}
 		}
+	case WindowUpdate:
+		p.credit.grant(f.Stream, int64(f.Increment))
 	case Ping:
 		if !f.Ack && !p.Manual {
 			return f, p.TrySend(Ping{Data: f.Data, Ack: true})

@@ -68,6 +68,23 @@ func TestPeersAnswerSettingsAndPings(t *testing.T) {
 	}
 }
 
+func TestSendDataWaitsForWindows(t *testing.T) {
+	a, b := hbonetest.Pipe()
+	client, server := hbonetest.Client(t, a), hbonetest.Server(t, b, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+	client.WantSettings()
+	body := []byte(strings.Repeat("x", 25))
+	sent := hbonetest.Go(func() (int, error) { client.SendData(1, body, 4); return 0, nil })
+	server.WantData(1, body[:10])
+	server.Send(hbonetest.WindowUpdate{Stream: 1, Increment: 15})
+	server.WantData(1, body[10:])
+	if _, err := sent.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if stream, conn := client.Credit(1), client.Credit(0); stream != 0 || conn != 65535-25 {
+		t.Errorf("credit %d and %d is left", stream, conn)
+	}
+}
+
 // What a script does not expect must end its test.
 func TestWrongFramesFailTheTest(t *testing.T) {
 	tests := map[string]struct {
@@ -93,8 +110,10 @@ func TestWrongFramesFailTheTest(t *testing.T) {
 			go client.Drain()
 			func() {
 				defer func() {
-					if r := recover(); r != nil && r != failed {
-						panic(r)
+					if r := recover(); r != nil {
+						if _, ok := r.(failure); !ok {
+							panic(r)
+						}
 					}
 				}()
 				tt.want(server)
@@ -112,11 +131,11 @@ type recorder struct {
 	text string
 }
 
-var failed = fmt.Errorf("failed")
+type failure struct{}
 
 func (r *recorder) Fatalf(format string, args ...any) {
 	r.text = fmt.Sprintf(format, args...)
-	panic(failed)
+	panic(failure{})
 }
 
 func (r *recorder) Fatal(args ...any) { r.Fatalf("%s", fmt.Sprint(args...)) }

@@ -24,7 +24,7 @@ func AcceptTLS(t testing.TB, l net.Listener, id x509svid.Source, list ...http2.S
 		Certificates:           []tls.Certificate{certificate(t, id)},
 		SessionTicketsDisabled: true,
 	})
-	if err := tc.Handshake(); err != nil {
+	if err := tc.HandshakeContext(t.Context()); err != nil {
 		nc.Close()
 		t.Fatalf("TLS handshake as the server: %v", err)
 	}
@@ -41,7 +41,7 @@ func DialTLS(t testing.TB, nc net.Conn, id x509svid.Source, list ...http2.Settin
 		InsecureSkipVerify:   true, // a test peer checks nobody
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
 	})
-	if err := tc.Handshake(); err != nil {
+	if err := tc.HandshakeContext(t.Context()); err != nil {
 		nc.Close()
 		t.Fatalf("TLS handshake as the client: %v", err)
 	}
