@@ -2,7 +2,6 @@ package hbone
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -13,16 +12,23 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Conn is a tunnel. It is a net.Conn with CloseWrite; the user closes it. Methods may be called from several goroutines.
+// Conn is a tunnel. It is a net.Conn with CloseWrite, at both ends; the user closes it. Methods may be called from several goroutines.
 //
 // Read gives io.EOF only after the other end has ended its direction. When the tunnel was reset or its connection lost
 // before, Read gives a *TunnelError that is syscall.ECONNRESET: what was read is not all there was.
 type Conn struct {
-	s             *h2.Stream
+	s    *h2.Stream
+	link *link
+	// way is the route at a client, nil at a server.
+	way *Route
+	// req is the request at a server, nil at a client.
+	req *ConnectRequest
+}
+
+// link is what the tunnels of one connection have in common.
+type link struct {
 	local, remote net.Addr
 	self, peer    spiffeid.ID
-	hop           Hop
-	route         Route
 }
 
 // Read reads from the tunnel; see Conn for its ends.
@@ -37,6 +43,18 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, c.explain("write", err)
 }
 
+// ReadFrom sends what r gives until that ends, with buffers that are borrowed; see io.ReaderFrom. It does not end our direction.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := copyThrough(c, r)
+	return n, err
+}
+
+// WriteTo gives w what the tunnel brings until that ends; see io.WriterTo.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := copyThrough(w, c)
+	return n, err
+}
+
 // CloseWrite ends our direction, as FIN does; the other goes on.
 func (c *Conn) CloseWrite() error { return c.explain("close", c.s.CloseWrite()) }
 
@@ -47,19 +65,27 @@ func (c *Conn) Close() error { return c.s.Close() }
 func (c *Conn) Reset() { c.s.Reset(http2.ErrCodeCancel) }
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.
-func (c *Conn) LocalAddr() net.Addr { return c.local }
+func (c *Conn) LocalAddr() net.Addr { return c.link.local }
 
-// RemoteAddr is the HBONE listener at the other end of the TCP connection: the first hop, not the target.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+// RemoteAddr is the other end of the TCP connection that carries the tunnel: at a client the first hop, not the target.
+func (c *Conn) RemoteAddr() net.Addr { return c.link.remote }
 
 // LocalIdentity is whom we showed ourselves to be.
-func (c *Conn) LocalIdentity() spiffeid.ID { return c.self }
+func (c *Conn) LocalIdentity() spiffeid.ID { return c.link.self }
 
-// PeerIdentity is whom the last hop showed itself to be.
-func (c *Conn) PeerIdentity() spiffeid.ID { return c.peer }
+// PeerIdentity is whom the other end showed itself to be: at a client the last hop.
+func (c *Conn) PeerIdentity() spiffeid.ID { return c.link.peer }
 
-// Route is the way that was taken. The caller must not change it.
-func (c *Conn) Route() Route { return c.route }
+// Route is the way that was taken; zero at a server. The caller must not change it.
+func (c *Conn) Route() Route {
+	if c.way == nil {
+		return Route{}
+	}
+	return *c.way
+}
+
+// Request is the CONNECT that opened the tunnel at a server, with what the peer claims; nil at a client.
+func (c *Conn) Request() *ConnectRequest { return c.req }
 
 // SetDeadline sets both deadlines, as for a net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error { return c.s.SetDeadline(t) }
@@ -75,9 +101,16 @@ func (c *Conn) explain(op string, err error) error {
 		return err
 	}
 	if errors.Is(err, net.ErrClosed) || isTimeout(err) {
-		return &net.OpError{Op: op, Net: "hbone", Source: c.local, Addr: c.remote, Err: err}
+		return &net.OpError{Op: op, Net: "hbone", Source: c.link.local, Addr: c.link.remote, Err: err}
 	}
-	return &TunnelError{Op: op, Hop: c.hop.Addr, Kind: c.hop.Kind, Target: c.hop.Authority, Peer: c.peer, Err: err}
+	e := &TunnelError{Op: op, Peer: c.link.peer, Err: err}
+	if c.req != nil {
+		e.Hop, e.Target = c.req.Remote, c.req.Authority
+	} else {
+		hop := &c.way.Hops[len(c.way.Hops)-1]
+		e.Hop, e.Kind, e.Target = hop.Addr, hop.Kind, hop.Authority
+	}
+	return e
 }
 
 func isTimeout(err error) bool {
@@ -88,44 +121,21 @@ func isTimeout(err error) bool {
 	return ok && t.Timeout()
 }
 
-// TunnelError ends a tunnel that had opened.
-type TunnelError struct {
-	Op     string // read, write or close
-	Hop    netip.AddrPort
-	Kind   HopKind
-	Target string
-	Peer   spiffeid.ID
-	Err    error
+// addrPort is a net.Addr as a netip.AddrPort, zero when it is none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return ap
 }
 
-func (e *TunnelError) Error() string {
-	text := fmt.Sprintf("hbone: %s tunnel to %s through %s %s (%s): %v", e.Op, e.Target, e.Kind, e.Hop, e.Peer, e.Err)
-	reset, ok := errors.AsType[*h2.ResetError](e.Err)
-	switch {
-	case ok && reset.Remote && reset.Code == http2.ErrCodeConnect:
-		text += ": the peer could not reach the target, or its policy denies the connection"
-	case ok && reset.Remote && reset.Code == http2.ErrCodeCancel:
-		text += ": the peer ended it; a policy may deny it now"
-	}
-	return text
-}
-
-// Unwrap gives the cause.
-func (e *TunnelError) Unwrap() error { return e.Err }
-
-// fields is the header list of a CONNECT.
-func (d *Dialer) fields(hop Hop, route Route, local net.Addr) []Field {
-	list := make([]Field, 0, 4+len(hop.Header))
-	list = append(list, Field{":method", "CONNECT"}, Field{":authority", hop.Authority})
-	if d.Baggage != "" {
-		list = append(list, Field{"baggage", d.Baggage})
-	}
-	forwarded := fmt.Sprintf("for=%q", local)
-	if route.Service != "" {
-		forwarded += ";host=" + route.Service
-	}
-	list = append(list, Field{"forwarded", forwarded})
-	return append(list, hop.Header...)
-}
-
-var _ net.Conn = (*Conn)(nil)
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+	_ io.WriterTo   = (*Conn)(nil)
+)

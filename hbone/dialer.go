@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
@@ -44,8 +43,17 @@ type Dialer struct {
 	HandshakeTimeout time.Duration
 	// IdleTimeout is how long a connection without tunnels is kept. Zero means 5 min; negative closes it at once.
 	IdleTimeout time.Duration
+	// Pool shares connections with other Dialers; it outlives the Dialer. Nil means one of the Dialer's own, which Close closes.
+	Pool *Pool
 
-	pool pool
+	own Pool
+}
+
+func (d *Dialer) pool() *Pool {
+	if d.Pool != nil {
+		return d.Pool
+	}
+	return &d.own
 }
 
 func (d *Dialer) handshakeTimeout() time.Duration { return cmp.Or(d.HandshakeTimeout, 10*time.Second) }
@@ -130,7 +138,7 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 func (d *Dialer) dialPooled(ctx context.Context, route Route) (*Conn, error) {
 	hop := route.Hops[0]
 	for attempt := 1; ; attempt++ {
-		pc, err := d.pool.get(ctx, d, hop)
+		pc, err := d.pool().get(ctx, d, hop)
 		if err != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, err)
 		}
@@ -138,15 +146,17 @@ func (d *Dialer) dialPooled(ctx context.Context, route Route) (*Conn, error) {
 		pc.release()
 		switch {
 		case err == nil:
-			return d.tunnel(s, pc.h2.NetConn(), pc.self, pc.peer, hop, route), nil
+			way := route
+			way.Hops = route.Hops[:1]
+			return &Conn{s: s, link: &pc.link, way: &way}, nil
 		case errors.Is(err, h2.ErrFull):
 			attempt-- // somebody was faster; nothing was sent
 		case errors.Is(err, h2.ErrUnprocessed) && attempt < maxAttempts:
 		default:
-			return nil, hop.fail(pc.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+			return nil, hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
 		}
 		if ctx.Err() != nil {
-			return nil, hop.fail(pc.peer, false, context.Cause(ctx))
+			return nil, hop.fail(pc.link.peer, false, context.Cause(ctx))
 		}
 	}
 }
@@ -176,11 +186,24 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, self spiffeid.ID, 
 		<-s.Done()
 		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
 	}()
-	return d.tunnel(s, nc, self, peer, hop, route), nil
+	way := route
+	way.Hops = route.Hops[:i+1]
+	return &Conn{s: s, link: &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: self, peer: peer}, way: &way}, nil
 }
 
-func (d *Dialer) tunnel(s *h2.Stream, nc net.Conn, self, peer spiffeid.ID, hop Hop, route Route) *Conn {
-	return &Conn{s: s, local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: self, peer: peer, hop: hop, route: route}
+// fields is the header list of a CONNECT.
+func (d *Dialer) fields(hop Hop, route Route, local net.Addr) []Field {
+	list := make([]Field, 0, 4+len(hop.Header))
+	list = append(list, Field{":method", "CONNECT"}, Field{":authority", hop.Authority})
+	if d.Baggage != "" {
+		list = append(list, Field{"baggage", d.Baggage})
+	}
+	forwarded := fmt.Sprintf("for=%q", local)
+	if route.Service != "" {
+		forwarded += ";host=" + route.Service
+	}
+	list = append(list, Field{"forwarded", forwarded})
+	return append(list, hop.Header...)
 }
 
 // connect makes a TCP connection to hop and the handshake on it.
@@ -229,24 +252,9 @@ func (h *Hop) fail(peer spiffeid.ID, sent bool, err error) *DialError {
 	return e
 }
 
-// Close closes the Dialer's connections, and with them every tunnel on them. Later dials fail. It is idempotent.
-func (d *Dialer) Close() error {
-	d.pool.close()
-	return nil
-}
+// Close closes the connections of the Dialer's own pool, and with them every tunnel on them; later dials fail. A Pool that was given is
+// left as it is. It is idempotent.
+func (d *Dialer) Close() error { return d.own.Close() }
 
-// CloseIdle closes the connections that carry no tunnel.
-func (d *Dialer) CloseIdle() { d.pool.closeIdle() }
-
-// addrPort is a net.Addr as a netip.AddrPort, zero when it is none.
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return ap
-}
+// CloseIdle closes the connections of the Dialer's pool that carry no tunnel.
+func (d *Dialer) CloseIdle() { d.pool().CloseIdle() }

@@ -2,8 +2,8 @@ package hbone
 
 import (
 	"context"
-	"fmt"
-	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -13,11 +13,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// pool shares the connections of first hops. Two tunnels share one only when own certificate, accepted identities and address are
-// the same; so a rotated certificate takes new connections, and the old ones end with their last tunnel.
-type pool struct {
+// Pool shares the connections of first hops among Dialers. Two tunnels share one only when own identity and certificate, accepted
+// identities, address and the way TCP connections are made are the same; so a rotated certificate takes new connections, and the old ones
+// end with their last tunnel. The zero value is ready; it must not be copied. The user closes it, after which dials fail.
+type Pool struct {
 	mu     sync.Mutex // guards the fields below and those of the entries
-	byKey  map[string]*entry
+	byKey  map[poolKey]*entry
 	closed bool
 	dials  sync.WaitGroup
 }
@@ -38,31 +39,48 @@ type sharedDial struct {
 
 // pooled is a connection.
 type pooled struct {
-	p          *pool
-	h2         *h2.Conn
-	self, peer spiffeid.ID
-	keep       time.Duration
-	users      int // callers between get and release
-	idle       *time.Timer
+	p     *Pool
+	h2    *h2.Conn
+	link  link
+	keep  time.Duration
+	users int // callers between get and release
+	idle  *time.Timer
 }
 
-func poolKey(d *Dialer, hop Hop) (string, spiffeid.ID, error) {
+// poolKey is what two tunnels on one connection have in common.
+type poolKey struct {
+	owner  any // the Identity: another one may trust other authorities
+	via    any // the Dialer, when it makes TCP connections its own way
+	self   spiffeid.ID
+	serial string
+	addr   netip.AddrPort
+	peers  string
+}
+
+func (d *Dialer) poolKey(hop Hop) (poolKey, error) {
 	svid, err := ownSVID(d.Identity)
 	if err != nil {
-		return "", spiffeid.ID{}, err
+		return poolKey{}, err
 	}
 	peers := make([]string, len(hop.Peers))
 	for i, id := range hop.Peers {
 		peers[i] = id.String()
 	}
 	slices.Sort(peers)
-	return fmt.Sprintf("%s\x00%s\x00%x\x00%s", svid.ID, hop.Addr, svid.Certificates[0].SerialNumber, strings.Join(peers, "\x00")), svid.ID, nil
+	key := poolKey{owner: d, self: svid.ID, serial: svid.Certificates[0].SerialNumber.String(), addr: hop.Addr, peers: strings.Join(peers, " ")}
+	if reflect.ValueOf(d.Identity).Comparable() {
+		key.owner = d.Identity
+	}
+	if d.NetDial != nil {
+		key.via = d
+	}
+	return key, nil
 }
 
 // get returns a connection with room for a stream; the caller releases it. At most one handshake a key is under way, and a
 // further connection is made only when the limits of all there are, known by their SETTINGS, are reached.
-func (p *pool) get(ctx context.Context, d *Dialer, hop Hop) (*pooled, error) {
-	key, self, err := poolKey(d, hop)
+func (p *Pool) get(ctx context.Context, d *Dialer, hop Hop) (*pooled, error) {
+	key, err := d.poolKey(hop)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +91,7 @@ func (p *pool) get(ctx context.Context, d *Dialer, hop Hop) (*pooled, error) {
 			return nil, errDialerClosed
 		}
 		if p.byKey == nil {
-			p.byKey = map[string]*entry{}
+			p.byKey = map[poolKey]*entry{}
 		}
 		e := p.byKey[key]
 		if e == nil {
@@ -99,7 +117,7 @@ func (p *pool) get(ctx context.Context, d *Dialer, hop Hop) (*pooled, error) {
 		}
 		dial := e.dial
 		if dial == nil {
-			dial = p.startDial(d, hop, key, self, e)
+			dial = p.startDial(d, hop, key, e)
 		}
 		dial.waiters++
 		p.mu.Unlock()
@@ -134,7 +152,7 @@ func (e *entry) pick() (pc, unsettled *pooled) {
 }
 
 // startDial begins the handshake that all callers of a key share; p.mu is held.
-func (p *pool) startDial(d *Dialer, hop Hop, key string, self spiffeid.ID, e *entry) *sharedDial {
+func (p *Pool) startDial(d *Dialer, hop Hop, key poolKey, e *entry) *sharedDial {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	dial := &sharedDial{done: make(chan struct{}), cancel: cancel}
 	e.dial = dial
@@ -155,7 +173,8 @@ func (p *pool) startDial(d *Dialer, hop Hop, key string, self spiffeid.ID, e *en
 			nc.Close()
 			dial.err = errDialerClosed
 		default:
-			pc := &pooled{p: p, h2: h2.NewClient(nc, h2.Config{}), self: self, peer: peer, keep: d.idleTimeout()}
+			pc := &pooled{p: p, h2: h2.NewClient(nc, h2.Config{}), keep: d.idleTimeout()}
+			pc.link = link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: key.self, peer: peer}
 			e.conns = append(e.conns, pc)
 			pc.startIdle()
 			go p.forgetWhenDone(key, e, pc)
@@ -165,7 +184,7 @@ func (p *pool) startDial(d *Dialer, hop Hop, key string, self spiffeid.ID, e *en
 }
 
 // forgetWhenDone takes a connection that has ended out of the pool.
-func (p *pool) forgetWhenDone(key string, e *entry, pc *pooled) {
+func (p *Pool) forgetWhenDone(key poolKey, e *entry, pc *pooled) {
 	<-pc.h2.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,7 +196,7 @@ func (p *pool) forgetWhenDone(key string, e *entry, pc *pooled) {
 }
 
 // wait waits for a shared dial; the last who gives up ends it.
-func (p *pool) wait(ctx context.Context, dial *sharedDial) error {
+func (p *Pool) wait(ctx context.Context, dial *sharedDial) error {
 	select {
 	case <-dial.done:
 		return dial.err
@@ -229,17 +248,18 @@ func (pc *pooled) retire() {
 	go func() { _ = pc.h2.Shutdown(context.Background()) }() // its own end is all there is to know
 }
 
-func (p *pool) all() []*pooled {
+func (p *Pool) all() []*pooled {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []*pooled
-	for _, key := range slices.Sorted(maps.Keys(p.byKey)) {
-		list = append(list, p.byKey[key].conns...)
+	for _, e := range p.byKey {
+		list = append(list, e.conns...)
 	}
 	return list
 }
 
-func (p *pool) closeIdle() {
+// CloseIdle closes the connections that carry no tunnel.
+func (p *Pool) CloseIdle() {
 	for _, pc := range p.all() {
 		if pc.h2.Streams() == 0 {
 			pc.retire()
@@ -247,7 +267,8 @@ func (p *pool) closeIdle() {
 	}
 }
 
-func (p *pool) close() {
+// Close closes all connections, and with them every tunnel on them. Later dials fail. It is idempotent and waits.
+func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	for _, e := range p.byKey {
@@ -260,4 +281,5 @@ func (p *pool) close() {
 	for _, pc := range p.all() {
 		pc.h2.Close()
 	}
+	return nil
 }

@@ -43,8 +43,8 @@ func (r *ConnectRequest) Abort() { r.stream.Reset(http2.ErrCodeCancel) }
 // Done is closed when the tunnel has ended.
 func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
 
-func newConnectRequest(st *h2.Stream, nc net.Conn, peer spiffeid.ID) (*ConnectRequest, error) {
-	r := &ConnectRequest{Peer: peer, Local: addrPort(nc.LocalAddr()), Remote: addrPort(nc.RemoteAddr()), stream: st}
+func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
+	r := &ConnectRequest{Peer: l.peer, Local: addrPort(l.local), Remote: addrPort(l.remote), stream: st}
 	method := ""
 	for _, f := range st.Fields() {
 		switch f.Name {

@@ -18,15 +18,17 @@ import (
 // maxHandshakes bounds the peers that have connected and not yet shown who they are.
 const maxHandshakes = 512
 
-// Server ends HBONE tunnels and forwards them. Set its fields before Serve. The zero value has no identity and serves nobody; a
-// Server without Connect refuses every tunnel.
+// Server ends HBONE tunnels: it forwards them (Connect) or hands them over as connections (Admit and Accept; a Server is a net.Listener).
+// Set its fields before the first use. The zero value has no identity and serves nobody; a Server without Connect and Admit refuses every tunnel.
 type Server struct {
 	// Identity is who we are and whom we trust. Required.
 	Identity Identity
 	// Connect decides one CONNECT and returns the connection to forward to, which the Server then owns. It is called in a goroutine of its own after
 	// TLS has verified the peer; 200 is sent when it has returned. ctx ends when the peer gives the tunnel up. A *Refusal
-	// chooses the answer, any other error is 503. Nil refuses every tunnel with 403. ForwardLocal makes one.
+	// chooses the answer, any other error is 503. Without Connect and Admit every tunnel is refused with 403. ForwardLocal makes one.
 	Connect func(ctx context.Context, r *ConnectRequest) (net.Conn, error)
+	// Admit decides one CONNECT whose tunnel Accept then returns, and otherwise is as Connect. When both are set Connect is used.
+	Admit func(ctx context.Context, r *ConnectRequest) error
 	// MaxStreams is how many tunnels a connection may carry at once. Zero means 200.
 	MaxStreams uint32
 	// HandshakeTimeout bounds a TLS handshake. Zero means 10 s; negative is not allowed and means 10 s too.
@@ -36,7 +38,12 @@ type Server struct {
 	// Refused is called, where set, for each CONNECT that was not answered 200, outside all locks.
 	Refused func(r *ConnectRequest, status int, err error)
 
+	once    sync.Once
+	stopped chan struct{} // closed by Shutdown and Close
+	accepts chan *Conn
+
 	mu         sync.Mutex // guards the fields below
+	addr       net.Addr
 	listeners  map[net.Listener]struct{}
 	conns      map[*h2.Conn]struct{}
 	handshakes map[net.Conn]struct{}
@@ -56,19 +63,27 @@ func (s *Server) handshakeTimeout() time.Duration {
 
 func (s *Server) idleTimeout() time.Duration { return cmp.Or(s.IdleTimeout, 10*time.Minute) }
 
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.stopped, s.accepts = make(chan struct{}), make(chan *Conn, backlog)
+		s.listeners, s.conns, s.handshakes = map[net.Listener]struct{}{}, map[*h2.Conn]struct{}{}, map[net.Conn]struct{}{}
+	})
+}
+
 // Serve takes connections from l until it is closed, and closes it. It blocks; after Shutdown or Close the error is net.ErrClosed.
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	if s.Identity == nil {
 		return errors.New("hbone: the Server has no Identity")
 	}
+	s.init()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return errServerClosed
 	}
-	if s.listeners == nil {
-		s.listeners, s.conns, s.handshakes = map[net.Listener]struct{}{}, map[*h2.Conn]struct{}{}, map[net.Conn]struct{}{}
+	if s.addr == nil {
+		s.addr = l.Addr()
 	}
 	s.listeners[l] = struct{}{}
 	s.mu.Unlock()
@@ -118,7 +133,7 @@ func (s *Server) admit(nc net.Conn) bool {
 // serve is one connection.
 func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	defer s.wg.Done()
-	tc, peer, err := s.handshake(nc, config)
+	tc, li, err := s.handshake(nc, config)
 	s.mu.Lock()
 	delete(s.handshakes, nc)
 	if err != nil || s.closed {
@@ -126,7 +141,7 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 		nc.Close()
 		return
 	}
-	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams}, func(st *h2.Stream) { s.tunnel(st, nc, peer) })
+	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams}, func(st *h2.Stream) { s.tunnel(st, li) })
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.watchIdle(c)
@@ -158,40 +173,48 @@ func (s *Server) watchIdle(c *h2.Conn) {
 	}
 }
 
-func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, spiffeid.ID, error) {
+func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
 	defer cancel()
 	tc := tls.Server(nc, config)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, spiffeid.ID{}, err
+		return nil, nil, err
 	}
-	id, err := spiffeid.FromURI(tc.ConnectionState().PeerCertificates[0].URIs[0]) // VerifyConnection saw it
-	return tc, id, err
+	peer, err := spiffeid.FromURI(tc.ConnectionState().PeerCertificates[0].URIs[0]) // VerifyConnection saw it
+	if err != nil {
+		return nil, nil, err
+	}
+	svid, err := s.Identity.GetX509SVID()
+	if err != nil {
+		return nil, nil, err
+	}
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, nil
 }
 
-// tunnel is one CONNECT from its request to its end.
-func (s *Server) tunnel(st *h2.Stream, nc net.Conn, peer spiffeid.ID) {
-	r, err := newConnectRequest(st, nc, peer)
+// tunnel is one CONNECT from its request to its end, or until Accept has it.
+func (s *Server) tunnel(st *h2.Stream, l *link) {
+	r, err := newConnectRequest(st, l)
 	if err != nil {
 		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
 		return
 	}
-	if s.Connect == nil {
-		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has no Connect")})
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := make(chan struct{})
-	go func() {
-		select {
-		case <-st.Done():
-			cancel()
-		case <-stop:
+	switch ctx := (tunnelContext{st}); {
+	case s.Connect != nil:
+		s.forward(ctx, st, r)
+	case s.Admit != nil:
+		if err := s.Admit(ctx, r); err != nil {
+			s.refuse(st, r, err)
+			return
 		}
-	}()
+		s.offer(st, r, l)
+	default:
+		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
+	}
+}
+
+// forward joins a tunnel with the connection that Connect makes.
+func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) {
 	backend, err := s.Connect(ctx, r)
-	close(stop)
 	if err == nil && backend == nil {
 		err = errors.New("hbone: Server.Connect returned no connection")
 	}
@@ -205,6 +228,28 @@ func (s *Server) tunnel(st *h2.Stream, nc net.Conn, peer spiffeid.ID) {
 	}
 	splice(st, backend)
 }
+
+// tunnelContext ends with its tunnel.
+type tunnelContext struct{ st *h2.Stream }
+
+// Deadline is there for context.Context: there is none.
+func (tunnelContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done is closed when the tunnel has ended.
+func (c tunnelContext) Done() <-chan struct{} { return c.st.Done() }
+
+// Err is context.Canceled when the tunnel has ended.
+func (c tunnelContext) Err() error {
+	select {
+	case <-c.st.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// Value is there for context.Context: there are none.
+func (tunnelContext) Value(any) any { return nil }
 
 func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
 	status := http.StatusServiceUnavailable
@@ -240,9 +285,14 @@ func (s *Server) Close() error {
 
 // stop closes listeners and handshakes under way and lists the connections.
 func (s *Server) stop() []*h2.Conn {
+	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.stopped)
+		s.turnAway()
+	}
 	for l := range s.listeners {
 		l.Close()
 	}

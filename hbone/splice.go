@@ -48,6 +48,28 @@ func carry(dst io.Writer, src io.Reader) bool {
 	}
 }
 
+// copyThrough copies until src ends with io.EOF, which is no error.
+func copyThrough(dst io.Writer, src io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[64 << 10]byte)
+	defer copyBuffers.Put(buf)
+	var total int64
+	for {
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			m, werr := dst.Write(buf[:n])
+			if total += int64(m); werr != nil {
+				return total, werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
 func closeWrite(c net.Conn) bool {
 	half, ok := c.(interface{ CloseWrite() error })
 	return ok && half.CloseWrite() == nil
