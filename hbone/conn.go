@@ -20,9 +20,11 @@ type Conn struct {
 	s    *h2.Stream
 	link *link
 	// way is the route at a client, nil at a server.
-	way *Route
+	way *way
 	// req is the request at a server, nil at a client.
 	req *ConnectRequest
+	// prev and next are the Dialer's list of tunnels, under its mu; nil outside it.
+	prev, next *Conn
 }
 
 // link is what the tunnels of one connection have in common.
@@ -59,10 +61,16 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 func (c *Conn) CloseWrite() error { return c.explain("close", c.s.CloseWrite()) }
 
 // Close ends the tunnel. What Write took is still sent. It does not wait for the peer.
-func (c *Conn) Close() error { return c.s.Close() }
+func (c *Conn) Close() error {
+	c.leave()
+	return c.s.Close()
+}
 
 // Reset ends the tunnel at once; the other end sees ECONNRESET.
-func (c *Conn) Reset() { c.s.Reset(http2.ErrCodeCancel) }
+func (c *Conn) Reset() {
+	c.leave()
+	c.s.Reset(http2.ErrCodeCancel)
+}
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.
 func (c *Conn) LocalAddr() net.Addr { return c.link.local }
@@ -81,7 +89,7 @@ func (c *Conn) Route() Route {
 	if c.way == nil {
 		return Route{}
 	}
-	return *c.way
+	return c.way.route
 }
 
 // Request is the CONNECT that opened the tunnel at a server, with what the peer claims; nil at a client.
@@ -107,7 +115,7 @@ func (c *Conn) explain(op string, err error) error {
 	if c.req != nil {
 		e.Hop, e.Target = c.req.Remote, c.req.Authority
 	} else {
-		hop := &c.way.Hops[len(c.way.Hops)-1]
+		hop := c.way.hop()
 		e.Hop, e.Kind, e.Target = hop.Addr, hop.Kind, hop.Authority
 	}
 	return e

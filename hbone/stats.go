@@ -24,6 +24,7 @@ type DialerStats struct {
 	Conns    int // connections to first hops
 	Tunnels  int // open tunnels, or CONNECTs that are not yet answered
 	Dialling int // connections being made
+	Waiting  int // dials that wait for a connection
 }
 
 // Stats says what the Dialer's pool has now.
@@ -33,14 +34,14 @@ func (d *Dialer) Stats() DialerStats { return d.pool().Stats() }
 func (p *Pool) Stats() DialerStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var st DialerStats
+	st := DialerStats{Conns: len(p.all)}
+	for pc := range p.all {
+		st.Tunnels += pc.h2.Streams()
+	}
 	for _, e := range p.byKey {
-		st.Conns += len(e.conns)
-		for _, pc := range e.conns {
-			st.Tunnels += pc.h2.Streams()
-		}
-		if e.dial != nil {
-			st.Dialling++
+		for ; e != nil; e = e.next {
+			st.Dialling += len(e.dials)
+			st.Waiting += e.waiting
 		}
 	}
 	return st
