@@ -27,6 +27,7 @@ func (s *Server) Accept() (net.Conn, error) {
 				c.s.Close() // the peer has given up
 				continue
 			}
+			s.stands(c.req)
 			return c, nil
 		case <-s.stopped:
 			return nil, errServerClosed
@@ -45,9 +46,9 @@ func (s *Server) Addr() net.Addr {
 }
 
 // offer hands a tunnel to Accept.
-func (s *Server) offer(st *h2.Stream, r *ConnectRequest, l *link) {
+func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
 	select {
-	case s.accepts <- &Conn{s: st, link: l, req: r}:
+	case s.accepts <- &Conn{s: st, req: r}:
 	case <-st.Done():
 	case <-s.stopped:
 		s.refuse(st, r, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
@@ -17,12 +18,10 @@ import (
 // Read gives io.EOF only after the other end has ended its direction. When the tunnel was reset or its connection lost
 // before, Read gives a *TunnelError that is syscall.ECONNRESET: what was read is not all there was.
 type Conn struct {
-	s    *h2.Stream
-	link *link
-	// way is the route at a client, nil at a server.
-	way *way
-	// req is the request at a server, nil at a client.
-	req *ConnectRequest
+	s     *h2.Stream      // unless early is set
+	way   *way            // at a client, unless early is set; else nil
+	req   *ConnectRequest // at a server; else nil
+	early *optimistic     // with Dialer.Optimistic; else nil
 	// prev and next are the Dialer's list of tunnels, under its mu; nil outside it.
 	prev, next *Conn
 }
@@ -33,92 +32,179 @@ type link struct {
 	self, peer    spiffeid.ID
 }
 
+// at is where the tunnel is. settled is false while that may change.
+func (c *Conn) at() (s *h2.Stream, settled bool) {
+	switch {
+	case c.early == nil:
+		return c.s, true
+	case c.early.settled.Load():
+		return c.early.s, true
+	}
+	s, _ = c.early.now()
+	return s, false
+}
+
+func (c *Conn) currentWay() *way {
+	if c.early == nil {
+		return c.way
+	}
+	_, w := c.early.now()
+	return w
+}
+
+func (c *Conn) link() *link {
+	if c.req != nil {
+		return c.req.link
+	}
+	return c.currentWay().link
+}
+
 // Read reads from the tunnel; see Conn for its ends.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.s.Read(p)
+func (c *Conn) Read(p []byte) (n int, err error) {
+	if s, settled := c.at(); settled {
+		n, err = s.Read(p)
+	} else {
+		n, err = c.early.Read(p)
+	}
 	return n, c.explain("read", err)
 }
 
 // Write returns once the last byte is on its way to the connection.
-func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.s.Write(p)
+func (c *Conn) Write(p []byte) (n int, err error) {
+	if s, settled := c.at(); settled {
+		n, err = s.Write(p)
+	} else {
+		n, err = c.early.Write(p)
+	}
 	return n, c.explain("write", err)
 }
 
-// ReadFrom sends what r gives until that ends, with buffers that are borrowed; see io.ReaderFrom. It does not end our direction.
+// ReadFrom sends what r gives until that ends, with buffers that are borrowed; see io.ReaderFrom. It does not end our direction. Its errors are
+// those of Write, and r's.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
-	n, err := copyThrough(c, r)
-	return n, err
+	s, settled := c.at()
+	if !settled {
+		return copyThrough(c, r)
+	}
+	n, err := s.ReadFrom(r)
+	return n, c.explainCopy("write", err)
 }
 
-// WriteTo gives w what the tunnel brings until that ends; see io.WriterTo.
+// WriteTo gives w what the tunnel brings until that ends; see io.WriterTo. Its errors are those of Read, and w's.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	n, err := copyThrough(w, c)
-	return n, err
+	s, settled := c.at()
+	if !settled {
+		return copyThrough(w, c)
+	}
+	n, err := s.WriteTo(w)
+	return n, c.explainCopy("read", err)
 }
 
 // CloseWrite ends our direction, as FIN does; the other goes on.
-func (c *Conn) CloseWrite() error { return c.explain("close", c.s.CloseWrite()) }
-
-// Close ends the tunnel. What Write took is still sent. It does not wait for the peer.
-func (c *Conn) Close() error {
-	c.leave()
-	return c.s.Close()
+func (c *Conn) CloseWrite() error {
+	s, settled := c.at()
+	if !settled {
+		return c.explain("close", c.early.closeWrite())
+	}
+	return c.explain("close", s.CloseWrite())
 }
 
+// Close ends the tunnel. What Write took is still sent. It does not wait for the peer.
+func (c *Conn) Close() error { return c.end().Close() }
+
 // Reset ends the tunnel at once; the other end sees ECONNRESET.
-func (c *Conn) Reset() {
+func (c *Conn) Reset() { c.end().Reset(http2.ErrCodeCancel) }
+
+// end forgets the tunnel, whose stream is to be closed.
+func (c *Conn) end() *h2.Stream {
 	c.leave()
-	c.s.Reset(http2.ErrCodeCancel)
+	if c.early != nil {
+		return c.early.close()
+	}
+	return c.s
 }
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.
-func (c *Conn) LocalAddr() net.Addr { return c.link.local }
+func (c *Conn) LocalAddr() net.Addr { return c.link().local }
 
 // RemoteAddr is the other end of the TCP connection that carries the tunnel: at a client the first hop, not the target.
-func (c *Conn) RemoteAddr() net.Addr { return c.link.remote }
+func (c *Conn) RemoteAddr() net.Addr { return c.link().remote }
 
 // LocalIdentity is whom we showed ourselves to be.
-func (c *Conn) LocalIdentity() spiffeid.ID { return c.link.self }
+func (c *Conn) LocalIdentity() spiffeid.ID { return c.link().self }
 
 // PeerIdentity is whom the other end showed itself to be: at a client the last hop.
-func (c *Conn) PeerIdentity() spiffeid.ID { return c.link.peer }
+func (c *Conn) PeerIdentity() spiffeid.ID { return c.link().peer }
 
 // Route is the way that was taken; zero at a server. The caller must not change it.
 func (c *Conn) Route() Route {
-	if c.way == nil {
+	if c.req != nil {
 		return Route{}
 	}
-	return c.way.route
+	return c.currentWay().route
 }
 
 // Request is the CONNECT that opened the tunnel at a server, with what the peer claims; nil at a client.
 func (c *Conn) Request() *ConnectRequest { return c.req }
 
 // SetDeadline sets both deadlines, as for a net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error { return c.s.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadline(t, true, true) }
 
 // SetReadDeadline sets the deadline of Read.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.s.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, true, false) }
 
 // SetWriteDeadline sets the deadline of Write.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.s.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, false, true) }
 
+func (c *Conn) setDeadline(t time.Time, read, write bool) error {
+	s, settled := c.at()
+	switch {
+	case !settled:
+		return c.early.deadline(t, read, write)
+	case read && write:
+		return s.SetDeadline(t)
+	case read:
+		return s.SetReadDeadline(t)
+	default:
+		return s.SetWriteDeadline(t)
+	}
+}
+
+// explain makes what the engine says an error of this package.
 func (c *Conn) explain(op string, err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // io.EOF is never wrapped, and net.Conn's users compare it
 		return err
 	}
-	if errors.Is(err, net.ErrClosed) || isTimeout(err) {
-		return &net.OpError{Op: op, Net: "hbone", Source: c.link.local, Addr: c.link.remote, Err: err}
+	if _, ok := errors.AsType[*DialError](err); ok {
+		return err
 	}
-	e := &TunnelError{Op: op, Peer: c.link.peer, Err: err}
+	l := c.link()
+	if errors.Is(err, net.ErrClosed) || isTimeout(err) {
+		return &net.OpError{Op: op, Net: "hbone", Source: l.local, Addr: l.remote, Err: err}
+	}
+	e := &TunnelError{Op: op, Peer: l.peer, Err: err}
 	if c.req != nil {
 		e.Hop, e.Target = c.req.Remote, c.req.Authority
-	} else {
-		hop := c.way.hop()
-		e.Hop, e.Kind, e.Target = hop.Addr, hop.Kind, hop.Authority
+		return e
 	}
+	hop := c.currentWay().hop()
+	if _, ok := errors.AsType[*h2.StatusError](err); ok || errors.Is(err, h2.ErrUnprocessed) { // the tunnel never stood
+		return hop.fail(l.peer, ok, err)
+	}
+	e.Hop, e.Kind, e.Target = hop.Addr, hop.Kind, hop.Authority
 	return e
+}
+
+// explainCopy is explain for an error that may be of what was copied from or to.
+func (c *Conn) explainCopy(op string, err error) error {
+	switch err.(type) { //nolint:errorlint // what is wrapped has been explained where it came from
+	case *h2.ResetError, *h2.LostError, *h2.StatusError:
+		return c.explain(op, err)
+	}
+	if err == net.ErrClosed || err == os.ErrDeadlineExceeded { //nolint:errorlint // as above
+		return c.explain(op, err)
+	}
+	return err
 }
 
 func isTimeout(err error) bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -45,6 +46,12 @@ type Dialer struct {
 	HandshakeTimeout time.Duration
 	// Pool shares connections with other Dialers; it outlives the Dialer. Nil means one of the Dialer's own, which Close closes.
 	Pool *Pool
+	// Optimistic gives a tunnel to its user before the peer has answered, which saves a round trip: what is written is sent behind the CONNECT.
+	// A refusal is then the *DialError of the first Read or Write. What was written until the answer, up to 16 KiB, is sent again on another
+	// connection when the peer did not act on the CONNECT; beyond that such an end is an error.
+	Optimistic bool
+	// Trace is told what happens. It may be nil.
+	Trace *Trace
 
 	own  Pool
 	once sync.Once
@@ -120,15 +127,18 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 		}
 	}
 	conn, err := d.dialPooled(ctx, &route)
-	if err != nil || len(route.Hops) == 1 {
-		return conn, err
+	if err == nil && len(route.Hops) > 1 {
+		conn, err = d.dialNested(ctx, conn, &route)
 	}
-	return d.dialNested(ctx, conn, &route)
+	if err != nil {
+		return nil, err
+	}
+	conn.join(d)
+	return conn, nil
 }
 
 // dialNested opens the tunnels inside the outer one.
 func (d *Dialer) dialNested(ctx context.Context, conn *Conn, route *Route) (*Conn, error) {
-	conn.leave()
 	for i := 1; i < len(route.Hops); i++ {
 		svid, err := ownSVID(d.Identity)
 		if err != nil {
@@ -138,11 +148,13 @@ func (d *Dialer) dialNested(ctx context.Context, conn *Conn, route *Route) (*Con
 		inner, err := d.dialInside(ctx, conn, svid, route, i)
 		if err != nil {
 			conn.Reset()
+			if outer, ok := errors.AsType[*DialError](errors.Unwrap(err)); ok {
+				return nil, outer // the tunnel around it never stood, which an optimistic one tells late
+			}
 			return nil, err
 		}
 		conn = inner
 	}
-	conn.join(d)
 	return conn, nil
 }
 
@@ -154,21 +166,31 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 		if ctx.Err() != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, context.Cause(ctx))
 		}
-		pc, _, err := d.pool().get(ctx, d, hop, avoid)
+		start := d.Trace.now()
+		pc, reused, err := d.pool().get(ctx, d, hop, avoid)
 		if err != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, err)
 		}
+		d.Trace.gotConn(&pc.link, start, reused)
 		w := pc.way(d, route)
+		start = d.Trace.now()
 		s, err := pc.h2.Start(w.fields)
-		if err != nil {
+		switch {
+		case err != nil:
 			pc.drop()
-		} else if err = answer(ctx, s); err == nil {
-			c := &Conn{s: s, link: &pc.link, way: w}
-			c.join(d)
-			return c, nil
+		case d.Optimistic:
+			return &Conn{early: newOptimistic(s, w)}, nil
+		default:
+			err = answer(ctx, s)
 		}
-		if !errors.Is(err, h2.ErrUnprocessed) || attempt == maxAttempts {
-			return nil, hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		if err == nil {
+			d.Trace.answered(&pc.link, hop.Authority, nil, http.StatusOK, start, nil)
+			return &Conn{s: s, way: w}, nil
+		}
+		failed := hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		d.Trace.answered(&pc.link, hop.Authority, nil, failed.Status, start, err)
+		if failed.Sent || attempt == maxAttempts {
+			return nil, failed
 		}
 		if s != nil {
 			avoid = pc
@@ -196,9 +218,15 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 	}
 	c := h2.NewClient(nc, h2.Config{})
 	w := newWay(d, route, i, &li)
+	start := d.Trace.now()
 	s, err := c.Start(w.fields)
-	if err == nil {
+	if err == nil && !d.Optimistic {
 		err = answer(ctx, s)
+		status := http.StatusOK
+		if err != nil {
+			status = hop.fail(li.peer, true, err).Status
+		}
+		d.Trace.answered(&li, hop.Authority, nil, status, start, err)
 	}
 	if err != nil {
 		c.Close()
@@ -208,7 +236,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		<-s.Done()
 		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
 	}()
-	return &Conn{s: s, link: &li, way: w}, nil
+	return &Conn{s: s, way: w}, nil
 }
 
 // connect makes a TCP connection to hop and the handshake on it.
@@ -218,20 +246,22 @@ func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (ne
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
 	}
+	start := d.Trace.now()
 	nc, err := d.netDial(ctx, "tcp", hop.Addr.String())
-	if err != nil {
-		return nil, link{}, err
+	var secured net.Conn
+	var li link
+	if err == nil {
+		if secured, li, err = d.handshake(ctx, nc, hop, svid); err != nil {
+			nc.Close()
+		}
 	}
-	secured, li, err := d.handshake(ctx, nc, hop, svid)
-	if err != nil {
-		nc.Close()
-	}
+	d.Trace.handshakeDone(hop.Addr, &li, start, err)
 	return secured, li, err
 }
 
 // handshake secures nc and says who is there. It leaves nc open when it fails.
 func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x509svid.SVID) (net.Conn, link, error) {
-	tc := tls.Client(nc, clientTLS(d.Identity, svid, hop.Peers))
+	tc := tls.Client(h2.NewGather(nc), clientTLS(d.Identity, svid, hop.Peers))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, link{}, fmt.Errorf("TLS handshake: %w", err)
 	}

@@ -84,6 +84,7 @@ func (pc *pooled) watch() {
 	p.mu.Lock()
 	delete(p.all, pc)
 	p.mu.Unlock()
+	pc.e.d.Trace.connClosed(&pc.link, pc.h2.Stats().Age, pc.h2.Err())
 }
 
 // untilRetired returns when the connection shall take no more tunnels.

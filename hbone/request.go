@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -25,6 +26,8 @@ type ConnectRequest struct {
 	Claims    Claims
 
 	stream *h2.Stream
+	link   *link
+	start  time.Time // for the Trace; zero without
 }
 
 // Claims is what a peer writes about itself and its user. Nothing vouches for it: show it, but never decide by it.
@@ -44,7 +47,7 @@ func (r *ConnectRequest) Abort() { r.stream.Reset(http2.ErrCodeCancel) }
 func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
 
 func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
-	r := &ConnectRequest{Peer: l.peer, Local: addrPort(l.local), Remote: addrPort(l.remote), stream: st}
+	r := &ConnectRequest{Peer: l.peer, Local: addrPort(l.local), Remote: addrPort(l.remote), stream: st, link: l}
 	method := ""
 	for _, f := range st.Fields() {
 		switch f.Name {

@@ -35,8 +35,8 @@ type Server struct {
 	HandshakeTimeout time.Duration
 	// IdleTimeout ends a connection that carries no tunnel for so long. Zero means 10 min; negative never.
 	IdleTimeout time.Duration
-	// Refused is called, where set, for each CONNECT that was not answered 200, outside all locks.
-	Refused func(r *ConnectRequest, status int, err error)
+	// Trace is told what happens. It may be nil.
+	Trace *Trace
 
 	once    sync.Once
 	stopped chan struct{} // closed by Shutdown and Close
@@ -133,7 +133,9 @@ func (s *Server) admit(nc net.Conn) bool {
 // serve is one connection.
 func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	defer s.wg.Done()
+	start := s.Trace.now()
 	tc, li, err := s.handshake(nc, config)
+	s.Trace.handshakeDone(addrPort(nc.RemoteAddr()), li, start, err)
 	s.mu.Lock()
 	delete(s.handshakes, nc)
 	if err != nil || s.closed {
@@ -148,6 +150,7 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+	s.Trace.connClosed(li, c.Stats().Age, c.Err())
 }
 
 // watchIdle waits for the end of c, and drains it when it is of no use for long.
@@ -176,7 +179,7 @@ func (s *Server) watchIdle(c *h2.Conn) {
 func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
 	defer cancel()
-	tc := tls.Server(nc, config)
+	tc := tls.Server(h2.NewGather(nc), config)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -194,6 +197,7 @@ func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, er
 // tunnel is one CONNECT from its request to its end, or until Accept has it.
 func (s *Server) tunnel(st *h2.Stream, l *link) {
 	r, err := newConnectRequest(st, l)
+	r.start = s.Trace.now()
 	if err != nil {
 		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
 		return
@@ -206,7 +210,7 @@ func (s *Server) tunnel(st *h2.Stream, l *link) {
 			s.refuse(st, r, err)
 			return
 		}
-		s.offer(st, r, l)
+		s.offer(st, r)
 	default:
 		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
 	}
@@ -226,6 +230,7 @@ func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) 
 		abort(backend)
 		return
 	}
+	s.stands(r)
 	splice(st, backend)
 }
 
@@ -257,9 +262,12 @@ func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
 		status = refusal.status()
 	}
 	_ = st.Refuse(status) // a peer that is gone needs no answer
-	if s.Refused != nil {
-		s.Refused(r, status, err)
-	}
+	s.Trace.answered(r.link, r.Authority, r, status, r.start, err)
+}
+
+// stands tells of a tunnel that was answered 200.
+func (s *Server) stands(r *ConnectRequest) {
+	s.Trace.answered(r.link, r.Authority, r, http.StatusOK, r.start, nil)
 }
 
 // Shutdown stops listening and drains: peers are told to open no further tunnels, those that are open go on. It returns when all

@@ -10,6 +10,8 @@ import (
 // way is a route with what follows from it on one connection. The tunnels that a Resolver sends along one and the same route share it.
 type way struct {
 	d      *Dialer
+	pc     *pooled // nil for a connection inside a tunnel
+	link   *link
 	route  Route // up to the hop that the tunnel ends at
 	fields []hpack.HeaderField
 }
@@ -29,13 +31,14 @@ func (pc *pooled) way(d *Dialer, route *Route) *way {
 		return w
 	}
 	w := newWay(d, route, 0, &pc.link)
+	w.pc = pc
 	pc.last.Store(w)
 	return w
 }
 
 // newWay is for a tunnel to hop i of route, on the connection of l.
 func newWay(d *Dialer, route *Route, i int, l *link) *way {
-	w := &way{d: d, route: *route}
+	w := &way{d: d, route: *route, link: l}
 	w.route.Hops = route.Hops[:i+1]
 	hop := w.hop()
 	w.fields = make([]hpack.HeaderField, 0, 4+len(hop.Header))
@@ -69,10 +72,10 @@ func (c *Conn) join(d *Dialer) {
 
 // leave takes it out, if it is in.
 func (c *Conn) leave() {
-	if c.way == nil {
+	if c.req != nil {
 		return
 	}
-	d := c.way.d
+	d := c.currentWay().d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.next != nil {
