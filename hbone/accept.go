@@ -12,7 +12,7 @@ import (
 const backlog = 128
 
 // Accept returns the next tunnel that Admit let in, a *Conn; 200 is sent by it. It blocks until there is one, or until the Server is closed
-// or shut down: net.ErrClosed. Serve must run beside it.
+// or has been shut down: net.ErrClosed. Go on with it during Shutdown. Serve must run beside it.
 func (s *Server) Accept() (net.Conn, error) {
 	s.init()
 	for {
@@ -23,7 +23,7 @@ func (s *Server) Accept() (net.Conn, error) {
 		}
 		select {
 		case c := <-s.accepts:
-			if err := c.s.Respond(); err != nil {
+			if err := c.s.Respond(s.answer()...); err != nil {
 				c.s.Close() // the peer has given up
 				continue
 			}
@@ -55,8 +55,9 @@ func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
 	}
 }
 
-// turnAway refuses what waits for an Accept that will not come.
-func (s *Server) turnAway() {
+// halt ends Accept, and refuses what waits for it.
+func (s *Server) halt() {
+	s.haltOnce.Do(func() { close(s.stopped) })
 	for {
 		select {
 		case c := <-s.accepts:

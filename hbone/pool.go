@@ -51,9 +51,9 @@ func (p *Pool) maxConns() int {
 func (p *Pool) idleTimeout() time.Duration { return cmp.Or(p.IdleTimeout, 5*time.Minute) }
 func (p *Pool) maxBytes() int64            { return cmp.Or(p.MaxBytes, 64<<30) }
 
-// age is MaxAge with its jitter.
-func (p *Pool) age() time.Duration {
-	d := cmp.Or(p.MaxAge, time.Hour)
+// jittered is d, or def when that is zero, less up to a tenth by chance.
+func jittered(d, def time.Duration) time.Duration {
+	d = cmp.Or(d, def)
 	return d - time.Duration(rand.Float64()*float64(d)/10)
 }
 

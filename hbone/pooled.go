@@ -91,7 +91,7 @@ func (pc *pooled) watch() {
 func (pc *pooled) untilRetired() {
 	p := pc.e.p
 	var old <-chan time.Time
-	if age := p.age(); age > 0 {
+	if age := jittered(p.MaxAge, time.Hour); age > 0 {
 		t := time.NewTimer(age)
 		defer t.Stop()
 		old = t.C

@@ -6,17 +6,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
-	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
-
-// maxHandshakes bounds the peers that have connected and not yet shown who they are.
-const maxHandshakes = 512
 
 // Server ends HBONE tunnels: it forwards them (Connect) or hands them over as connections (Admit and Accept; a Server is a net.Listener).
 // Set its fields before the first use. The zero value has no identity and serves nobody; a Server without Connect and Admit refuses every tunnel.
@@ -29,18 +27,32 @@ type Server struct {
 	Connect func(ctx context.Context, r *ConnectRequest) (net.Conn, error)
 	// Admit decides one CONNECT whose tunnel Accept then returns, and otherwise is as Connect. When both are set Connect is used.
 	Admit func(ctx context.Context, r *ConnectRequest) error
+	// Baggage is sent with every 200 as a claim about ourselves ("k8s.pod.name=orders,service.name=orders"). Empty sends none.
+	Baggage string
 	// MaxStreams is how many tunnels a connection may carry at once. Zero means 200.
 	MaxStreams uint32
-	// HandshakeTimeout bounds a TLS handshake. Zero means 10 s; negative is not allowed and means 10 s too.
+	// MaxHeaderBytes bounds the header list of a CONNECT. Zero means 64 KiB.
+	MaxHeaderBytes uint32
+	// MaxConns is how many connections there may be at once; further ones are closed at once. Zero means 16384; negative sets no limit.
+	MaxConns int
+	// MaxHandshakes bounds the peers that have connected and not yet shown who they are; further ones are closed at once. Zero means 512; negative sets
+	// no limit.
+	MaxHandshakes int
+	// HandshakeTimeout bounds a TLS handshake, and then the time until the peer's first frame. Zero or less means 10 s.
 	HandshakeTimeout time.Duration
-	// IdleTimeout ends a connection that carries no tunnel for so long. Zero means 10 min; negative never.
+	// IdleTimeout ends a connection that carries no tunnel for so long, or up to a quarter longer. Zero means 10 min; negative never.
 	IdleTimeout time.Duration
+	// MaxAge is when a connection is drained, by chance up to a tenth sooner: the peer is asked to take another, and its tunnels go on. Zero
+	// means 1 h; negative never.
+	MaxAge time.Duration
 	// Trace is told what happens. It may be nil.
 	Trace *Trace
 
 	once    sync.Once
-	stopped chan struct{} // closed by Shutdown and Close
 	accepts chan *Conn
+	stopped chan struct{} // closed when Accept has no more to give
+
+	haltOnce sync.Once
 
 	mu         sync.Mutex // guards the fields below
 	addr       net.Addr
@@ -62,6 +74,15 @@ func (s *Server) handshakeTimeout() time.Duration {
 }
 
 func (s *Server) idleTimeout() time.Duration { return cmp.Or(s.IdleTimeout, 10*time.Minute) }
+func (s *Server) maxConns() int              { return noLimit(cmp.Or(s.MaxConns, 1<<14)) }
+func (s *Server) maxHandshakes() int         { return noLimit(cmp.Or(s.MaxHandshakes, 512)) }
+
+func noLimit(n int) int {
+	if n < 0 {
+		return math.MaxInt
+	}
+	return n
+}
 
 func (s *Server) init() {
 	s.once.Do(func() {
@@ -122,7 +143,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) admit(nc net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.handshakes) >= maxHandshakes {
+	if s.closed || len(s.handshakes) >= s.maxHandshakes() || len(s.conns)+len(s.handshakes) >= s.maxConns() {
 		return false
 	}
 	s.handshakes[nc] = struct{}{}
@@ -143,37 +164,14 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 		nc.Close()
 		return
 	}
-	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams}, func(st *h2.Stream) { s.tunnel(st, li) })
+	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, func(st *h2.Stream) { s.tunnel(st, li) })
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.watchIdle(c)
+	s.watch(c)
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
 	s.Trace.connClosed(li, c.Stats().Age, c.Err())
-}
-
-// watchIdle waits for the end of c, and drains it when it is of no use for long.
-func (s *Server) watchIdle(c *h2.Conn) {
-	keep := s.idleTimeout()
-	if keep < 0 {
-		<-c.Done()
-		return
-	}
-	tick := time.NewTicker(keep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.Done():
-			return
-		case <-tick.C:
-			if c.Streams() == 0 {
-				ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
-				_ = c.Shutdown(ctx) // a peer that does not answer is closed
-				cancel()
-			}
-		}
-	}
 }
 
 func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, error) {
@@ -194,97 +192,32 @@ func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, er
 	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, nil
 }
 
-// tunnel is one CONNECT from its request to its end, or until Accept has it.
-func (s *Server) tunnel(st *h2.Stream, l *link) {
-	r, err := newConnectRequest(st, l)
-	r.start = s.Trace.now()
-	if err != nil {
-		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
-		return
-	}
-	switch ctx := (tunnelContext{st}); {
-	case s.Connect != nil:
-		s.forward(ctx, st, r)
-	case s.Admit != nil:
-		if err := s.Admit(ctx, r); err != nil {
-			s.refuse(st, r, err)
-			return
-		}
-		s.offer(st, r)
-	default:
-		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
-	}
-}
-
-// forward joins a tunnel with the connection that Connect makes.
-func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) {
-	backend, err := s.Connect(ctx, r)
-	if err == nil && backend == nil {
-		err = errors.New("hbone: Server.Connect returned no connection")
-	}
-	if err != nil {
-		s.refuse(st, r, err)
-		return
-	}
-	if err := st.Respond(); err != nil {
-		abort(backend)
-		return
-	}
-	s.stands(r)
-	splice(st, backend)
-}
-
-// tunnelContext ends with its tunnel.
-type tunnelContext struct{ st *h2.Stream }
-
-// Deadline is there for context.Context: there is none.
-func (tunnelContext) Deadline() (time.Time, bool) { return time.Time{}, false }
-
-// Done is closed when the tunnel has ended.
-func (c tunnelContext) Done() <-chan struct{} { return c.st.Done() }
-
-// Err is context.Canceled when the tunnel has ended.
-func (c tunnelContext) Err() error {
-	select {
-	case <-c.st.Done():
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-// Value is there for context.Context: there are none.
-func (tunnelContext) Value(any) any { return nil }
-
-func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
-	status := http.StatusServiceUnavailable
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		status = refusal.status()
-	}
-	_ = st.Refuse(status) // a peer that is gone needs no answer
-	s.Trace.answered(r.link, r.Authority, r, status, r.start, err)
-}
-
-// stands tells of a tunnel that was answered 200.
-func (s *Server) stands(r *ConnectRequest) {
-	s.Trace.answered(r.link, r.Authority, r, http.StatusOK, r.start, nil)
-}
-
 // Shutdown stops listening and drains: peers are told to open no further tunnels, those that are open go on. It returns when all
 // have ended, or closes what is left and returns ctx's cause.
 func (s *Server) Shutdown(ctx context.Context) error {
 	var wg sync.WaitGroup
+	var cut atomic.Bool
 	for _, c := range s.stop() {
-		wg.Go(func() { _ = c.Shutdown(ctx) }) // the only error is ctx's
+		wg.Go(func() {
+			if c.Shutdown(ctx) != nil {
+				cut.Store(true)
+			}
+		})
 	}
 	wg.Wait()
+	s.halt()
 	s.wg.Wait()
-	return context.Cause(ctx)
+	if cut.Load() {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // Close ends every connection and tunnel at once and waits for their goroutines.
 func (s *Server) Close() error {
-	for _, c := range s.stop() {
+	list := s.stop()
+	s.halt()
+	for _, c := range list {
 		c.Close()
 	}
 	s.wg.Wait()
@@ -296,11 +229,7 @@ func (s *Server) stop() []*h2.Conn {
 	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.closed = true
-		close(s.stopped)
-		s.turnAway()
-	}
+	s.closed = true
 	for l := range s.listeners {
 		l.Close()
 	}
