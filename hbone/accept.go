@@ -46,12 +46,12 @@ func (s *Server) Addr() net.Addr {
 }
 
 // offer hands a tunnel to Accept.
-func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
+func (s *Server) offer(st *h2.Stream, c *Conn) {
 	select {
-	case s.accepts <- &Conn{s: st, req: r}:
+	case s.accepts <- c:
 	case <-st.Done():
 	case <-s.stopped:
-		s.refuse(st, r, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})
+		s.refuse(st, c.req, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})
 	}
 }
 

@@ -77,14 +77,7 @@ type pipeMesh struct {
 
 func newPipeMesh(t *testing.T, edit func(*hbone.Server)) *pipeMesh {
 	t.Helper()
-	m := &pipeMesh{pipes: newPipes(), ca: identitytest.NewCA(td), pool: &hbone.Pool{}}
-	m.source = m.ca.Source(sa("edge", "gateway"))
-	m.server = &hbone.Server{Identity: m.ca.Source(sa("shop", "orders")), Admit: func(context.Context, *hbone.ConnectRequest) error { return nil }}
-	if edit != nil {
-		edit(m.server)
-	}
-	m.dialer = &hbone.Dialer{Identity: m.source, Resolver: m.resolver(), NetDial: m.dial, Pool: m.pool}
-	go m.server.Serve(m)
+	m := newQuietMesh(t, edit)
 	go func() {
 		for {
 			c, err := m.server.Accept()
@@ -94,6 +87,20 @@ func newPipeMesh(t *testing.T, edit func(*hbone.Server)) *pipeMesh {
 			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
 		}
 	}()
+	return m
+}
+
+// newQuietMesh leaves Accept to the test.
+func newQuietMesh(t *testing.T, edit func(*hbone.Server)) *pipeMesh {
+	t.Helper()
+	m := &pipeMesh{pipes: newPipes(), ca: identitytest.NewCA(td), pool: &hbone.Pool{}}
+	m.source = m.ca.Source(sa("edge", "gateway"))
+	m.server = &hbone.Server{Identity: m.ca.Source(sa("shop", "orders")), Admit: func(context.Context, *hbone.ConnectRequest) error { return nil }}
+	if edit != nil {
+		edit(m.server)
+	}
+	m.dialer = &hbone.Dialer{Identity: m.source, Resolver: m.resolver(), NetDial: m.dial, Pool: m.pool}
+	go m.server.Serve(m)
 	t.Cleanup(func() {
 		m.pool.Close()
 		m.server.Close()

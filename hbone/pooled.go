@@ -151,18 +151,18 @@ func (pc *pooled) settle() {
 	e.dialMore()
 }
 
-// limit is how many tunnels the peer takes. Those that begin while it counts make it too small rather than too great.
+// limit is how many tunnels the peer takes. Where tunnels come and go all the while it is rather too great: then a CONNECT too many is
+// refused, where one too few would make a connection too many.
 func (pc *pooled) limit() int {
-	limit := 0
+	limit := 1
 	for range 8 {
 		before := pc.h2.Stats()
-		n := max(1, pc.h2.Available()+before.Streams)
-		if after := pc.h2.Stats(); after.Opened == before.Opened && after.Streams == before.Streams {
-			return n
+		free := pc.h2.Available()
+		after := pc.h2.Stats()
+		if after.Opened == before.Opened && after.Streams == before.Streams {
+			return max(1, free+after.Streams)
 		}
-		if limit == 0 || n < limit {
-			limit = n
-		}
+		limit = max(limit, free+before.Streams, free+after.Streams)
 	}
 	return limit
 }

@@ -46,8 +46,9 @@ func (r *ConnectRequest) Abort() { r.stream.Reset(http2.ErrCodeCancel) }
 // Done is closed when the tunnel has ended.
 func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
 
-func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
-	r := &ConnectRequest{Peer: l.peer, Local: addrPort(l.local), Remote: addrPort(l.remote), stream: st, link: l}
+// take fills r from what the peer sent.
+func (r *ConnectRequest) take(st *h2.Stream, l *link) error {
+	*r = ConnectRequest{Peer: l.peer, Local: addrPort(l.local), Remote: addrPort(l.remote), stream: st, link: l}
 	method := ""
 	for _, f := range st.Fields() {
 		switch f.Name {
@@ -68,11 +69,11 @@ func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
 		}
 	}
 	if method != http.MethodConnect {
-		return r, fmt.Errorf("the method is %q; this server knows CONNECT only", method)
+		return fmt.Errorf("the method is %q; this server knows CONNECT only", method)
 	}
 	target, err := parseAuthority(r.Authority)
 	r.Target = target
-	return r, err
+	return err
 }
 
 // parseAuthority checks host:port (RFC 9113, section 8.5). The result is zero when the host is a name.

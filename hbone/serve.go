@@ -16,7 +16,12 @@ const rotationSpread = time.Minute
 
 // tunnel is one CONNECT from its request to its end, or until Accept has it.
 func (s *Server) tunnel(st *h2.Stream, l *link) {
-	r, err := newConnectRequest(st, l)
+	both := &struct {
+		r ConnectRequest
+		c Conn
+	}{}
+	r := &both.r
+	err := r.take(st, l)
 	r.start = s.Trace.now()
 	if err != nil {
 		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
@@ -30,7 +35,8 @@ func (s *Server) tunnel(st *h2.Stream, l *link) {
 			s.refuse(st, r, err)
 			return
 		}
-		s.offer(st, r)
+		both.c.s, both.c.req = st, r
+		s.offer(st, &both.c)
 	default:
 		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
 	}
