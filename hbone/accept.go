@@ -48,6 +48,11 @@ func (s *Server) Addr() net.Addr {
 // offer hands a tunnel to Accept.
 func (s *Server) offer(st *h2.Stream, c *Conn) {
 	select {
+	case s.accepts <- c: // most often there is room, and nothing to be made to wait with
+		return
+	default:
+	}
+	select {
 	case s.accepts <- c:
 	case <-st.Done():
 	case <-s.stopped:

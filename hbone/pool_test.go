@@ -17,7 +17,7 @@ import (
 
 func TestTenThousandCallersMakeNoMoreConnectionsThanTheyNeed(t *testing.T) {
 	const callers, limit = 10_000, 500
-	m := newPipeMesh(t, func(s *hbone.Server) { s.MaxStreams = limit })
+	m := newPipeMesh(t, func(s *hbone.Server) { s.MaxStreams, s.HandshakeTimeout = limit, 5*time.Minute })
 	m.dialer.HandshakeTimeout = 5 * time.Minute // the machine may be slow
 	var wg sync.WaitGroup
 	var failed atomic.Int64
