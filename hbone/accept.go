@@ -8,30 +8,25 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 )
 
-// backlog is how many tunnels that Admit let in may wait for Accept; further ones wait for room, unanswered.
+// backlog is how many tunnels may wait for Accept after they were answered; further ones wait for room, unanswered.
 const backlog = 128
 
-// Accept returns the next tunnel that Admit let in, a *Conn; 200 is sent by it. It blocks until there is one, or until the Server is closed
-// or has been shut down: net.ErrClosed. Go on with it during Shutdown. Serve must run beside it.
+// Accept returns the next tunnel that Admit let in, a *Conn, which the caller closes. Like a TCP connection it stands already, and may have
+// ended. Accept blocks until there is one, or until the Server is closed or has been shut down: net.ErrClosed. Go on with it during Shutdown.
+// Serve must run beside it.
 func (s *Server) Accept() (net.Conn, error) {
 	s.init()
-	for {
-		select {
-		case <-s.stopped:
-			return nil, errServerClosed
-		default:
-		}
-		select {
-		case c := <-s.accepts:
-			if err := c.s.Respond(s.answer()...); err != nil {
-				c.s.Close() // the peer has given up
-				continue
-			}
-			s.stands(c.req)
-			return c, nil
-		case <-s.stopped:
-			return nil, errServerClosed
-		}
+	select {
+	case <-s.stopped:
+		return nil, errServerClosed
+	default:
+	}
+	select {
+	case c := <-s.accepts:
+		<-s.room
+		return c, nil
+	case <-s.stopped:
+		return nil, errServerClosed
 	}
 }
 
@@ -45,28 +40,37 @@ func (s *Server) Addr() net.Addr {
 	return s.addr
 }
 
-// offer hands a tunnel to Accept.
-func (s *Server) offer(st *h2.Stream, c *Conn) {
+// offer answers a tunnel and hands it to Accept.
+func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
 	select {
-	case s.accepts <- c: // most often there is room, and nothing to be made to wait with
-		return
+	case s.room <- struct{}{}: // most often there is room, and nothing to be made to wait with
 	default:
+		select {
+		case s.room <- struct{}{}:
+		case <-st.Done():
+			return
+		case <-s.stopped:
+			s.refuse(st, r, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})
+			return
+		}
 	}
-	select {
-	case s.accepts <- c:
-	case <-st.Done():
-	case <-s.stopped:
-		s.refuse(st, c.req, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})
+	if err := st.Respond(s.beside...); err != nil {
+		<-s.room
+		st.Close() // the peer has given up
+		return
 	}
+	s.stands(r)
+	s.accepts <- &Conn{s: st, in: r.in}
 }
 
-// halt ends Accept, and refuses what waits for it.
+// halt ends Accept, and resets what waits for it.
 func (s *Server) halt() {
 	s.haltOnce.Do(func() { close(s.stopped) })
 	for {
 		select {
 		case c := <-s.accepts:
-			s.refuse(c.s, c.req, &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the server is closing")})
+			<-s.room
+			c.Reset()
 		default:
 			return
 		}

@@ -84,20 +84,32 @@ func TestAcceptEndsWithItsServer(t *testing.T) {
 	}
 }
 
-func TestATunnelThatNobodyAcceptsIsRefusedAtClose(t *testing.T) {
-	m := newMesh(t, echo, admitting)
+func TestTunnelsThatNobodyAcceptsEndWithTheServer(t *testing.T) {
+	m := newMesh(t, echo, func(s *hbone.Server) { admitting(s); s.MaxStreams = 1000 })
+	const answered = 128 // and no more, until somebody accepts
+	for range answered {
+		m.dial(t)
+	}
 	done := make(chan error, 1)
 	go func() { _, err := m.dialer.DialContext(t.Context(), "tcp", "orders:80"); done <- err }()
-	for m.server.Stats().Tunnels == 0 {
+	for m.server.Stats().Tunnels <= answered {
 		select {
 		case err := <-done:
-			t.Fatal(err)
+			t.Fatalf("a tunnel that there is no room for: %v", err)
 		default:
 		}
 	}
+	c, err := m.server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := <-done; err != nil {
+		t.Errorf("there was room: %v", err)
+	}
 	m.server.Close()
-	if err := <-done; err == nil {
-		t.Error("the tunnel opened")
+	if _, err := m.server.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
@@ -18,10 +19,10 @@ import (
 // Read gives io.EOF only after the other end has ended its direction. When the tunnel was reset or its connection lost
 // before, Read gives a *TunnelError that is syscall.ECONNRESET: what was read is not all there was.
 type Conn struct {
-	s     *h2.Stream      // unless early is set
-	way   *way            // at a client, unless early is set; else nil
-	req   *ConnectRequest // at a server; else nil
-	early *optimistic     // with Dialer.Optimistic; else nil
+	s     *h2.Stream  // unless early is set
+	way   *way        // at a client, unless early is set; else nil
+	in    *inbound    // at a server; else nil
+	early *optimistic // with Dialer.Optimistic; else nil
 	// prev and next are the Dialer's list of tunnels, under its mu; nil outside it.
 	prev, next *Conn
 }
@@ -30,6 +31,7 @@ type Conn struct {
 type link struct {
 	local, remote net.Addr
 	self, peer    spiffeid.ID
+	last          atomic.Pointer[inbound] // at a server
 }
 
 // at is where the tunnel is. settled is false while that may change.
@@ -53,8 +55,8 @@ func (c *Conn) currentWay() *way {
 }
 
 func (c *Conn) link() *link {
-	if c.req != nil {
-		return c.req.link
+	if c.in != nil {
+		return c.in.link
 	}
 	return c.currentWay().link
 }
@@ -138,14 +140,19 @@ func (c *Conn) PeerIdentity() spiffeid.ID { return c.link().peer }
 
 // Route is the way that was taken; zero at a server. The caller must not change it.
 func (c *Conn) Route() Route {
-	if c.req != nil {
+	if c.in != nil {
 		return Route{}
 	}
 	return c.currentWay().route
 }
 
 // Request is the CONNECT that opened the tunnel at a server, with what the peer claims; nil at a client.
-func (c *Conn) Request() *ConnectRequest { return c.req }
+func (c *Conn) Request() *ConnectRequest {
+	if c.in == nil {
+		return nil
+	}
+	return c.in.request(c.s)
+}
 
 // SetDeadline sets both deadlines, as for a net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadline(t, true, true) }
@@ -183,8 +190,8 @@ func (c *Conn) explain(op string, err error) error {
 		return &net.OpError{Op: op, Net: "hbone", Source: l.local, Addr: l.remote, Err: err}
 	}
 	e := &TunnelError{Op: op, Peer: l.peer, Err: err}
-	if c.req != nil {
-		e.Hop, e.Target = c.req.Remote, c.req.Authority
+	if c.in != nil {
+		e.Hop, e.Target = addrPort(l.remote), c.in.authority
 		return e
 	}
 	hop := c.currentWay().hop()

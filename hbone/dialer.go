@@ -171,7 +171,7 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 		if err != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, err)
 		}
-		d.Trace.gotConn(&pc.link, start, reused)
+		d.Trace.gotConn(pc.link, start, reused)
 		w := pc.way(d, route)
 		start = d.Trace.now()
 		s, err := pc.h2.Start(w.fields)
@@ -184,11 +184,11 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 			err = answer(ctx, s)
 		}
 		if err == nil {
-			d.Trace.answered(&pc.link, hop.Authority, nil, http.StatusOK, start, nil)
+			d.Trace.answered(pc.link, hop.Authority, nil, http.StatusOK, start, nil)
 			return &Conn{s: s, way: w}, nil
 		}
 		failed := hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
-		d.Trace.answered(&pc.link, hop.Authority, nil, failed.Status, start, err)
+		d.Trace.answered(pc.link, hop.Authority, nil, failed.Status, start, err)
 		if failed.Sent || attempt == maxAttempts {
 			return nil, failed
 		}
@@ -217,7 +217,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		return nil, hop.fail(li.peer, false, err)
 	}
 	c := h2.NewClient(nc, h2.Config{})
-	w := newWay(d, route, i, &li)
+	w := newWay(d, route, i, li)
 	start := d.Trace.now()
 	s, err := c.Start(w.fields)
 	if err == nil && !d.Optimistic {
@@ -226,7 +226,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		if err != nil {
 			status = hop.fail(li.peer, true, err).Status
 		}
-		d.Trace.answered(&li, hop.Authority, nil, status, start, err)
+		d.Trace.answered(li, hop.Authority, nil, status, start, err)
 	}
 	if err != nil {
 		c.Close()
@@ -240,7 +240,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 }
 
 // connect makes a TCP connection to hop and the handshake on it.
-func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (net.Conn, link, error) {
+func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (net.Conn, *link, error) {
 	if t := d.handshakeTimeout(); t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
@@ -249,28 +249,28 @@ func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (ne
 	start := d.Trace.now()
 	nc, err := d.netDial(ctx, "tcp", hop.Addr.String())
 	var secured net.Conn
-	var li link
+	li := &link{}
 	if err == nil {
 		if secured, li, err = d.handshake(ctx, nc, hop, svid); err != nil {
 			nc.Close()
 		}
 	}
-	d.Trace.handshakeDone(hop.Addr, &li, start, err)
+	d.Trace.handshakeDone(hop.Addr, li, start, err)
 	return secured, li, err
 }
 
 // handshake secures nc and says who is there. It leaves nc open when it fails.
-func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x509svid.SVID) (net.Conn, link, error) {
+func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x509svid.SVID) (net.Conn, *link, error) {
 	tc := tls.Client(h2.NewGather(nc), clientTLS(d.Identity, svid, hop.Peers))
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, link{}, fmt.Errorf("TLS handshake: %w", err)
+		return nil, &link{}, fmt.Errorf("TLS handshake: %w", err)
 	}
 	cs := tc.ConnectionState()
 	if cs.NegotiatedProtocol != "h2" {
-		return nil, link{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
+		return nil, &link{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
 	}
 	peer, err := spiffeid.FromURI(cs.PeerCertificates[0].URIs[0]) // VerifyConnection saw it
-	return tc, link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, err
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, err
 }
 
 // fail makes the DialError of a hop.

@@ -18,7 +18,7 @@ const tick = 10 * time.Second
 type pooled struct {
 	e    *entry
 	h2   *h2.Conn
-	link link
+	link *link
 	stop chan struct{} // closed when it is to take no more tunnels
 	last atomic.Pointer[way]
 
@@ -84,7 +84,7 @@ func (pc *pooled) watch() {
 	p.mu.Lock()
 	delete(p.all, pc)
 	p.mu.Unlock()
-	pc.e.d.Trace.connClosed(&pc.link, pc.h2.Stats().Age, pc.h2.Err())
+	pc.e.d.Trace.connClosed(pc.link, pc.h2.Stats().Age, pc.h2.Err())
 }
 
 // untilRetired returns when the connection shall take no more tunnels.

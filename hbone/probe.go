@@ -54,7 +54,7 @@ func Probe(ctx context.Context, cfg ProbeConfig) (ProbeResult, error) {
 	peer := li.peer
 	c := h2.NewClient(nc, h2.Config{})
 	defer c.Close()
-	s, err := c.Start(newWay(d, &Route{Hops: []Hop{hop}}, 0, &li).fields)
+	s, err := c.Start(newWay(d, &Route{Hops: []Hop{hop}}, 0, li).fields)
 	if err == nil {
 		err = answer(ctx, s)
 	}

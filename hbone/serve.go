@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // rotationSpread is the time in which a server drains its connections after its identity has changed, each at its own moment.
@@ -16,12 +15,7 @@ const rotationSpread = time.Minute
 
 // tunnel is one CONNECT from its request to its end, or until Accept has it.
 func (s *Server) tunnel(st *h2.Stream, l *link) {
-	both := &struct {
-		r ConnectRequest
-		c Conn
-	}{}
-	r := &both.r
-	err := r.take(st, l)
+	r, err := newConnectRequest(st, l)
 	r.start = s.Trace.now()
 	if err != nil {
 		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
@@ -35,8 +29,7 @@ func (s *Server) tunnel(st *h2.Stream, l *link) {
 			s.refuse(st, r, err)
 			return
 		}
-		both.c.s, both.c.req = st, r
-		s.offer(st, &both.c)
+		s.offer(st, r)
 	default:
 		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
 	}
@@ -52,7 +45,7 @@ func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) 
 		s.refuse(st, r, err)
 		return
 	}
-	if err := st.Respond(s.answer()...); err != nil {
+	if err := st.Respond(s.beside...); err != nil {
 		abort(backend)
 		return
 	}
@@ -88,20 +81,12 @@ func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
 		status = refusal.status()
 	}
 	_ = st.Refuse(status) // a peer that is gone needs no answer
-	s.Trace.answered(r.link, r.Authority, r, status, r.start, err)
+	s.Trace.answered(r.in.link, r.Authority, r, status, r.start, err)
 }
 
 // stands tells of a tunnel that was answered 200.
 func (s *Server) stands(r *ConnectRequest) {
-	s.Trace.answered(r.link, r.Authority, r, http.StatusOK, r.start, nil)
-}
-
-// answer is what is sent beside 200.
-func (s *Server) answer() []hpack.HeaderField {
-	if s.Baggage == "" {
-		return nil
-	}
-	return []hpack.HeaderField{{Name: "baggage", Value: s.Baggage}}
+	s.Trace.answered(r.in.link, r.Authority, r, http.StatusOK, r.start, nil)
 }
 
 // watch waits for the end of c, and drains it when it is old, of no use for long, or made with an identity that has changed.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/http2/hpack"
 )
 
 // Server ends HBONE tunnels: it forwards them (Connect) or hands them over as connections (Admit and Accept; a Server is a net.Listener).
@@ -49,8 +50,10 @@ type Server struct {
 	Trace *Trace
 
 	once    sync.Once
-	accepts chan *Conn
-	stopped chan struct{} // closed when Accept has no more to give
+	accepts chan *Conn          // answered, and not accepted yet
+	room    chan struct{}       // has a token for each of these
+	stopped chan struct{}       // closed when Accept has no more to give
+	beside  []hpack.HeaderField // what is sent with 200
 
 	haltOnce sync.Once
 
@@ -86,7 +89,10 @@ func noLimit(n int) int {
 
 func (s *Server) init() {
 	s.once.Do(func() {
-		s.stopped, s.accepts = make(chan struct{}), make(chan *Conn, backlog)
+		s.stopped, s.accepts, s.room = make(chan struct{}), make(chan *Conn, backlog), make(chan struct{}, backlog)
+		if s.Baggage != "" {
+			s.beside = []hpack.HeaderField{{Name: "baggage", Value: s.Baggage}}
+		}
 		s.listeners, s.conns, s.handshakes = map[net.Listener]struct{}{}, map[*h2.Conn]struct{}{}, map[net.Conn]struct{}{}
 	})
 }

@@ -30,7 +30,7 @@ func (pc *pooled) way(d *Dialer, route *Route) *way {
 	if w := pc.last.Load(); w != nil && w.is(d, route) {
 		return w
 	}
-	w := newWay(d, route, 0, &pc.link)
+	w := newWay(d, route, 0, pc.link)
 	w.pc = pc
 	pc.last.Store(w)
 	return w
@@ -72,7 +72,7 @@ func (c *Conn) join(d *Dialer) {
 
 // leave takes it out, if it is in.
 func (c *Conn) leave() {
-	if c.req != nil {
+	if c.in != nil {
 		return
 	}
 	d := c.currentWay().d
