@@ -74,3 +74,28 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// A cold dial: connect, handshake, CONNECT.
+func BenchmarkHandshake(b *testing.B) {
+	m := newMesh(b, echo, admitting)
+	go func() {
+		for {
+			c, err := m.server.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	route := hbone.Route{Hops: []hbone.Hop{m.hop()}}
+	b.ReportAllocs()
+	for b.Loop() {
+		d := &hbone.Dialer{Identity: m.source}
+		c, err := d.DialRoute(b.Context(), route)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+		d.Close()
+	}
+}

@@ -135,9 +135,16 @@ func (p *Pool) Close() error {
 		conns = append(conns, pc.h2)
 	}
 	p.mu.Unlock()
-	for _, c := range conns {
-		c.Close()
-	}
+	closeAll(conns)
 	p.wg.Wait()
 	return nil
+}
+
+// closeAll closes connections at the same time: each gives its peer a moment to end too.
+func closeAll(conns []*h2.Conn) {
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		wg.Go(func() { c.Close() })
+	}
+	wg.Wait()
 }

@@ -223,9 +223,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) Close() error {
 	list := s.stop()
 	s.halt()
-	for _, c := range list {
-		c.Close()
-	}
+	closeAll(list)
 	s.wg.Wait()
 	return nil
 }
