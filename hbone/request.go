@@ -92,12 +92,13 @@ func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
 }
 
 // shared is in, or the one before on its connection where that says the same.
-func (in inbound) shared() *inbound {
-	if last := in.link.last.Load(); last != nil && *last == in {
+func (in *inbound) shared() *inbound {
+	if last := in.link.last.Load(); last != nil && *last == *in {
 		return last
 	}
-	in.link.last.Store(&in)
-	return &in
+	kept := *in
+	kept.link.last.Store(&kept)
+	return &kept
 }
 
 // parseAuthority checks host:port (RFC 9113, section 8.5). The result is zero when the host is a name.
