@@ -61,6 +61,15 @@ func over(listen func() (net.Listener, error), dial func(ctx context.Context, ne
 	}
 }
 
+// accepted is a tunnel whose far end is a Conn too.
+func accepted(t *testing.T) func() (net.Conn, net.Conn, func(), error) {
+	m := newMesh(t, echo, admitting)
+	return func() (net.Conn, net.Conn, func(), error) {
+		tun := m.dial2(t)
+		return tun.near, tun.far, func() { tun.near.Close(); tun.far.Close() }, nil
+	}
+}
+
 func listenTCP() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
 
 // kinds are the tunnels that must behave alike. Each runs TLS over something: TCP, memory, or another tunnel.
@@ -71,6 +80,7 @@ func kinds() map[string]kind {
 	return map[string]kind{
 		"tcp":               over(listenTCP, tcp, 1, false),
 		"tcp, optimistic":   over(listenTCP, tcp, 1, true),
+		"accepted":          accepted,
 		"memory":            over(memory, network.DialContext, 1, false),
 		"tunnels in tunnel": over(listenTCP, tcp, 3, false),
 		"all optimistic":    over(listenTCP, tcp, 3, true),
@@ -129,7 +139,7 @@ var behaviours = map[string]func(t *testing.T, near *hbone.Conn, far net.Conn){
 	},
 	"a reset of theirs is seen": func(t *testing.T, near *hbone.Conn, far net.Conn) {
 		opened(t, near, far)
-		far.(*hbonetest.Conn).Reset()
+		far.(interface{ Reset() }).Reset()
 		if _, err := io.ReadAll(near); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read gave %v", err)
 		}
@@ -173,7 +183,7 @@ var behaviours = map[string]func(t *testing.T, near *hbone.Conn, far net.Conn){
 		})
 		back := hbonetest.Go(func() (int64, error) { // the other end echoes
 			n, err := io.Copy(far, far)
-			return n, errors.Join(err, far.(*hbonetest.Conn).CloseWrite())
+			return n, errors.Join(err, far.(interface{ CloseWrite() error }).CloseWrite())
 		})
 		var got bytes.Buffer
 		if _, err := near.WriteTo(&got); err != nil || !bytes.Equal(got.Bytes(), data) {

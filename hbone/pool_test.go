@@ -326,3 +326,48 @@ func TestAClosedPoolDialsNoMore(t *testing.T) {
 		}
 	})
 }
+
+func TestRotationUnderLoadLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newPipeMesh(t, nil)
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		for range 8 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c, err := m.dialer.DialContext(t.Context(), "tcp", "orders:80")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					time.Sleep(3 * time.Millisecond)
+					if _, err := c.Write([]byte("x")); err != nil {
+						t.Error(err)
+					}
+					if _, err := c.Read(make([]byte, 1)); err != nil {
+						t.Error(err)
+					}
+					c.Close()
+				}
+			})
+		}
+		for range 10 {
+			time.Sleep(20 * time.Millisecond)
+			m.source.Set(m.ca.SVID(sa("edge", "gateway")))
+		}
+		close(stop)
+		wg.Wait()
+		time.Sleep(time.Second)
+		if st := m.pool.Stats(); st.Conns > 1 {
+			t.Errorf("connections of old certificates are left: %+v", st)
+		}
+		if n := m.dialled.Load(); n < 10 {
+			t.Errorf("%d connections for 10 rotations", n)
+		}
+	})
+}

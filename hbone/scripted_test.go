@@ -157,6 +157,55 @@ func TestATunnelThatCouldNotBeCarriedSaysSo(t *testing.T) {
 	})
 }
 
+// Envoy sends a body with its refusal, and a reset behind it.
+func TestARefusalIsItsStatusWhateverComesBehind(t *testing.T) {
+	for name, optimistic := range map[string]bool{"dial": false, "optimistic": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScript(t)
+				s.dialer.Optimistic = optimistic
+				call := s.dial(t)
+				p := s.peer(t)
+				id := p.WantConnect(target)
+				p.Send(hbonetest.Answer(id, 503), hbonetest.Data{Stream: id, Bytes: []byte("upstream connect error"), End: true},
+					hbonetest.Reset{Stream: id, Code: http2.ErrCodeConnect})
+				p.Sync()
+				c, err := call.Wait()
+				if optimistic {
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer c.Close()
+					_, err = c.Read(make([]byte, 1))
+				}
+				if e := wantDialError(t, err, 503); !e.Sent {
+					t.Errorf("the peer did act on it: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Envoy ends the other direction with NO_ERROR when the application has sent all: that is an end, and only for what we send.
+func TestAResetBehindTheEndEndsOnlyWhatWeSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t)
+		call := s.dial(t)
+		p := s.peer(t)
+		id := p.WantConnect(target)
+		p.Send(hbonetest.Answer(id, 200), hbonetest.Data{Stream: id, Bytes: []byte("all"), End: true}, hbonetest.Reset{Stream: id})
+		c := got(t, call)
+		p.Sync()
+		if b, err := io.ReadAll(c); string(b) != "all" || err != nil {
+			t.Errorf("read %q, %v", b, err)
+		}
+		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("write gave %v", err)
+		}
+		c.Close()
+	})
+}
+
 func TestATruncatedTunnelIsNeverComplete(t *testing.T) {
 	tests := map[string]func(p *hbonetest.Peer, id uint32){
 		"RST_STREAM NO_ERROR": func(p *hbonetest.Peer, id uint32) { p.Send(hbonetest.Reset{Stream: id}) },

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,6 +165,42 @@ func TestARequestLeavesALostH2CConnection(t *testing.T) {
 			w.dialer.Retire(ended, func(hbone.Route) bool { return true })
 		}
 	})
+}
+
+// What may have been acted on is not sent twice.
+func TestARequestThatMayHaveBeenActedOnIsNotRepeated(t *testing.T) {
+	for _, host := range []string{"orders", "grpc"} {
+		t.Run(host, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var posts atomic.Int64
+				var w *webMesh
+				w = newWebMesh(t, func(_ http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodPost {
+						posts.Add(1)
+						_, _ = io.Copy(io.Discard, r.Body)
+						ended, cancel := context.WithCancel(context.Background())
+						cancel()
+						w.dialer.Retire(ended, func(hbone.Route) bool { return true })
+						<-r.Context().Done()
+					}
+				})
+				tr := &hbone.Transport{Dialer: w.dialer, H2C: h2cFor("grpc")}
+				defer tr.CloseIdleConnections()
+				get(t, tr, t.Context(), "http://"+host+"/") // the connection stands
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+"/", strings.NewReader("order"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res, err := tr.RoundTrip(r); err == nil {
+					res.Body.Close()
+					t.Error("the lost request succeeded")
+				}
+				if n := posts.Load(); n != 1 {
+					t.Errorf("it was sent %d times", n)
+				}
+			})
+		})
+	}
 }
 
 func TestTLSInsideTheTunnel(t *testing.T) {
