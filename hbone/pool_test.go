@@ -264,6 +264,7 @@ func TestAReusedAddressIsAClearError(t *testing.T) {
 		m := newPipeMesh(t, nil)
 		works(t, m.open(t))
 		m.server.Close()
+		synctest.Wait()
 		next := newPipes()
 		defer next.Close()
 		m.dialer.NetDial = next.dial

@@ -89,25 +89,21 @@ func (s *Server) stands(r *ConnectRequest) {
 	s.Trace.answered(r.in.link, r.Authority, r, http.StatusOK, r.start, nil)
 }
 
-// watch waits for the end of c, and drains it when it is old, of no use for long, or made with an identity that has changed.
-func (s *Server) watch(c *h2.Conn) {
-	if s.untilDrain(c) {
+// watch waits for the end of c, and drains it when it is old, of no use for long, or made with an identity that has changed since.
+func (s *Server) watch(c *h2.Conn, changed <-chan struct{}) {
+	if s.untilDrain(c, changed) {
 		_ = c.Shutdown(context.Background()) // its end is all there is to know
 	}
 	<-c.Done()
 }
 
 // untilDrain returns when c is to be drained, or false when it has ended.
-func (s *Server) untilDrain(c *h2.Conn) bool {
+func (s *Server) untilDrain(c *h2.Conn, changed <-chan struct{}) bool {
 	age := jittered(s.MaxAge, time.Hour)
 	old := time.NewTimer(max(age, time.Millisecond))
 	defer old.Stop()
 	if age <= 0 {
 		old.Stop()
-	}
-	var changed <-chan struct{}
-	if r, ok := s.Identity.(Rotator); ok {
-		changed = r.Changed()
 	}
 	var tick <-chan time.Time
 	keep := s.idleTimeout()

@@ -160,6 +160,10 @@ func (s *Server) admit(nc net.Conn) bool {
 // serve is one connection.
 func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	defer s.wg.Done()
+	var changed <-chan struct{}
+	if r, ok := s.Identity.(Rotator); ok {
+		changed = r.Changed() // before the identity is shown
+	}
 	start := s.Trace.now()
 	tc, li, err := s.handshake(nc, config)
 	s.Trace.handshakeDone(addrPort(nc.RemoteAddr()), li, start, err)
@@ -173,7 +177,7 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, func(st *h2.Stream) { s.tunnel(st, li) })
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.watch(c)
+	s.watch(c, changed)
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
