@@ -52,8 +52,6 @@ func TestABusyConnectionGetsACompanion(t *testing.T) {
 	})
 }
 
-func second2[T any](_ T, err error) error { return err }
-
 func TestNoMoreCompanionsThanAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(t)
