@@ -18,7 +18,6 @@ const (
 	frameHeader  = 9
 	maxControl   = 64 << 10 // bytes of replies that a peer can make us hold
 	assumeMax    = 100      // streams before the peer's SETTINGS are known (RFC 9113, section 6.5.2)
-	maxResets    = 1000     // resets beyond those of answered streams before the peer is cut off
 	lastStreamID = 1<<31 - 1
 )
 
@@ -71,6 +70,8 @@ type Conn struct {
 	latest     *Stream // that got DATA
 	turns      uint32  // how often another stream than the latest got DATA
 	turnsSeen  uint32  // when a window was tuned
+	past       past   // streams that have ended
+	earned     uint64 // what bytes sent pay back of the peer's account
 
 	bytesIn, bytesOut, opened uint64
 }

@@ -112,6 +112,7 @@ func (s *Stream) forget() {
 		return
 	}
 	delete(s.c.streams, s.id)
+	s.c.past.add(s.id, s.recvEnd)
 	if s.c.latest == s {
 		s.c.latest = nil
 	}

@@ -9,20 +9,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// cost charges the peer for frames that carry nothing; a healthy tunnel pays them back with bytes, in either direction. mu is held.
-func (rd *reader) cost(n int) error {
-	sent := rd.c.bytesOut - rd.paid
-	rd.paid = rd.c.bytesOut
-	rd.abuse = max(0, rd.abuse-int(min(sent>>6, 1<<20)))
-	if rd.abuse = max(0, rd.abuse+n); rd.abuse > 10*maxResets {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many frames that carry nothing"}
-	}
-	if rd.c.out.control > maxControl {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "more to answer than the peer reads"}
-	}
-	return nil
-}
-
 // other takes a frame that is neither DATA nor HEADERS.
 func (rd *reader) other() error {
 	c := rd.c
@@ -46,7 +32,7 @@ func (rd *reader) other() error {
 	case *http2.WindowUpdateFrame:
 		return errors.Join(rd.cost(1), c.onWindowUpdate(f))
 	case *http2.RSTStreamFrame:
-		return errors.Join(rd.cost(10), c.onReset(f))
+		return rd.onReset(f)
 	case *http2.SettingsFrame:
 		return errors.Join(rd.cost(10+len(c.streams)/64), c.onSettings(f))
 	case *http2.PingFrame:
@@ -94,21 +80,24 @@ func (c *Conn) idle(id uint32) bool {
 }
 
 // onReset takes RST_STREAM; mu is held.
-func (c *Conn) onReset(f *http2.RSTStreamFrame) error {
+func (rd *reader) onReset(f *http2.RSTStreamFrame) error {
+	c := rd.c
 	s := c.streams[f.StreamID]
 	switch {
 	case s == nil && c.idle(f.StreamID):
 		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
 	case s == nil:
-		return nil
+		return rd.late()
 	}
+	cost := c.resetCost(s)
 	var err error = &ResetError{Code: f.ErrCode, Remote: true}
 	if c.client && s.status == 0 && f.ErrCode == http2.ErrCodeRefusedStream {
 		err = fmt.Errorf("%w: %w", ErrUnprocessed, err)
 	}
 	s.end(err)
 	s.forget()
-	return nil
+	c.past.reset(f.StreamID)
+	return rd.cost(cost)
 }
 
 // onWindowUpdate takes WINDOW_UPDATE; mu is held.

@@ -348,13 +348,3 @@ func (c *Conn) serve(s *Stream) {
 	c.handlers--
 	c.mu.Unlock()
 }
-
-// refuse resets a stream that never came to be; mu is held.
-func (rd *reader) refuse(id uint32, code http2.ErrCode, cost int) error {
-	rd.abuse += cost
-	if rd.abuse > 10*maxResets {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many streams that were refused"}
-	}
-	_ = rd.c.cw.WriteRSTStream(id, code)
-	return nil
-}

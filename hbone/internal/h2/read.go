@@ -36,14 +36,14 @@ type reader struct {
 	wakes  []*waiter // of these
 	since  int       // bytes since they were woken
 	yield  yielding
-	abuse  int    // frames that cost us and carry nothing, less what the tunnels carried
-	paid   uint64 // bytes sent that count in abuse
+	abuse  account
 }
 
 func (rd *reader) init(c *Conn, src io.Reader) {
 	rd.c, rd.src = c, src
 	rd.fr = http2.NewFramer(nil, rd)
 	rd.fr.SetMaxReadFrameSize(c.cfg.maxFrameSize())
+	rd.abuse.from = c.born
 	rd.dec.init(c.cfg.maxHeaderBytes(c.client))
 }
 
@@ -353,7 +353,7 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 			return nil, err
 		}
 	} else {
-		rd.abuse = max(0, rd.abuse-int(body>>6)-1)
+		rd.abuse.pay(int(body>>6) + 1)
 	}
 	c.bytesIn += uint64(body)
 	c.unreturned += h.length

@@ -142,6 +142,10 @@ func (c *Conn) sent(s *Stream, n int) {
 	c.sendWindow -= int64(n)
 	s.sendWindow -= int64(n)
 	c.bytesOut += uint64(n)
+	c.earned += uint64(n) >> 6
+	if min(c.sendWindow, s.sendWindow) > 0 {
+		c.earned += 2 // WINDOW_UPDATEs for each small packet; but not for packets that are small because of the window
+	}
 }
 
 // writeLoop is the standby writer: it writes what flushers leave, may wait for the connection, and closes it in the end.
