@@ -52,6 +52,7 @@ func TestConformanceConnectionErrors(t *testing.T) {
 		{"6.5 SETTINGS of 7 bytes", both, []hbonetest.Frame{raw(http2.FrameSettings, 0, 7)}, http2.ErrCodeFrameSize},
 		{"6.5 an ACK with a payload", both, []hbonetest.Frame{hbonetest.Settings{Ack: true, List: []http2.Setting{{ID: 1, Val: 1}}}}, http2.ErrCodeFrameSize},
 		{"6.5.2 ENABLE_PUSH 2", both, []hbonetest.Frame{setting(http2.SettingEnablePush, 2)}, http2.ErrCodeProtocol},
+		{"6.5.2 ENABLE_PUSH of a server", "client", []hbonetest.Frame{setting(http2.SettingEnablePush, 1)}, http2.ErrCodeProtocol},
 		{"6.5.2 INITIAL_WINDOW_SIZE of 2^31", both, []hbonetest.Frame{setting(http2.SettingInitialWindowSize, 1<<31)}, http2.ErrCodeFlowControl},
 		{"6.5.2 MAX_FRAME_SIZE of 16383", both, []hbonetest.Frame{setting(http2.SettingMaxFrameSize, 16383)}, http2.ErrCodeProtocol},
 		{"6.5.2 MAX_FRAME_SIZE of 2^24", both, []hbonetest.Frame{setting(http2.SettingMaxFrameSize, 1<<24)}, http2.ErrCodeProtocol},
@@ -165,6 +166,7 @@ func TestConformance3_4Preface(t *testing.T) {
 		"HTTP/1.1":          {hbonetest.Bytes("GET / HTTP/1.1\r\nHost: a\r\n\r\n")},
 		"a wrong preface":   {hbonetest.Bytes("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r"), hbonetest.Settings{}},
 		"PING first":        {hbonetest.Bytes(http2.ClientPreface), hbonetest.Ping{}},
+		"an ACK first":      {hbonetest.Bytes(http2.ClientPreface), hbonetest.Settings{Ack: true}},
 		"HEADERS first":     {hbonetest.Bytes(http2.ClientPreface), hbonetest.Open(1, target)},
 		"garbage of nobody": {hbonetest.Bytes(bytes.Repeat([]byte{0xee}, 100))},
 	}
@@ -182,6 +184,7 @@ func TestConformance3_4Preface(t *testing.T) {
 	}
 	first := map[string]hbonetest.Frame{
 		"PING":     hbonetest.Ping{},
+		"an ACK":   hbonetest.Settings{Ack: true},
 		"HTTP/1.1": hbonetest.Bytes("HTTP/1.1 400 Bad Request\r\n\r\n"),
 	}
 	for name, f := range first {

@@ -148,6 +148,10 @@ func (c *Conn) onSettings(f *http2.SettingsFrame) error {
 			return &connError{http2.ErrCodeProtocol, "an invalid setting " + s.String()}
 		}
 		switch s.ID {
+		case http2.SettingEnablePush:
+			if c.client && s.Val != 0 {
+				return &connError{http2.ErrCodeProtocol, "ENABLE_PUSH of a server"}
+			}
 		case http2.SettingInitialWindowSize:
 			delta := int64(s.Val) - c.peerWindow
 			c.peerWindow = int64(s.Val)

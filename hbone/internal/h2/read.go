@@ -240,7 +240,7 @@ func (rd *reader) all() error {
 			return errClosed // fail has another cause already
 		}
 		h := parseHeader(rd.head[:])
-		if first && h.kind != http2.FrameSettings {
+		if first && (h.kind != http2.FrameSettings || h.flags.Has(http2.FlagSettingsAck)) {
 			return &connError{http2.ErrCodeProtocol, "the first frame is not SETTINGS"}
 		}
 		if h.length > rd.c.cfg.maxFrameSize() {
