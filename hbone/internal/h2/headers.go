@@ -19,15 +19,30 @@ type headerList struct {
 
 // pseudo is the value of a pseudo-header field, empty when there is none.
 func (l *headerList) pseudo(name string) string {
+	if i := l.find(name); i >= 0 {
+		return l.fields[i].Value
+	}
+	return ""
+}
+
+func (l *headerList) has(name string) bool { return l.find(name) >= 0 }
+
+// find gives the place of a pseudo-header field, -1 when there is none.
+func (l *headerList) find(name string) int {
 	for i := range l.fields {
 		if !strings.HasPrefix(l.fields[i].Name, ":") {
 			break
 		}
 		if l.fields[i].Name == name {
-			return l.fields[i].Value
+			return i
 		}
 	}
-	return ""
+	return -1
+}
+
+// trailers says that no pseudo-header field is among the fields.
+func (l *headerList) trailers() bool {
+	return len(l.fields) == 0 || !strings.HasPrefix(l.fields[0].Name, ":")
 }
 
 // decoder makes a headerList of the fragments of a block.
@@ -60,7 +75,7 @@ func (d *decoder) field(f hpack.HeaderField) {
 		d.bad = d.bad || d.regular
 	} else {
 		d.regular = true
-		d.bad = d.bad || !validName(f.Name)
+		d.bad = d.bad || !validName(f.Name) || ofConnection(f)
 	}
 	d.bad = d.bad || !httpguts.ValidHeaderFieldValue(f.Value)
 	if size := f.Size(); size > d.left {
@@ -83,6 +98,17 @@ func validName(name string) bool {
 		}
 	}
 	return len(name) > 0
+}
+
+// ofConnection says that a field speaks of an HTTP/1.1 connection (RFC 9113, section 8.2.2).
+func ofConnection(f hpack.HeaderField) bool {
+	switch f.Name {
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return true
+	case "te":
+		return f.Value != "trailers"
+	}
+	return false
 }
 
 // pseudos checks that each pseudo-header field is known, comes once, and is of a request or of a response.
@@ -108,6 +134,20 @@ func (l *headerList) pseudos() bool {
 		}
 	}
 	return !request || !response
+}
+
+// request checks the pseudo-header fields of a request (RFC 9113, sections 8.3.1 and 8.5). Extended CONNECT (RFC 8441) is not offered.
+func (l *headerList) request() bool {
+	if l.has(":protocol") {
+		return false
+	}
+	switch l.pseudo(":method") {
+	case "":
+		return false
+	case http.MethodConnect:
+		return !l.has(":scheme") && !l.has(":path") && l.pseudo(":authority") != ""
+	}
+	return l.pseudo(":scheme") != "" && l.pseudo(":path") != ""
 }
 
 // headers takes HEADERS and the CONTINUATIONs that follow (RFC 9113, sections 6.2 and 6.10).
@@ -324,11 +364,7 @@ func (rd *reader) onConnect(h header, list *headerList, long bool) error {
 		return rd.refuse(id, http2.ErrCodeRefusedStream, 20)
 	case long:
 		return rd.refuse(id, http2.ErrCodeEnhanceYourCalm, 20)
-	case list.pseudo(":protocol") != "":
-		return rd.refuse(id, http2.ErrCodeProtocol, 20)
-	}
-	connect := list.pseudo(":method") == http.MethodConnect
-	if connect && (list.pseudo(":scheme") != "" || list.pseudo(":path") != "" || list.pseudo(":authority") == "") {
+	case !list.request():
 		return rd.refuse(id, http2.ErrCodeProtocol, 20)
 	}
 	s := c.newStream(id)
