@@ -273,6 +273,47 @@ func TestConformance10_5_1HeaderLists(t *testing.T) {
 	next(t, streams)
 }
 
+// One field that is longer than the whole limit is no other matter, and later blocks that lean on what it left in the table are read rightly.
+func TestConformance10_5_1OneLongField(t *testing.T) {
+	for name, list := range map[string][]hpack.HeaderField{
+		"a little": connectWith("x-mark", "kept", "a", strings.Repeat("x", 5_000), "x-behind", "kept too"),
+		"much":     connectWith("x-mark", "kept", "a", strings.Repeat("x", 50_000), "x-behind", "kept too"),
+		"Huffman":  connectWith("x-mark", "kept", "a", strings.Repeat("0", 100_000), "x-behind", "kept too"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, c, streams := asServer(t, h2.Config{MaxHeaderBytes: 4 << 10})
+			for _, id := range []uint32{1, 3} {
+				p.Send(hbonetest.Headers{Stream: id, Fields: list})
+				for _, f := range p.Sync() { // the connection stands
+					switch f := f.(type) {
+					case hbonetest.Reset, hbonetest.Headers:
+					default:
+						t.Errorf("got %+v", f)
+					}
+				}
+			}
+			p.Send(hbonetest.Headers{Stream: 5, Fields: connectWith("x-mark", "kept", "x-behind", "kept too")})
+			s := next(t, streams)
+			if hbonetest.Value(s.Fields(), "x-mark") != "kept" || hbonetest.Value(s.Fields(), "x-behind") != "kept too" {
+				t.Errorf("the fields are %v", s.Fields())
+			}
+			if n := c.Streams(); n != 1 {
+				t.Errorf("%d streams are open", n)
+			}
+		})
+	}
+}
+
+// What is far beyond the limit is not worth decoding: the connection ends.
+func TestConformance10_5_1FarTooLong(t *testing.T) {
+	p, c, _ := asServer(t, h2.Config{MaxHeaderBytes: 4 << 10})
+	p.Send(split(1, connectWith("a", strings.Repeat("\x01\xff", 50_000)), 16<<10)[:6]...)
+	p.WantGoAway(http2.ErrCodeEnhanceYourCalm)
+	p.WantClosed()
+	p.Conn.Close()
+	wantEnded(t, c)
+}
+
 // Answers that are malformed (section 8.1.1) or none reset the stream; Open says so and the connection goes on.
 func TestConformanceMalformedAnswers(t *testing.T) {
 	tests := map[string]hbonetest.Frame{
@@ -283,6 +324,7 @@ func TestConformanceMalformedAnswers(t *testing.T) {
 		"8.3 a pseudo-header after a field": hbonetest.Headers{Stream: 1, Fields: fields("a", "b", ":status", "200")},
 		"8.2 an upper-case name":            hbonetest.Headers{Stream: 1, Fields: fields(":status", "200", "A", "b")},
 		"8.2.2 transfer-encoding":           hbonetest.Headers{Stream: 1, Fields: fields(":status", "200", "transfer-encoding", "chunked")},
+		"10.5.1 a header list too long":     hbonetest.Headers{Stream: 1, Fields: fields(":status", "200", "a", strings.Repeat("x", 9000))},
 		"8.6 101":                           hbonetest.Headers{Stream: 1, Fields: fields(":status", "101")},
 		"8.1 an interim answer that ends":   hbonetest.Headers{Stream: 1, Fields: fields(":status", "103"), End: true},
 		"8.1 DATA before the answer":        hbonetest.Data{Stream: 1, Bytes: []byte("x")},

@@ -51,6 +51,8 @@ type decoder struct {
 	max     uint32 // bytes of a list
 	list    *headerList
 	left    uint32 // bytes that the list may still take
+	encoded int    // bytes that the block may still take
+	parts   int    // frames that it may still take
 	regular bool   // a field that is no pseudo-header field was seen
 	bad     bool   // a field breaks the rules: the stream is refused
 	long    bool   // the list is too long
@@ -59,13 +61,22 @@ type decoder struct {
 func (d *decoder) init(most uint32) {
 	d.max = most
 	d.hpack = hpack.NewDecoder(4096, d.field)
-	d.hpack.SetMaxStringLength(int(most))
+	d.hpack.SetMaxStringLength(2 * d.mostEncoded()) // which bounds strings already; Huffman's code grows by less
 }
+
+// A block of a list that is too long is decoded, for the table that later blocks need, and its stream refused, up to this.
+const (
+	beyond   = 64 << 10
+	maxParts = 128
+)
+
+func (d *decoder) mostEncoded() int { return int(min(d.max, 1<<24)) + beyond }
 
 func (d *decoder) begin() {
 	d.list = &headerList{}
 	d.list.fields = d.list.store[:0]
 	d.left, d.regular, d.bad, d.long = d.max, false, false, false
+	d.encoded, d.parts = d.mostEncoded(), maxParts
 	d.hpack.SetEmitEnabled(true)
 }
 
@@ -202,9 +213,9 @@ func (rd *reader) headers(h header) error {
 // fragment decodes the payload of a HEADERS or CONTINUATION.
 func (rd *reader) fragment(h header, first bool) error {
 	d := &rd.dec
-	// What is far too much, or follows what is refused already, is not worth decoding.
-	if int64(h.length) > 4*int64(d.left)+256 || !first && (d.bad || d.long) {
-		return &connError{http2.ErrCodeProtocol, "a header list that is too long"}
+	d.encoded -= int(h.length)
+	if d.parts--; d.encoded < 0 || d.parts < 0 {
+		return &connError{http2.ErrCodeEnhanceYourCalm, "a header block without end"}
 	}
 	if h.length == 0 {
 		return nil
