@@ -54,8 +54,15 @@ func (rd *reader) refuse(id uint32, code http2.ErrCode, cost int) error {
 	if !rd.abuse.charge(cost) {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many streams that were refused"}
 	}
+	rd.c.past.note(pastStream(id))
 	_ = rd.c.cw.WriteRSTStream(id, code)
 	return nil
+}
+
+// provoked resets a stream for what the peer did to it (CVE-2025-8671). mu is held.
+func (rd *reader) provoked(s *Stream, code http2.ErrCode) error {
+	s.reset(code)
+	return rd.cost(perReset)
 }
 
 // resetCost is what RST_STREAM of s costs. A tunnel that stood ends so when its user closes it, and a client waits for answers no faster
@@ -65,13 +72,4 @@ func (c *Conn) resetCost(s *Stream) int {
 		return 0
 	}
 	return perReset
-}
-
-// late takes a frame of a stream that has ended, which is free when it may have crossed the end. mu is held.
-func (rd *reader) late() error {
-	if rd.c.past.cross > 0 {
-		rd.c.past.cross--
-		return nil
-	}
-	return rd.cost(perReset)
 }

@@ -70,8 +70,8 @@ type Conn struct {
 	latest     *Stream // that got DATA
 	turns      uint32  // how often another stream than the latest got DATA
 	turnsSeen  uint32  // when a window was tuned
-	past       past   // streams that have ended
-	earned     uint64 // what bytes sent pay back of the peer's account
+	past       past    // streams that have ended
+	earned     uint64  // what bytes sent pay back of the peer's account
 
 	bytesIn, bytesOut, opened uint64
 }

@@ -19,6 +19,8 @@ func (rd *reader) other() error {
 		var se http2.StreamError
 		var ce http2.ConnectionError
 		switch {
+		case errors.As(err, &se) && c.idle(se.StreamID):
+			return &connError{http2.ErrCodeProtocol, "a malformed frame on an idle stream"}
 		case errors.As(err, &se):
 			return rd.badHeaders(se.StreamID, se.Code)
 		case errors.As(err, &ce):
@@ -30,7 +32,7 @@ func (rd *reader) other() error {
 	}
 	switch f := f.(type) {
 	case *http2.WindowUpdateFrame:
-		return errors.Join(rd.cost(1), c.onWindowUpdate(f))
+		return errors.Join(rd.cost(1), rd.onWindowUpdate(f))
 	case *http2.RSTStreamFrame:
 		return rd.onReset(f)
 	case *http2.SettingsFrame:
@@ -76,7 +78,7 @@ func (c *Conn) idle(id uint32) bool {
 	if c.client {
 		return id%2 == 0 || id >= c.nextID
 	}
-	return id%2 == 0 || id > c.lastPeer
+	return id%2 == 0 || id > c.lastPeer && c.drain != drainLast // what comes beyond the last stream is passed over
 }
 
 // onReset takes RST_STREAM; mu is held.
@@ -101,7 +103,8 @@ func (rd *reader) onReset(f *http2.RSTStreamFrame) error {
 }
 
 // onWindowUpdate takes WINDOW_UPDATE; mu is held.
-func (c *Conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+func (rd *reader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+	c := rd.c
 	if f.StreamID == 0 {
 		if c.sendWindow += int64(f.Increment); c.sendWindow > lastStreamID {
 			return &connError{http2.ErrCodeFlowControl, "the connection's window overflows"}
@@ -119,8 +122,7 @@ func (c *Conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 		return nil
 	}
 	if s.sendWindow += int64(f.Increment); s.sendWindow > lastStreamID {
-		s.reset(http2.ErrCodeFlowControl)
-		return nil
+		return rd.provoked(s, http2.ErrCodeFlowControl)
 	}
 	s.resume()
 	return nil

@@ -205,7 +205,7 @@ func (rd *reader) headers(h header) error {
 		return rd.badHeaders(h.id, http2.ErrCodeProtocol)
 	}
 	if c.client {
-		return c.onAnswer(h, d.list, d.long)
+		return rd.onAnswer(h, d.list, d.long)
 	}
 	return rd.onConnect(h, d.list, d.long)
 }
@@ -268,10 +268,10 @@ func (rd *reader) shortAnswer(h header) error {
 		if rd.dec.bad || !rd.dec.list.pseudos() {
 			return rd.badHeaders(h.id, http2.ErrCodeProtocol)
 		}
-		return rd.c.onAnswer(h, rd.dec.list, rd.dec.long)
+		return rd.onAnswer(h, rd.dec.list, rd.dec.long)
 	}
 	rd.lock()
-	return rd.c.onAnswer(h, &okList, false)
+	return rd.onAnswer(h, &okList, false)
 }
 
 // okList is what nearly every answer says.
@@ -288,6 +288,10 @@ func (rd *reader) badHeaders(id uint32, code http2.ErrCode) error {
 			return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
 		}
 		c.lastPeer = id
+		c.past.note(pastStream(id))
+	}
+	if c.idle(id) {
+		return &connError{http2.ErrCodeProtocol, "a malformed frame on an idle stream"}
 	}
 	if s := c.streams[id]; s != nil {
 		s.reset(code)
@@ -298,31 +302,26 @@ func (rd *reader) badHeaders(id uint32, code http2.ErrCode) error {
 }
 
 // onAnswer takes a client's HEADERS; mu is held.
-func (c *Conn) onAnswer(h header, list *headerList, long bool) error {
+func (rd *reader) onAnswer(h header, list *headerList, long bool) error {
+	c := rd.c
 	s, ended := c.streams[h.id], h.flags.Has(http2.FlagHeadersEndStream)
 	switch {
 	case s == nil && c.idle(h.id):
 		return &connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
 	case s == nil:
-		return nil
-	case s.status != 0: // trailers
-		if ended {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
+		return rd.behind(h.id)
+	case s.status != 0:
+		return rd.onTrailers(s, list, long, ended)
 	}
 	status := statusCode(list.pseudo(":status"))
 	switch {
 	case long || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
-		s.reset(http2.ErrCodeProtocol)
-		return nil
+		return rd.provoked(s, http2.ErrCodeProtocol)
 	case status < 200: // an interim answer
 		if ended {
-			s.reset(http2.ErrCodeProtocol)
+			return rd.provoked(s, http2.ErrCodeProtocol)
 		}
-		return nil
+		return rd.cost(perReset) // one would do
 	}
 	s.status = uint16(status)
 	if len(list.fields) > 1 {
@@ -349,34 +348,43 @@ func statusCode(text string) int {
 	return 0
 }
 
+// onTrailers takes HEADERS that follow those that opened or answered a stream. mu is held.
+func (rd *reader) onTrailers(s *Stream, list *headerList, long, ended bool) error {
+	switch {
+	case s.recvEnd:
+		return rd.provoked(s, http2.ErrCodeStreamClosed)
+	case !ended || long || !list.trailers():
+		return rd.provoked(s, http2.ErrCodeProtocol)
+	}
+	rd.c.endOfStream(s)
+	return nil
+}
+
 // onConnect takes a server's HEADERS; mu is held.
 func (rd *reader) onConnect(h header, list *headerList, long bool) error {
 	c, id, ended := rd.c, h.id, h.flags.Has(http2.FlagHeadersEndStream)
-	if s := c.streams[id]; s != nil { // trailers
-		if ended && !s.recvEnd {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
+	if s := c.streams[id]; s != nil {
+		return rd.onTrailers(s, list, long, ended)
 	}
 	if id%2 == 0 {
 		return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
 	}
 	if id <= c.lastPeer {
-		return rd.refuse(id, http2.ErrCodeStreamClosed, 10)
+		return rd.behind(id)
 	}
 	if c.drain == drainLast {
 		return nil // above the last stream: the peer opens it elsewhere
 	}
 	c.lastPeer = id
 	switch {
-	case uint32(len(c.streams)) >= c.cfg.maxStreams() || c.handlers >= c.cfg.maxStreams():
-		return rd.refuse(id, http2.ErrCodeRefusedStream, 20)
+	case uint32(len(c.streams)) >= c.cfg.maxStreams():
+		return rd.refuse(id, http2.ErrCodeRefusedStream, 2*perReset)
+	case c.handlers >= c.cfg.maxStreams(): // we are slow to notice the end of others
+		return rd.refuse(id, http2.ErrCodeRefusedStream, 2)
 	case long:
-		return rd.refuse(id, http2.ErrCodeEnhanceYourCalm, 20)
+		return rd.refuse(id, http2.ErrCodeEnhanceYourCalm, 2*perReset)
 	case !list.request():
-		return rd.refuse(id, http2.ErrCodeProtocol, 20)
+		return rd.refuse(id, http2.ErrCodeProtocol, 2*perReset)
 	}
 	s := c.newStream(id)
 	s.fields = list

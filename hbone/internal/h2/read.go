@@ -348,12 +348,11 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 	if c.recvWindow -= int64(h.length); c.recvWindow < 0 {
 		return nil, &connError{http2.ErrCodeFlowControl, "more DATA than the connection's window"}
 	}
-	if body == 0 && !h.flags.Has(http2.FlagDataEndStream) {
+	empty := body == 0 && !h.flags.Has(http2.FlagDataEndStream)
+	if empty {
 		if err := rd.cost(10); err != nil {
 			return nil, err
 		}
-	} else {
-		rd.abuse.pay(int(body>>6) + 1)
 	}
 	c.bytesIn += uint64(body)
 	c.unreturned += h.length
@@ -363,17 +362,17 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 	case s == nil && c.idle(h.id):
 		return nil, &connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
 	case s == nil:
-		return nil, nil
+		return nil, rd.dataBehind(h)
 	case s.recvEnd:
-		s.reset(http2.ErrCodeStreamClosed)
-		return nil, nil
+		return nil, rd.provoked(s, http2.ErrCodeStreamClosed)
 	case c.client && s.status == 0:
-		s.reset(http2.ErrCodeProtocol)
-		return nil, nil
+		return nil, rd.provoked(s, http2.ErrCodeProtocol)
 	}
 	if int64(h.length) > int64(s.recvWindow) {
-		s.reset(http2.ErrCodeFlowControl)
-		return nil, nil
+		return nil, rd.provoked(s, http2.ErrCodeFlowControl)
+	}
+	if !empty {
+		rd.abuse.pay(int(body>>6) + 1)
 	}
 	s.recvWindow -= int32(h.length)
 	if s != c.latest {

@@ -148,7 +148,9 @@ func (s *Stream) respond(status int, fields []hpack.HeaderField) error {
 		c.writeHeaders(s.id, list, status != http.StatusOK)
 	}
 	if status != http.StatusOK {
-		_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeNo)
+		if !s.recvEnd { // else both sides have ended: nothing may follow
+			_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeNo)
+		}
 		s.endSent = true
 		s.end(net.ErrClosed)
 		s.forget()
