@@ -2,6 +2,7 @@ package h2_test
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/hbonetest"
@@ -140,4 +141,99 @@ func TestHealthyRefusals(t *testing.T) {
 	}
 	w.wantAlive(t)
 	wantHealthy(t, w.c)
+}
+
+// A hostile server: interim answers that never come to an end (section 8.1).
+func TestAbuseInterimAnswers(t *testing.T) {
+	p, c := asClient(t, h2.Config{})
+	opened := open(t, c)
+	p.WantConnect(target)
+	go p.Drain()
+	m := watch()
+	rounds := 0
+	for ; rounds < roundLimit && c.Streams() > 0; rounds++ {
+		sent := hbonetest.Go(func() (bool, error) {
+			return true, p.TrySend(hbonetest.Headers{Stream: 1, Fields: fields(":status", "103", "link", "x")})
+		})
+		if _, err := sent.Wait(); err != nil {
+			break
+		}
+	}
+	if _, err := opened.Wait(); err == nil {
+		t.Error("open has a tunnel")
+	}
+	grown, cpu := m.end()
+	t.Logf("%d interim answers, %d KiB of heap, %v of processor", rounds, grown>>10, cpu.Round(time.Millisecond))
+	if rounds == roundLimit {
+		t.Error("there is no end to interim answers")
+	}
+	if grown > memoryLimit {
+		t.Errorf("the heap grew by %d KiB", grown>>10)
+	}
+}
+
+// MadeYouReset (CVE-2025-8671) against a server that answers at once: neither the answers nor the DATA behind END_STREAM pay for what is provoked.
+func TestAbuseProvokedResetsOfTunnels(t *testing.T) {
+	body := make([]byte, 16<<10)
+	rounds := map[string]func(id uint32) []hbonetest.Frame{
+		"DATA after END_STREAM": func(id uint32) []hbonetest.Frame {
+			return []hbonetest.Frame{hbonetest.Headers{Stream: id, Fields: hbonetest.Connect(target), End: true}, hbonetest.Data{Stream: id, Bytes: body}}
+		},
+		"the window overflows": func(id uint32) []hbonetest.Frame {
+			return []hbonetest.Frame{hbonetest.Open(id, target), hbonetest.WindowUpdate{Stream: id, Increment: 1<<31 - 1}}
+		},
+		"trailers without an end": func(id uint32) []hbonetest.Frame {
+			return []hbonetest.Frame{hbonetest.Open(id, target), hbonetest.Headers{Stream: id, Fields: fields("a", "b")}}
+		},
+	}
+	for name, round := range rounds {
+		t.Run(name, func(t *testing.T) {
+			p, c, streams := asServer(t, h2.Config{})
+			stop := make(chan struct{})
+			defer close(stop)
+			go func() {
+				for {
+					select {
+					case s := <-streams:
+						_ = s.Respond()
+					case <-stop:
+						return
+					}
+				}
+			}()
+			go p.Drain()
+			n := 0
+			for ; n < roundLimit && c.Err() == nil; n++ {
+				sent := hbonetest.Go(func() (bool, error) { return true, p.TrySend(round(uint32(2*n + 1))...) })
+				if _, err := sent.Wait(); err != nil {
+					break
+				}
+			}
+			if n == roundLimit {
+				t.Error("there is no end to it")
+			}
+			wantEnded(t, c)
+			t.Logf("cut off after %d rounds: %v", n, c.Err())
+		})
+	}
+}
+
+// A tunnel that says nothing for days, on a connection whose ends ask after each other every ten seconds, stands.
+func TestHealthyIdleDays(t *testing.T) {
+	for role, begin := range roles {
+		t.Run(role, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := begin(t, h2.Config{PingInterval: 15 * time.Second})
+				ping := time.NewTicker(10 * time.Second)
+				defer ping.Stop()
+				for range 5 * 24 * 360 {
+					<-ping.C
+					w.p.Send(hbonetest.Ping{}, hbonetest.Settings{})
+					w.p.Sync()
+				}
+				w.wantAlive(t)
+				wantHealthy(t, w.c)
+			})
+		})
+	}
 }

@@ -209,8 +209,10 @@ func (c *Conn) readLoop() {
 		rd.buf.Free()
 	}
 	var away [4 << 10]byte
-	for err := error(nil); err == nil; {
-		_, err = rd.pull(away[:]) // while our side lingers
+	for n, left := 0, int(c.cfg.connWindow())+maxControl; left > 0; left -= n {
+		if n, err = rd.pull(away[:]); err != nil { // while our side lingers, and for what may be on its way
+			break
+		}
 	}
 	c.g.forget()
 	close(c.read)
