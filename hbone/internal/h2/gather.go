@@ -25,7 +25,7 @@ type Gather struct {
 	in    *bufpool.Buf // the reading goroutine's: bytes r to w
 	r, w  int
 	ahead int    // what the next read asks for
-	idle  func() // called before a read that waits; nil before the engine took over
+	idle  func() // called before a read that waits; nil before the engine took over, and there is no reading ahead
 	dry   bool   // Read does not wait but gives errDry
 	err   error  // what wait found, for the next Read
 
@@ -79,9 +79,10 @@ func (g *Gather) Read(p []byte) (int, error) {
 			return 0, g.err
 		case g.dry:
 			return 0, errDry
-		case g.idle != nil:
-			g.idle()
+		case g.idle == nil:
+			return g.nc.Read(p) // a handshake, which may never end: it holds nothing here
 		}
+		g.idle()
 		if err := g.fill(); err != nil {
 			return 0, err
 		}
