@@ -2,10 +2,11 @@ package hbone
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
@@ -13,71 +14,204 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Conn is a tunnel. It is a net.Conn with CloseWrite; the user closes it. Methods may be called from several goroutines.
+// Conn is a tunnel. It is a net.Conn with CloseWrite, at both ends; the user closes it. Methods may be called from several goroutines.
 //
 // Read gives io.EOF only after the other end has ended its direction. When the tunnel was reset or its connection lost
 // before, Read gives a *TunnelError that is syscall.ECONNRESET: what was read is not all there was.
 type Conn struct {
-	s             *h2.Stream
+	s     *h2.Stream  // unless early is set
+	way   *way        // at a client, unless early is set; else nil
+	in    *inbound    // at a server; else nil
+	early *optimistic // with Dialer.Optimistic; else nil
+	// prev and next are the Dialer's list of tunnels, under its mu; nil outside it.
+	prev, next *Conn
+}
+
+// link is what the tunnels of one connection have in common.
+type link struct {
 	local, remote net.Addr
 	self, peer    spiffeid.ID
-	hop           Hop
-	route         Route
+	last          atomic.Pointer[inbound] // at a server
+}
+
+// at is where the tunnel is. settled is false while that may change.
+func (c *Conn) at() (s *h2.Stream, settled bool) {
+	switch {
+	case c.early == nil:
+		return c.s, true
+	case c.early.settled.Load():
+		return c.early.s, true
+	}
+	s, _ = c.early.now()
+	return s, false
+}
+
+func (c *Conn) currentWay() *way {
+	if c.early == nil {
+		return c.way
+	}
+	_, w := c.early.now()
+	return w
+}
+
+func (c *Conn) link() *link {
+	if c.in != nil {
+		return c.in.link
+	}
+	return c.currentWay().link
 }
 
 // Read reads from the tunnel; see Conn for its ends.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.s.Read(p)
+func (c *Conn) Read(p []byte) (n int, err error) {
+	if s, settled := c.at(); settled {
+		n, err = s.Read(p)
+	} else {
+		n, err = c.early.Read(p)
+	}
 	return n, c.explain("read", err)
 }
 
 // Write returns once the last byte is on its way to the connection.
-func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.s.Write(p)
+func (c *Conn) Write(p []byte) (n int, err error) {
+	if s, settled := c.at(); settled {
+		n, err = s.Write(p)
+	} else {
+		n, err = c.early.Write(p)
+	}
 	return n, c.explain("write", err)
 }
 
+// ReadFrom sends what r gives until that ends, with buffers that are borrowed; see io.ReaderFrom. It does not end our direction. Its errors are
+// those of Write, and r's.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	s, settled := c.at()
+	if !settled {
+		return copyThrough(c, r)
+	}
+	n, err := s.ReadFrom(r)
+	return n, c.explainCopy("write", err)
+}
+
+// WriteTo gives w what the tunnel brings until that ends; see io.WriterTo. Its errors are those of Read, and w's.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	s, settled := c.at()
+	if !settled {
+		return copyThrough(w, c)
+	}
+	n, err := s.WriteTo(w)
+	return n, c.explainCopy("read", err)
+}
+
 // CloseWrite ends our direction, as FIN does; the other goes on.
-func (c *Conn) CloseWrite() error { return c.explain("close", c.s.CloseWrite()) }
+func (c *Conn) CloseWrite() error {
+	s, settled := c.at()
+	if !settled {
+		return c.explain("close", c.early.closeWrite())
+	}
+	return c.explain("close", s.CloseWrite())
+}
 
 // Close ends the tunnel. What Write took is still sent. It does not wait for the peer.
-func (c *Conn) Close() error { return c.s.Close() }
+func (c *Conn) Close() error { return c.end().Close() }
 
 // Reset ends the tunnel at once; the other end sees ECONNRESET.
-func (c *Conn) Reset() { c.s.Reset(http2.ErrCodeCancel) }
+func (c *Conn) Reset() { c.end().Reset(http2.ErrCodeCancel) }
+
+// end forgets the tunnel, whose stream is to be closed.
+func (c *Conn) end() *h2.Stream {
+	c.leave()
+	if c.early != nil {
+		return c.early.close()
+	}
+	return c.s
+}
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.
-func (c *Conn) LocalAddr() net.Addr { return c.local }
+func (c *Conn) LocalAddr() net.Addr { return c.link().local }
 
-// RemoteAddr is the HBONE listener at the other end of the TCP connection: the first hop, not the target.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+// RemoteAddr is the other end of the TCP connection that carries the tunnel: at a client the first hop, not the target.
+func (c *Conn) RemoteAddr() net.Addr { return c.link().remote }
 
 // LocalIdentity is whom we showed ourselves to be.
-func (c *Conn) LocalIdentity() spiffeid.ID { return c.self }
+func (c *Conn) LocalIdentity() spiffeid.ID { return c.link().self }
 
-// PeerIdentity is whom the last hop showed itself to be.
-func (c *Conn) PeerIdentity() spiffeid.ID { return c.peer }
+// PeerIdentity is whom the other end showed itself to be: at a client the last hop.
+func (c *Conn) PeerIdentity() spiffeid.ID { return c.link().peer }
 
-// Route is the way that was taken. The caller must not change it.
-func (c *Conn) Route() Route { return c.route }
+// Route is the way that was taken; zero at a server. The caller must not change it.
+func (c *Conn) Route() Route {
+	if c.in != nil {
+		return Route{}
+	}
+	return c.currentWay().route
+}
+
+// Request is the CONNECT that opened the tunnel at a server, with what the peer claims; nil at a client.
+func (c *Conn) Request() *ConnectRequest {
+	if c.in == nil {
+		return nil
+	}
+	return c.in.request(c.s)
+}
 
 // SetDeadline sets both deadlines, as for a net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error { return c.s.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadline(t, true, true) }
 
 // SetReadDeadline sets the deadline of Read.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.s.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, true, false) }
 
 // SetWriteDeadline sets the deadline of Write.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.s.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, false, true) }
 
+func (c *Conn) setDeadline(t time.Time, read, write bool) error {
+	s, settled := c.at()
+	switch {
+	case !settled:
+		return c.early.deadline(t, read, write)
+	case read && write:
+		return s.SetDeadline(t)
+	case read:
+		return s.SetReadDeadline(t)
+	default:
+		return s.SetWriteDeadline(t)
+	}
+}
+
+// explain makes what the engine says an error of this package.
 func (c *Conn) explain(op string, err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // io.EOF is never wrapped, and net.Conn's users compare it
 		return err
 	}
-	if errors.Is(err, net.ErrClosed) || isTimeout(err) {
-		return &net.OpError{Op: op, Net: "hbone", Source: c.local, Addr: c.remote, Err: err}
+	if _, ok := errors.AsType[*DialError](err); ok {
+		return err
 	}
-	return &TunnelError{Op: op, Hop: c.hop.Addr, Kind: c.hop.Kind, Target: c.hop.Authority, Peer: c.peer, Err: err}
+	l := c.link()
+	if errors.Is(err, net.ErrClosed) || isTimeout(err) {
+		return &net.OpError{Op: op, Net: "hbone", Source: l.local, Addr: l.remote, Err: err}
+	}
+	e := &TunnelError{Op: op, Peer: l.peer, Err: err}
+	if c.in != nil {
+		e.Hop, e.Target = addrPort(l.remote), c.in.authority
+		return e
+	}
+	hop := c.currentWay().hop()
+	if _, ok := errors.AsType[*h2.StatusError](err); ok || errors.Is(err, h2.ErrUnprocessed) { // the tunnel never stood
+		return hop.fail(l.peer, ok, err)
+	}
+	e.Hop, e.Kind, e.Target = hop.Addr, hop.Kind, hop.Authority
+	return e
+}
+
+// explainCopy is explain for an error that may be of what was copied from or to.
+func (c *Conn) explainCopy(op string, err error) error {
+	switch err.(type) { //nolint:errorlint // what is wrapped has been explained where it came from
+	case *h2.ResetError, *h2.LostError, *h2.StatusError:
+		return c.explain(op, err)
+	}
+	if err == net.ErrClosed || err == os.ErrDeadlineExceeded { //nolint:errorlint // as above
+		return c.explain(op, err)
+	}
+	return err
 }
 
 func isTimeout(err error) bool {
@@ -88,44 +222,21 @@ func isTimeout(err error) bool {
 	return ok && t.Timeout()
 }
 
-// TunnelError ends a tunnel that had opened.
-type TunnelError struct {
-	Op     string // read, write or close
-	Hop    netip.AddrPort
-	Kind   HopKind
-	Target string
-	Peer   spiffeid.ID
-	Err    error
+// addrPort is a net.Addr as a netip.AddrPort, zero when it is none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return ap
 }
 
-func (e *TunnelError) Error() string {
-	text := fmt.Sprintf("hbone: %s tunnel to %s through %s %s (%s): %v", e.Op, e.Target, e.Kind, e.Hop, e.Peer, e.Err)
-	reset, ok := errors.AsType[*h2.ResetError](e.Err)
-	switch {
-	case ok && reset.Remote && reset.Code == http2.ErrCodeConnect:
-		text += ": the peer could not reach the target, or its policy denies the connection"
-	case ok && reset.Remote && reset.Code == http2.ErrCodeCancel:
-		text += ": the peer ended it; a policy may deny it now"
-	}
-	return text
-}
-
-// Unwrap gives the cause.
-func (e *TunnelError) Unwrap() error { return e.Err }
-
-// fields is the header list of a CONNECT.
-func (d *Dialer) fields(hop Hop, route Route, local net.Addr) []Field {
-	list := make([]Field, 0, 4+len(hop.Header))
-	list = append(list, Field{":method", "CONNECT"}, Field{":authority", hop.Authority})
-	if d.Baggage != "" {
-		list = append(list, Field{"baggage", d.Baggage})
-	}
-	forwarded := fmt.Sprintf("for=%q", local)
-	if route.Service != "" {
-		forwarded += ";host=" + route.Service
-	}
-	list = append(list, Field{"forwarded", forwarded})
-	return append(list, hop.Header...)
-}
-
-var _ net.Conn = (*Conn)(nil)
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+	_ io.WriterTo   = (*Conn)(nil)
+)

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/net/http2/hpack"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/net/http2"
 )
 
 // PlaintextPolicy says what a Dialer does with a route that has no HBONE hop.
@@ -42,14 +44,31 @@ type Dialer struct {
 	Baggage string
 	// HandshakeTimeout bounds TCP connect and TLS handshake. Zero means 10 s; negative leaves it to the context.
 	HandshakeTimeout time.Duration
-	// IdleTimeout is how long a connection without tunnels is kept. Zero means 5 min; negative closes it at once.
-	IdleTimeout time.Duration
+	// Pool shares connections with other Dialers; it outlives the Dialer. Nil means one of the Dialer's own, which Close closes.
+	Pool *Pool
+	// Optimistic gives a tunnel to its user before the peer has answered, which saves a round trip: what is written is sent behind the CONNECT.
+	// A refusal is then the *DialError of the first Read or Write. What was written until the answer, up to 16 KiB, is sent again on another
+	// connection when the peer did not act on the CONNECT; beyond that such an end is an error.
+	Optimistic bool
+	// Trace is told what happens. It may be nil.
+	Trace *Trace
 
-	pool pool
+	own  Pool
+	once sync.Once
+	self any // what owner returns
+
+	mu   sync.Mutex // guards the list of open tunnels
+	open Conn       // its root, see join
+}
+
+func (d *Dialer) pool() *Pool {
+	if d.Pool != nil {
+		return d.Pool
+	}
+	return &d.own
 }
 
 func (d *Dialer) handshakeTimeout() time.Duration { return cmp.Or(d.HandshakeTimeout, 10*time.Second) }
-func (d *Dialer) idleTimeout() time.Duration      { return cmp.Or(d.IdleTimeout, 5*time.Minute) }
 
 func (d *Dialer) netDial(ctx context.Context, network, address string) (net.Conn, error) {
 	if d.NetDial != nil {
@@ -97,28 +116,41 @@ func (d *Dialer) dialDirect(ctx context.Context, network, address string, route 
 }
 
 // DialRoute opens a tunnel along a route that has at least one hop. The first hop's connection is shared with other tunnels, those of
-// the hops inside it are not.
+// the hops inside it are not. The caller must not change what route points to as long as the tunnel is open.
 func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 	if len(route.Hops) == 0 {
 		return nil, &DialError{Target: route.Direct.String(), Err: errors.New("the route has no hop")}
 	}
-	for _, hop := range route.Hops {
-		if len(hop.Peers) == 0 {
+	for i := range route.Hops {
+		if hop := &route.Hops[i]; len(hop.Peers) == 0 {
 			return nil, hop.fail(spiffeid.ID{}, false, errors.New("the route names no identity that the hop must show"))
 		}
 	}
-	svid, err := ownSVID(d.Identity)
-	if err != nil {
-		return nil, route.Hops[0].fail(spiffeid.ID{}, false, err)
+	conn, err := d.dialPooled(ctx, &route)
+	if err == nil && len(route.Hops) > 1 {
+		conn, err = d.dialNested(ctx, conn, &route)
 	}
-	conn, err := d.dialPooled(ctx, route)
 	if err != nil {
 		return nil, err
 	}
+	conn.join(d)
+	return conn, nil
+}
+
+// dialNested opens the tunnels inside the outer one.
+func (d *Dialer) dialNested(ctx context.Context, conn *Conn, route *Route) (*Conn, error) {
 	for i := 1; i < len(route.Hops); i++ {
-		inner, err := d.dialInside(ctx, conn, svid.ID, route, i)
+		svid, err := ownSVID(d.Identity)
 		if err != nil {
 			conn.Reset()
+			return nil, route.Hops[i].fail(spiffeid.ID{}, false, err)
+		}
+		inner, err := d.dialInside(ctx, conn, svid, route, i)
+		if err != nil {
+			conn.Reset()
+			if outer, ok := errors.AsType[*DialError](errors.Unwrap(err)); ok {
+				return nil, outer // the tunnel around it never stood, which an optimistic one tells late
+			}
 			return nil, err
 		}
 		conn = inner
@@ -127,97 +159,118 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 }
 
 // dialPooled opens the tunnel of the first hop, and again elsewhere while no peer has acted on it.
-func (d *Dialer) dialPooled(ctx context.Context, route Route) (*Conn, error) {
-	hop := route.Hops[0]
+func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
+	hop := &route.Hops[0]
+	var avoid *pooled
 	for attempt := 1; ; attempt++ {
-		pc, err := d.pool.get(ctx, d, hop)
+		if ctx.Err() != nil {
+			return nil, hop.fail(spiffeid.ID{}, false, context.Cause(ctx))
+		}
+		start := d.Trace.now()
+		pc, reused, err := d.pool().get(ctx, d, hop, avoid)
 		if err != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, err)
 		}
-		s, err := d.open(ctx, pc.h2, hop, route)
-		pc.release()
+		d.Trace.gotConn(pc.link, start, reused)
+		w := pc.way(d, route)
+		start = d.Trace.now()
+		s, err := pc.h2.Start(w.fields)
 		switch {
-		case err == nil:
-			return d.tunnel(s, pc.h2.NetConn(), pc.self, pc.peer, hop, route), nil
-		case errors.Is(err, h2.ErrFull):
-			attempt-- // somebody was faster; nothing was sent
-		case errors.Is(err, h2.ErrUnprocessed) && attempt < maxAttempts:
+		case err != nil:
+			pc.drop()
+		case d.Optimistic:
+			return &Conn{early: newOptimistic(s, w)}, nil
 		default:
-			return nil, hop.fail(pc.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+			err = answer(ctx, s)
 		}
-		if ctx.Err() != nil {
-			return nil, hop.fail(pc.peer, false, context.Cause(ctx))
+		if err == nil {
+			d.Trace.answered(pc.link, hop.Authority, nil, http.StatusOK, start, nil)
+			return &Conn{s: s, way: w}, nil
+		}
+		failed := hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		d.Trace.answered(pc.link, hop.Authority, nil, failed.Status, start, err)
+		if failed.Sent || attempt == maxAttempts {
+			return nil, failed
+		}
+		if s != nil {
+			avoid = pc
 		}
 	}
 }
 
-func (d *Dialer) open(ctx context.Context, c *h2.Conn, hop Hop, route Route) (*h2.Stream, error) {
-	var list []hpack.HeaderField
-	for _, f := range d.fields(hop, route, c.NetConn().LocalAddr()) {
-		list = append(list, hpack.HeaderField{Name: f.Name, Value: f.Value})
+// answer waits for the answer to a CONNECT.
+func answer(ctx context.Context, s *h2.Stream) error {
+	select {
+	case <-s.Answered():
+		return s.Answer()
+	case <-ctx.Done():
+		s.Reset(http2.ErrCodeCancel)
+		return context.Cause(ctx)
 	}
-	return c.Open(ctx, list)
 }
 
 // dialInside makes the next hop's connection inside a tunnel; it lives as long as its one tunnel.
-func (d *Dialer) dialInside(ctx context.Context, outer *Conn, self spiffeid.ID, route Route, i int) (*Conn, error) {
-	hop := route.Hops[i]
-	nc, peer, err := d.handshake(ctx, outer, hop)
+func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVID, route *Route, i int) (*Conn, error) {
+	hop := &route.Hops[i]
+	nc, li, err := d.handshake(ctx, outer, hop, svid)
 	if err != nil {
-		return nil, hop.fail(peer, false, err)
+		return nil, hop.fail(li.peer, false, err)
 	}
 	c := h2.NewClient(nc, h2.Config{})
-	s, err := d.open(ctx, c, hop, route)
+	w := newWay(d, route, i, li)
+	start := d.Trace.now()
+	s, err := c.Start(w.fields)
+	if err == nil && !d.Optimistic {
+		err = answer(ctx, s)
+		status := http.StatusOK
+		if err != nil {
+			status = hop.fail(li.peer, true, err).Status
+		}
+		d.Trace.answered(li, hop.Authority, nil, status, start, err)
+	}
 	if err != nil {
 		c.Close()
-		return nil, hop.fail(peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		return nil, hop.fail(li.peer, !errors.Is(err, h2.ErrUnprocessed), err)
 	}
 	go func() {
 		<-s.Done()
 		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
 	}()
-	return d.tunnel(s, nc, self, peer, hop, route), nil
-}
-
-func (d *Dialer) tunnel(s *h2.Stream, nc net.Conn, self, peer spiffeid.ID, hop Hop, route Route) *Conn {
-	return &Conn{s: s, local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: self, peer: peer, hop: hop, route: route}
+	return &Conn{s: s, way: w}, nil
 }
 
 // connect makes a TCP connection to hop and the handshake on it.
-func (d *Dialer) connect(ctx context.Context, hop Hop) (net.Conn, spiffeid.ID, error) {
+func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (net.Conn, *link, error) {
 	if t := d.handshakeTimeout(); t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
 	}
+	start := d.Trace.now()
 	nc, err := d.netDial(ctx, "tcp", hop.Addr.String())
-	if err != nil {
-		return nil, spiffeid.ID{}, err
+	var secured net.Conn
+	li := &link{}
+	if err == nil {
+		if secured, li, err = d.handshake(ctx, nc, hop, svid); err != nil {
+			nc.Close()
+		}
 	}
-	secured, peer, err := d.handshake(ctx, nc, hop)
-	if err != nil {
-		nc.Close()
-		return nil, peer, err
-	}
-	return secured, peer, nil
+	d.Trace.handshakeDone(hop.Addr, li, start, err)
+	return secured, li, err
 }
 
 // handshake secures nc and says who is there. It leaves nc open when it fails.
-func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop Hop) (net.Conn, spiffeid.ID, error) {
-	svid, err := ownSVID(d.Identity)
-	if err != nil {
-		return nil, spiffeid.ID{}, err
-	}
-	tc := tls.Client(nc, clientTLS(d.Identity, svid, hop.Peers))
+func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x509svid.SVID) (net.Conn, *link, error) {
+	tc := tls.Client(h2.NewGather(nc), clientTLS(d.Identity, svid, hop.Peers))
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, spiffeid.ID{}, fmt.Errorf("TLS handshake: %w", err)
+		return nil, &link{}, fmt.Errorf("TLS handshake: %w", err)
 	}
 	cs := tc.ConnectionState()
 	if cs.NegotiatedProtocol != "h2" {
-		return nil, spiffeid.ID{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
+		return nil, &link{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
 	}
 	peer, err := spiffeid.FromURI(cs.PeerCertificates[0].URIs[0]) // VerifyConnection saw it
-	return tc, peer, err
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, err
 }
 
 // fail makes the DialError of a hop.
@@ -229,24 +282,9 @@ func (h *Hop) fail(peer spiffeid.ID, sent bool, err error) *DialError {
 	return e
 }
 
-// Close closes the Dialer's connections, and with them every tunnel on them. Later dials fail. It is idempotent.
-func (d *Dialer) Close() error {
-	d.pool.close()
-	return nil
-}
+// Close closes the connections of the Dialer's own pool, and with them every tunnel on them; later dials fail. A Pool that was given is
+// left as it is. It is idempotent.
+func (d *Dialer) Close() error { return d.own.Close() }
 
-// CloseIdle closes the connections that carry no tunnel.
-func (d *Dialer) CloseIdle() { d.pool.closeIdle() }
-
-// addrPort is a net.Addr as a netip.AddrPort, zero when it is none.
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return ap
-}
+// CloseIdle closes the connections of the Dialer's pool that carry no tunnel.
+func (d *Dialer) CloseIdle() { d.pool().CloseIdle() }

@@ -19,7 +19,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/net/nettest"
 )
 
 // nested wraps the mesh's hop into two more tunnels.
@@ -27,27 +26,6 @@ func (m *mesh) nested() hbone.Route {
 	outer := m.hop()
 	outer.Authority = m.addr.String()
 	return hbone.Route{Hops: []hbone.Hop{outer, outer, m.hop()}}
-}
-
-func TestNetConn(t *testing.T) {
-	for _, depth := range []string{"tunnel", "tunnel in tunnel in tunnel"} {
-		t.Run(depth, func(t *testing.T) {
-			apps := make(chan net.Conn, 1)
-			m := newMesh(t, func(c net.Conn) { apps <- c }, nil)
-			nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-				route := hbone.Route{Hops: []hbone.Hop{m.hop()}}
-				if depth != "tunnel" {
-					route = m.nested()
-				}
-				a, err := m.dialer.DialRoute(t.Context(), route)
-				if err != nil {
-					return nil, nil, nil, err
-				}
-				b := <-apps
-				return a, b, func() { a.Close(); b.Close() }, nil
-			})
-		})
-	}
 }
 
 func TestTunnelsCarryBytesThroughEveryDepth(t *testing.T) {

@@ -75,7 +75,10 @@ func (e *DialError) hint() string {
 	case http.StatusServiceUnavailable:
 		return "the peer could not reach the target; is the port open and the workload ready?"
 	}
+	peer, _ := errors.AsType[*PeerError](e.Err)
 	switch {
+	case peer != nil && !peer.Got.IsZero() && len(peer.Want) > 0 && peer.Err == nil && e.Kind != "":
+		return "the address may belong to another pod by now; is the route out of date?"
 	case errors.Is(e.Err, syscall.ECONNREFUSED):
 		return "nothing listens there; is the workload part of the mesh (istio.io/dataplane-mode=ambient)?"
 	case e.Timeout() && e.Peer.IsZero() && e.Hop.IsValid():
@@ -153,8 +156,8 @@ func (e *Refusal) status() int {
 	return e.Status
 }
 
-// errDialerClosed is a Dialer after Close.
-var errDialerClosed = fmt.Errorf("the dialer is closed: %w", net.ErrClosed)
+// errPoolClosed is a Pool after Close.
+var errPoolClosed = fmt.Errorf("the dialer's pool is closed: %w", net.ErrClosed)
 
 // isTooMany reports whether the process or the system is out of descriptors.
 func isTooMany(err error) bool {

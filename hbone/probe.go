@@ -43,13 +43,21 @@ func Probe(ctx context.Context, cfg ProbeConfig) (ProbeResult, error) {
 	if len(cfg.Peers) == 0 {
 		return ProbeResult{}, hop.fail(spiffeid.ID{}, false, &PeerError{Reason: "nobody was named who may answer"})
 	}
-	nc, peer, err := d.connect(ctx, hop)
+	svid, err := ownSVID(cfg.Identity)
 	if err != nil {
-		return ProbeResult{}, hop.fail(peer, false, err)
+		return ProbeResult{}, hop.fail(spiffeid.ID{}, false, err)
 	}
+	nc, li, err := d.connect(ctx, &hop, svid)
+	if err != nil {
+		return ProbeResult{}, hop.fail(li.peer, false, err)
+	}
+	peer := li.peer
 	c := h2.NewClient(nc, h2.Config{})
 	defer c.Close()
-	s, err := d.open(ctx, c, hop, Route{})
+	s, err := c.Start(newWay(d, &Route{Hops: []Hop{hop}}, 0, li).fields)
+	if err == nil {
+		err = answer(ctx, s)
+	}
 	if err == nil {
 		defer s.Close()
 		return ProbeResult{Peer: peer, Status: http.StatusOK, Ended: settle(ctx, s, cfg)}, nil

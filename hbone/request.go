@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -25,6 +26,8 @@ type ConnectRequest struct {
 	Claims    Claims
 
 	stream *h2.Stream
+	in     *inbound
+	start  time.Time // for the Trace; zero without
 }
 
 // Claims is what a peer writes about itself and its user. Nothing vouches for it: show it, but never decide by it.
@@ -43,33 +46,59 @@ func (r *ConnectRequest) Abort() { r.stream.Reset(http2.ErrCodeCancel) }
 // Done is closed when the tunnel has ended.
 func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
 
-func newConnectRequest(st *h2.Stream, nc net.Conn, peer spiffeid.ID) (*ConnectRequest, error) {
-	r := &ConnectRequest{Peer: peer, Local: addrPort(nc.LocalAddr()), Remote: addrPort(nc.RemoteAddr()), stream: st}
-	method := ""
+// inbound is what is kept of a CONNECT while its tunnel is open. Tunnels that come with the same share it.
+type inbound struct {
+	link      *link
+	authority string
+	claims    Claims
+}
+
+// request is the ConnectRequest of st.
+func (in *inbound) request(st *h2.Stream) *ConnectRequest {
+	target, _ := parseAuthority(in.authority) // zero unless it is an address; the form was checked when it came
+	return &ConnectRequest{
+		Authority: in.authority, Target: target, Claims: in.claims, Peer: in.link.peer,
+		Local: addrPort(in.link.local), Remote: addrPort(in.link.remote), stream: st, in: in,
+	}
+}
+
+// newConnectRequest is what the peer sent, also where the error says that it is wrong.
+func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
+	in, method := inbound{link: l}, ""
 	for _, f := range st.Fields() {
 		switch f.Name {
 		case ":method":
 			method = f.Value
 		case ":authority":
-			r.Authority = f.Value
+			in.authority = f.Value
 		case "forwarded":
-			r.Claims.Forwarded = f.Value
+			in.claims.Forwarded = f.Value
 		case "baggage":
-			r.Claims.Baggage = f.Value
+			in.claims.Baggage = f.Value
 		case "traceparent":
-			r.Claims.Traceparent = f.Value
+			in.claims.Traceparent = f.Value
 		case "x-istio-source":
-			r.Claims.Source = f.Value
+			in.claims.Source = f.Value
 		case "x-forwarded-network":
-			r.Claims.ForwardedNetwork = f.Value
+			in.claims.ForwardedNetwork = f.Value
 		}
 	}
+	r := in.shared().request(st)
 	if method != http.MethodConnect {
 		return r, fmt.Errorf("the method is %q; this server knows CONNECT only", method)
 	}
-	target, err := parseAuthority(r.Authority)
-	r.Target = target
+	_, err := parseAuthority(in.authority)
 	return r, err
+}
+
+// shared is in, or the one before on its connection where that says the same.
+func (in *inbound) shared() *inbound {
+	if last := in.link.last.Load(); last != nil && *last == *in {
+		return last
+	}
+	kept := *in
+	kept.link.last.Store(&kept)
+	return &kept
 }
 
 // parseAuthority checks host:port (RFC 9113, section 8.5). The result is zero when the host is a name.

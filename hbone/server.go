@@ -6,37 +6,59 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
-	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/http2/hpack"
 )
 
-// maxHandshakes bounds the peers that have connected and not yet shown who they are.
-const maxHandshakes = 512
-
-// Server ends HBONE tunnels and forwards them. Set its fields before Serve. The zero value has no identity and serves nobody; a
-// Server without Connect refuses every tunnel.
+// Server ends HBONE tunnels: it forwards them (Connect) or hands them over as connections (Admit and Accept; a Server is a net.Listener).
+// Set its fields before the first use. The zero value has no identity and serves nobody; a Server without Connect and Admit refuses every tunnel.
 type Server struct {
 	// Identity is who we are and whom we trust. Required.
 	Identity Identity
 	// Connect decides one CONNECT and returns the connection to forward to, which the Server then owns. It is called in a goroutine of its own after
 	// TLS has verified the peer; 200 is sent when it has returned. ctx ends when the peer gives the tunnel up. A *Refusal
-	// chooses the answer, any other error is 503. Nil refuses every tunnel with 403. ForwardLocal makes one.
+	// chooses the answer, any other error is 503. Without Connect and Admit every tunnel is refused with 403. ForwardLocal makes one.
 	Connect func(ctx context.Context, r *ConnectRequest) (net.Conn, error)
+	// Admit decides one CONNECT whose tunnel Accept then returns, and otherwise is as Connect. When both are set Connect is used.
+	Admit func(ctx context.Context, r *ConnectRequest) error
+	// Baggage is sent with every 200 as a claim about ourselves ("k8s.pod.name=orders,service.name=orders"). Empty sends none.
+	Baggage string
 	// MaxStreams is how many tunnels a connection may carry at once. Zero means 200.
 	MaxStreams uint32
-	// HandshakeTimeout bounds a TLS handshake. Zero means 10 s; negative is not allowed and means 10 s too.
+	// MaxHeaderBytes bounds the header list of a CONNECT. Zero means 64 KiB.
+	MaxHeaderBytes uint32
+	// MaxConns is how many connections there may be at once; further ones are closed at once. Zero means 16384; negative sets no limit.
+	MaxConns int
+	// MaxHandshakes bounds the peers that have connected and not yet shown who they are; further ones are closed at once. Zero means 512; negative sets
+	// no limit.
+	MaxHandshakes int
+	// HandshakeTimeout bounds a TLS handshake, and then the time until the peer's first frame. Zero or less means 10 s.
 	HandshakeTimeout time.Duration
-	// IdleTimeout ends a connection that carries no tunnel for so long. Zero means 10 min; negative never.
+	// IdleTimeout ends a connection that carries no tunnel for so long, or up to a quarter longer. Zero means 10 min; negative never.
 	IdleTimeout time.Duration
-	// Refused is called, where set, for each CONNECT that was not answered 200, outside all locks.
-	Refused func(r *ConnectRequest, status int, err error)
+	// MaxAge is when a connection is drained, by chance up to a tenth sooner: the peer is asked to take another, and its tunnels go on. Zero
+	// means 1 h; negative never.
+	MaxAge time.Duration
+	// Trace is told what happens. It may be nil.
+	Trace *Trace
+
+	once    sync.Once
+	accepts chan *Conn          // answered, and not accepted yet
+	room    chan struct{}       // has a token for each of these
+	stopped chan struct{}       // closed when Accept has no more to give
+	beside  []hpack.HeaderField // what is sent with 200
+
+	haltOnce sync.Once
 
 	mu         sync.Mutex // guards the fields below
+	addr       net.Addr
 	listeners  map[net.Listener]struct{}
 	conns      map[*h2.Conn]struct{}
 	handshakes map[net.Conn]struct{}
@@ -55,6 +77,25 @@ func (s *Server) handshakeTimeout() time.Duration {
 }
 
 func (s *Server) idleTimeout() time.Duration { return cmp.Or(s.IdleTimeout, 10*time.Minute) }
+func (s *Server) maxConns() int              { return noLimit(cmp.Or(s.MaxConns, 1<<14)) }
+func (s *Server) maxHandshakes() int         { return noLimit(cmp.Or(s.MaxHandshakes, 512)) }
+
+func noLimit(n int) int {
+	if n < 0 {
+		return math.MaxInt
+	}
+	return n
+}
+
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.stopped, s.accepts, s.room = make(chan struct{}), make(chan *Conn, backlog), make(chan struct{}, backlog)
+		if s.Baggage != "" {
+			s.beside = []hpack.HeaderField{{Name: "baggage", Value: s.Baggage}}
+		}
+		s.listeners, s.conns, s.handshakes = map[net.Listener]struct{}{}, map[*h2.Conn]struct{}{}, map[net.Conn]struct{}{}
+	})
+}
 
 // Serve takes connections from l until it is closed, and closes it. It blocks; after Shutdown or Close the error is net.ErrClosed.
 func (s *Server) Serve(l net.Listener) error {
@@ -62,13 +103,14 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.Identity == nil {
 		return errors.New("hbone: the Server has no Identity")
 	}
+	s.init()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return errServerClosed
 	}
-	if s.listeners == nil {
-		s.listeners, s.conns, s.handshakes = map[net.Listener]struct{}{}, map[*h2.Conn]struct{}{}, map[net.Conn]struct{}{}
+	if s.addr == nil {
+		s.addr = l.Addr()
 	}
 	s.listeners[l] = struct{}{}
 	s.mu.Unlock()
@@ -107,7 +149,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) admit(nc net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.handshakes) >= maxHandshakes {
+	if s.closed || len(s.handshakes) >= s.maxHandshakes() || len(s.conns)+len(s.handshakes) >= s.maxConns() {
 		return false
 	}
 	s.handshakes[nc] = struct{}{}
@@ -118,7 +160,13 @@ func (s *Server) admit(nc net.Conn) bool {
 // serve is one connection.
 func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	defer s.wg.Done()
-	tc, peer, err := s.handshake(nc, config)
+	var changed <-chan struct{}
+	if r, ok := s.Identity.(Rotator); ok {
+		changed = r.Changed() // before the identity is shown
+	}
+	start := s.Trace.now()
+	tc, li, err := s.handshake(nc, config)
+	s.Trace.handshakeDone(addrPort(nc.RemoteAddr()), li, start, err)
 	s.mu.Lock()
 	delete(s.handshakes, nc)
 	if err != nil || s.closed {
@@ -126,120 +174,67 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 		nc.Close()
 		return
 	}
-	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams}, func(st *h2.Stream) { s.tunnel(st, nc, peer) })
+	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, func(st *h2.Stream) { s.tunnel(st, li) })
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.watchIdle(c)
+	s.watch(c, changed)
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+	s.Trace.connClosed(li, c.Stats().Age, c.Err())
 }
 
-// watchIdle waits for the end of c, and drains it when it is of no use for long.
-func (s *Server) watchIdle(c *h2.Conn) {
-	keep := s.idleTimeout()
-	if keep < 0 {
-		<-c.Done()
-		return
-	}
-	tick := time.NewTicker(keep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.Done():
-			return
-		case <-tick.C:
-			if c.Streams() == 0 {
-				ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
-				_ = c.Shutdown(ctx) // a peer that does not answer is closed
-				cancel()
-			}
-		}
-	}
-}
-
-func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, spiffeid.ID, error) {
+func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
 	defer cancel()
-	tc := tls.Server(nc, config)
+	tc := tls.Server(h2.NewGather(nc), config)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, spiffeid.ID{}, err
+		return nil, nil, err
 	}
-	id, err := spiffeid.FromURI(tc.ConnectionState().PeerCertificates[0].URIs[0]) // VerifyConnection saw it
-	return tc, id, err
-}
-
-// tunnel is one CONNECT from its request to its end.
-func (s *Server) tunnel(st *h2.Stream, nc net.Conn, peer spiffeid.ID) {
-	r, err := newConnectRequest(st, nc, peer)
+	peer, err := spiffeid.FromURI(tc.ConnectionState().PeerCertificates[0].URIs[0]) // VerifyConnection saw it
 	if err != nil {
-		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
-		return
+		return nil, nil, err
 	}
-	if s.Connect == nil {
-		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has no Connect")})
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := make(chan struct{})
-	go func() {
-		select {
-		case <-st.Done():
-			cancel()
-		case <-stop:
-		}
-	}()
-	backend, err := s.Connect(ctx, r)
-	close(stop)
-	if err == nil && backend == nil {
-		err = errors.New("hbone: Server.Connect returned no connection")
-	}
+	svid, err := s.Identity.GetX509SVID()
 	if err != nil {
-		s.refuse(st, r, err)
-		return
+		return nil, nil, err
 	}
-	if err := st.Respond(); err != nil {
-		abort(backend)
-		return
-	}
-	splice(st, backend)
-}
-
-func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
-	status := http.StatusServiceUnavailable
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		status = refusal.status()
-	}
-	_ = st.Refuse(status) // a peer that is gone needs no answer
-	if s.Refused != nil {
-		s.Refused(r, status, err)
-	}
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, nil
 }
 
 // Shutdown stops listening and drains: peers are told to open no further tunnels, those that are open go on. It returns when all
 // have ended, or closes what is left and returns ctx's cause.
 func (s *Server) Shutdown(ctx context.Context) error {
 	var wg sync.WaitGroup
+	var cut atomic.Bool
 	for _, c := range s.stop() {
-		wg.Go(func() { _ = c.Shutdown(ctx) }) // the only error is ctx's
+		wg.Go(func() {
+			if c.Shutdown(ctx) != nil {
+				cut.Store(true)
+			}
+		})
 	}
 	wg.Wait()
+	s.halt()
 	s.wg.Wait()
-	return context.Cause(ctx)
+	if cut.Load() {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // Close ends every connection and tunnel at once and waits for their goroutines.
 func (s *Server) Close() error {
-	for _, c := range s.stop() {
-		c.Close()
-	}
+	list := s.stop()
+	s.halt()
+	closeAll(list)
 	s.wg.Wait()
 	return nil
 }
 
 // stop closes listeners and handshakes under way and lists the connections.
 func (s *Server) stop() []*h2.Conn {
+	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

@@ -5,45 +5,89 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"golang.org/x/net/http2"
 )
 
-var copyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+// grace is how long a backend may go on sending to nobody, once it has been given all that its client sent.
+const grace = 10 * time.Second
 
 // splice joins a tunnel and a connection until both directions have ended, and closes both. An end of stream passes on as one, a reset
 // or a failure as a reset: nobody takes a part for the whole.
 func splice(st *h2.Stream, backend net.Conn) {
 	var wg sync.WaitGroup
+	up := make(chan struct{}) // closed when the backend has all that the tunnel brought
 	wg.Go(func() {
-		if !carry(backend, st) || !closeWrite(backend) {
-			st.Reset(http2.ErrCodeConnect)
-			abort(backend)
+		defer close(up)
+		if _, err := st.WriteTo(backend); err != nil || !closeWrite(backend) {
+			fail(st, backend)
 		}
 	})
-	if !carry(st, backend) || st.CloseWrite() != nil {
-		st.Reset(http2.ErrCodeConnect)
-		abort(backend)
+	_, err := st.ReadFrom(backend)
+	if err == nil {
+		err = st.CloseWrite()
+	}
+	switch {
+	case errors.Is(err, syscall.EPIPE): // the client has sent all, ended that, and wants no more
+		ignore(backend, up)
+	case err != nil:
+		fail(st, backend)
 	}
 	wg.Wait()
 	st.Close()
 	backend.Close()
 }
 
-// carry copies until src ends, and reports whether that was its proper end.
-func carry(dst io.Writer, src io.Reader) bool {
+// fail makes both ends see a reset.
+func fail(st *h2.Stream, backend net.Conn) {
+	st.Reset(http2.ErrCodeConnect)
+	abort(backend)
+}
+
+// ignore lets a backend send, so that it comes to read what its client sent. Closing or resetting now could destroy that.
+func ignore(backend net.Conn, up <-chan struct{}) {
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(io.Discard, onlyReader{backend}) // whatever its end is, it is one
+	}()
+	<-up
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-read:
+	case <-timer.C:
+		abort(backend)
+		<-read
+	}
+}
+
+// onlyReader hides what else a connection can do, which could be slow to end.
+type onlyReader struct{ io.Reader }
+
+var copyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// copyThrough copies until src ends with io.EOF, which is no error.
+func copyThrough(dst io.Writer, src io.Reader) (int64, error) {
 	buf := copyBuffers.Get().(*[64 << 10]byte)
 	defer copyBuffers.Put(buf)
+	var total int64
 	for {
 		n, err := src.Read(buf[:])
 		if n > 0 {
-			if _, werr := dst.Write(buf[:n]); werr != nil {
-				return false
+			m, werr := dst.Write(buf[:n])
+			if total += int64(m); werr != nil {
+				return total, werr
 			}
 		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
 		if err != nil {
-			return errors.Is(err, io.EOF)
+			return total, err
 		}
 	}
 }

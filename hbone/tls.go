@@ -41,11 +41,13 @@ func certificate(svid *x509svid.SVID) *tls.Certificate {
 func clientTLS(id Identity, svid *x509svid.SVID, peers []spiffeid.ID) *tls.Config {
 	cert := certificate(svid)
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{"h2"},
-		InsecureSkipVerify:     true, // names play no part: VerifyConnection checks chain and SPIFFE id
-		SessionTicketsDisabled: true,
-		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil },
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h2"},
+		// Records of 1 KiB for the first 128 KiB would only cost: HBONE's peers read ahead.
+		DynamicRecordSizingDisabled: true,
+		InsecureSkipVerify:          true, // names play no part: VerifyConnection checks chain and SPIFFE id
+		SessionTicketsDisabled:      true,
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil },
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			_, err := verifyPeer(id, cs, peers, x509.ExtKeyUsageServerAuth)
 			return err
@@ -57,10 +59,12 @@ func clientTLS(id Identity, svid *x509svid.SVID, peers []spiffeid.ID) *tls.Confi
 // offers no protocol at all.
 func serverTLS(id Identity) *tls.Config {
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{"h2"},
-		ClientAuth:             tls.RequireAnyClientCert, // VerifyConnection checks chain and SPIFFE id
-		SessionTicketsDisabled: true,
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h2"},
+		// Records of 1 KiB for the first 128 KiB would only cost: HBONE's peers read ahead.
+		DynamicRecordSizingDisabled: true,
+		ClientAuth:                  tls.RequireAnyClientCert, // VerifyConnection checks chain and SPIFFE id
+		SessionTicketsDisabled:      true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			svid, err := ownSVID(id)
 			if err != nil {

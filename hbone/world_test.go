@@ -142,3 +142,21 @@ func wantDialError(t *testing.T, err error, status int) *hbone.DialError {
 	}
 	return e
 }
+
+// tunnel is both ends of one.
+type tunnel struct{ near, far *hbone.Conn }
+
+// dial2 opens a tunnel to a server that is admitting.
+func (m *mesh) dial2(t testing.TB) tunnel {
+	t.Helper()
+	far := make(chan net.Conn, 1)
+	go func() {
+		c, err := m.server.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		far <- c
+	}()
+	near := m.dial(t)
+	return tunnel{near, (<-far).(*hbone.Conn)}
+}

@@ -5,15 +5,23 @@ import (
 	"time"
 )
 
-// Config sets the limits of a connection. The zero value has the defaults, which are those of ztunnel.
+// Config sets the limits of a connection. The zero value has good defaults.
 type Config struct {
-	// StreamWindow is how many bytes a peer may send on a stream ahead of Read. Zero means 4 MiB.
+	// StreamWindow is how many bytes a peer may send on a stream ahead of Read, to begin with. Zero means 512 KiB.
 	StreamWindow uint32
-	// ConnWindow is the same for all streams of the connection together, ahead of the reader goroutine. Zero means 16 MiB.
+	// MaxStreamWindow bounds what the window grows to while round trips show that it is the limit. Zero means 64 MiB; at most
+	// StreamWindow keeps it as it is.
+	MaxStreamWindow uint32
+	// MaxGrowth bounds by how much the windows of all streams together may grow. Zero means 256 MiB.
+	MaxGrowth int64
+	// ConnWindow is the window of all streams together. It is returned as bytes arrive, not as they are read, so it bounds what is on its way.
+	// Zero means 64 MiB.
 	ConnWindow uint32
+	// MaxUnread bounds the bytes of all streams that wait for Read; beyond it the connection's window is not returned. Zero means 512 MiB.
+	MaxUnread int64
 	// MaxFrameSize is the largest frame taken from the peer, 16 KiB to 16 MiB. Zero means 1 MiB.
 	MaxFrameSize uint32
-	// MaxSendFrame bounds the DATA frames sent, below what the peer takes. Zero means 64 KiB.
+	// MaxSendFrame bounds the DATA frames sent, below what the peer takes. Zero means 64 KiB less a frame header, which fills TLS records.
 	MaxSendFrame int
 	// MaxHeaderBytes bounds a header list. Zero means 16 KiB for clients and 64 KiB for servers.
 	MaxHeaderBytes uint32
@@ -27,12 +35,19 @@ type Config struct {
 	SettingsTimeout time.Duration
 }
 
-func (c *Config) streamWindow() uint32 { return cmp.Or(c.StreamWindow, 4<<20) }
-func (c *Config) connWindow() uint32   { return max(65535, cmp.Or(c.ConnWindow, 16<<20)) }
+func (c *Config) streamWindow() uint32 { return min(lastStreamID, cmp.Or(c.StreamWindow, 512<<10)) }
+func (c *Config) maxStreamWindow() uint32 {
+	return min(lastStreamID, cmp.Or(c.MaxStreamWindow, 64<<20))
+}
+func (c *Config) maxGrowth() int64 { return cmp.Or(c.MaxGrowth, 256<<20) }
+func (c *Config) connWindow() uint32 {
+	return min(lastStreamID, max(65535, cmp.Or(c.ConnWindow, 64<<20)))
+}
+func (c *Config) maxUnread() int64 { return cmp.Or(c.MaxUnread, 512<<20) }
 func (c *Config) maxFrameSize() uint32 {
 	return min(max(16<<10, cmp.Or(c.MaxFrameSize, 1<<20)), 1<<24-1)
 }
-func (c *Config) maxSendFrame() int  { return cmp.Or(c.MaxSendFrame, 64<<10) }
+func (c *Config) maxSendFrame() int  { return max(1, cmp.Or(c.MaxSendFrame, 64<<10-frameHeader)) }
 func (c *Config) maxStreams() uint32 { return cmp.Or(c.MaxStreams, 200) }
 
 func (c *Config) maxHeaderBytes(client bool) uint32 {

@@ -1,13 +1,13 @@
 package h2
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -15,59 +15,65 @@ import (
 )
 
 const (
-	maxBatch     = 256 << 10 // bytes that one write to the connection gathers
-	maxControl   = 64 << 10  // bytes of replies that a peer can make us hold
-	assumeMax    = 100       // streams before the peer's SETTINGS are known (RFC 9113, section 6.5.2)
-	maxResets    = 1000      // resets beyond those of answered streams before the peer is cut off
-	maxUnacked   = 4         // our own SETTINGS in flight
+	frameHeader  = 9
+	maxControl   = 64 << 10 // bytes of replies that a peer can make us hold
+	assumeMax    = 100      // streams before the peer's SETTINGS are known (RFC 9113, section 6.5.2)
 	lastStreamID = 1<<31 - 1
 )
 
 // Conn is an HTTP/2 connection whose streams are CONNECT tunnels.
 type Conn struct {
 	nc     net.Conn
+	g      *Gather
 	client bool
 	cfg    Config
 	accept func(*Stream) // server
+	born   time.Time
 
-	// The reader goroutine owns these.
-	br       *bufio.Reader
-	replay   headerReplay
-	fr       *http2.Framer
-	abuse    int // frames that cost us and carry nothing, less what the tunnels carried
-	connRecv int64
-	unreturn uint32 // connection credit not yet returned
+	rd    reader      // the reader goroutine's
+	heard atomic.Bool // something came since the last look
 
-	wake    chan struct{} // capacity 1: the writer has something to do
-	done    chan struct{} // closed when both goroutines have returned
+	wake    chan struct{} // capacity 1: the standby writer has something to do
+	done    chan struct{} // closed when all goroutines have returned
 	dead    chan struct{} // closed when err is set
+	read    chan struct{} // closed when the reader has returned
 	going   chan struct{} // closed when no new stream will be opened here
 	ready   chan struct{} // closed when the peer's SETTINGS are known
 	loops   sync.WaitGroup
 	serving sync.WaitGroup
 
-	mu         sync.Mutex // guards the fields below; never held across I/O
-	streams    map[uint32]*Stream
-	sendable   []*Stream // with DATA or END_STREAM to send, in turn
-	control    bytes.Buffer
-	enc        *hpack.Encoder
-	encBuf     bytes.Buffer
-	cw         *http2.Framer // writes into control
-	err        error         // first cause of the end
-	nextID     uint32        // client: the next stream's
-	lastPeer   uint32        // server: the highest stream the peer opened
-	goneLast   uint32        // the last stream that a GOAWAY of the peer covers
-	wentAway   bool          // the peer sent GOAWAY
-	drain      drainState
+	mu       sync.Mutex // guards the fields below; never held across I/O
+	streams  map[uint32]*Stream
+	out      outbox
+	enc      *hpack.Encoder
+	encBuf   appendWriter
+	cw       *http2.Framer // writes into out
+	err      error         // first cause of the end
+	nextID   uint32        // client: the next stream's
+	lastPeer uint32        // server: the highest stream the peer opened
+	goneLast uint32        // the last stream that a GOAWAY of the peer covers
+	wentAway bool          // the peer sent GOAWAY
+	drain    drainState
+
 	sendWindow int64
 	peerWindow int64 // initial window of a stream
 	peerFrame  int
 	peerMax    uint32
 	settled    bool
 	handlers   uint32 // server: accept calls that have not returned
-	pingSent   time.Time
-	lastRead   time.Time
-	pinged     bool
+
+	recvWindow int64  // what the peer may still send on all streams
+	unreturned uint32 // of the connection's window
+	unread     int64  // bytes that wait for Read
+	growth     int64  // by how much stream windows have grown
+	rtt        rtt
+	latest     *Stream // that got DATA
+	turns      uint32  // how often another stream than the latest got DATA
+	turnsSeen  uint32  // when a window was tuned
+	past       past    // streams that have ended
+	earned     uint64  // what bytes sent pay back of the peer's account
+
+	bytesIn, bytesOut, opened uint64
 }
 
 // drainState is how far a server's two-step GOAWAY has come.
@@ -79,11 +85,12 @@ const (
 	drainLast             // GOAWAY with the real last stream is out
 )
 
-// NewClient speaks HTTP/2 on nc as the client. It owns nc from now on. It does not block.
+// NewClient speaks HTTP/2 on nc as the client. It owns nc from now on. It does not block. It is fast when nc is a TLS connection over
+// a Gather, which it finds by itself.
 func NewClient(nc net.Conn, cfg Config) *Conn {
 	c := newConn(nc, cfg, true)
 	c.nextID = 1
-	c.control.WriteString(http2.ClientPreface)
+	c.out.buf = append(c.out.buf, http2.ClientPreface...)
 	c.start([]http2.Setting{
 		{ID: http2.SettingEnablePush, Val: 0},
 		{ID: http2.SettingInitialWindowSize, Val: cfg.streamWindow()},
@@ -109,11 +116,11 @@ func NewServer(nc net.Conn, cfg Config, accept func(*Stream)) *Conn {
 
 func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 	c := &Conn{
-		nc: nc, client: client, cfg: cfg,
-		br:         bufio.NewReaderSize(nc, 128<<10),
+		nc: nc, client: client, cfg: cfg, born: time.Now(),
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		dead:       make(chan struct{}),
+		read:       make(chan struct{}),
 		going:      make(chan struct{}),
 		ready:      make(chan struct{}),
 		streams:    map[uint32]*Stream{},
@@ -121,17 +128,29 @@ func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 		peerWindow: 65535,
 		peerFrame:  16 << 10,
 		peerMax:    assumeMax,
-		connRecv:   int64(cfg.connWindow()),
-		lastRead:   time.Now(),
+		recvWindow: int64(cfg.connWindow()),
 	}
+	var r io.Reader = nc
+	var w io.Writer = nc
+	if c.g = gatherBeneath(nc); c.g == nil {
+		c.g = NewGather(nc)
+		r, w = c.g, c.g
+	}
+	c.out.init(c.g, w)
 	c.enc = hpack.NewEncoder(&c.encBuf)
-	c.cw = http2.NewFramer(&c.control, nil)
-	c.replay.r = c.br
-	c.fr = http2.NewFramer(nil, &c.replay)
-	c.fr.SetMaxReadFrameSize(cfg.maxFrameSize())
-	c.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	c.fr.MaxHeaderListSize = cfg.maxHeaderBytes(client)
+	c.cw = http2.NewFramer(&c.out, nil)
+	c.rd.init(c, r)
+	c.g.attach(c.kick, c.rd.idle)
 	return c
+}
+
+// gatherBeneath finds the Gather under a TLS connection.
+func gatherBeneath(nc net.Conn) *Gather {
+	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		g, _ := over.NetConn().(*Gather)
+		return g
+	}
+	return nil
 }
 
 func (c *Conn) start(settings []http2.Setting) {
@@ -146,7 +165,7 @@ func (c *Conn) start(settings []http2.Setting) {
 	go func() { c.loops.Wait(); close(c.done) }()
 }
 
-// kick wakes the writer.
+// kick wakes the standby writer.
 func (c *Conn) kick() {
 	select {
 	case c.wake <- struct{}{}:
@@ -197,33 +216,26 @@ func (c *Conn) NetConn() net.Conn { return c.nc }
 // Open sends a CONNECT with fields (which have :method and :authority first) and waits for the answer. A *StatusError is an answer
 // other than 200; an error that is ErrUnprocessed may be tried on another connection. When ctx ends first the stream is reset.
 func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, error) {
-	s, err := c.begin(fields)
+	s, err := c.Start(fields)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-s.answered:
+	case <-s.Answered():
 	case <-ctx.Done():
 		s.Reset(http2.ErrCodeCancel)
 		return nil, context.Cause(ctx)
 	}
-	c.mu.Lock()
-	status, failed := s.status, s.recvErr
-	c.mu.Unlock()
-	switch {
-	case status == 200:
-		return s, nil
-	case status != 0:
+	if err := s.Answer(); err != nil {
 		s.Close()
-		return nil, &StatusError{Status: status}
-	case failed != nil:
-		return nil, failed
+		return nil, err
 	}
-	s.Reset(http2.ErrCodeProtocol)
-	return nil, &connError{http2.ErrCodeProtocol, "the stream ended before an answer"}
+	return s, nil
 }
 
-func (c *Conn) begin(fields []hpack.HeaderField) (*Stream, error) {
+// Start sends a CONNECT as Open does and returns at once. What is written before the answer goes out as optimistic data; when the answer is a refusal,
+// Read and Write give it, and what was written is lost. Answered and Answer tell of it.
+func (c *Conn) Start(fields []hpack.HeaderField) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -237,37 +249,27 @@ func (c *Conn) begin(fields []hpack.HeaderField) (*Stream, error) {
 	s := c.newStream(c.nextID)
 	c.nextID += 2
 	c.writeHeaders(s.id, fields, false)
-	c.kick()
+	c.flushSoon(len(c.streams) > 1)
 	return s, nil
-}
-
-// writeHeaders queues a header block; mu is held, which keeps blocks in the order of their encoding.
-func (c *Conn) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
-	c.encBuf.Reset()
-	for _, f := range fields {
-		_ = c.enc.WriteField(f) // into memory
-	}
-	block := c.encBuf.Bytes()
-	first := block[:min(len(block), c.peerFrame)]
-	_ = c.cw.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: len(first) == len(block)})
-	for rest := block[len(first):]; len(rest) > 0; {
-		part := rest[:min(len(rest), c.peerFrame)]
-		rest = rest[len(part):]
-		_ = c.cw.WriteContinuation(id, len(rest) == 0, part)
-	}
 }
 
 // fail ends the connection for cause; the first cause is kept. It does not wait.
 func (c *Conn) fail(cause error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(cause)
+}
+
+func (c *Conn) failLocked(cause error) {
 	if c.err != nil {
-		c.mu.Unlock()
 		return
 	}
 	c.err = cause
 	if e, ok := errors.AsType[*connError](cause); ok {
 		_ = c.cw.WriteGoAway(c.lastPeer, e.code, []byte(e.why))
 	}
+	c.out.patience = c.patience(cause)
+	_ = c.nc.SetWriteDeadline(time.Now().Add(max(c.out.patience, time.Second)))
 	close(c.dead)
 	c.closeGoing()
 	for _, s := range c.streams {
@@ -278,7 +280,6 @@ func (c *Conn) fail(cause error) {
 		s.end(err)
 	}
 	clear(c.streams)
-	c.mu.Unlock()
 	c.kick()
 }
 
@@ -292,51 +293,13 @@ func (c *Conn) closeGoing() {
 
 // Close ends the connection and every stream on it, and waits for its goroutines.
 func (c *Conn) Close() error {
-	c.fail(errClosed)
-	<-c.done
-	c.serving.Wait()
-	return nil
-}
-
-// Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
-// last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
-func (c *Conn) Shutdown(ctx context.Context) error {
 	c.mu.Lock()
-	if c.err == nil && c.drain == drainNone {
-		if c.client {
-			c.wentAway = true
-			c.closeGoing()
-			c.drain = drainLast
-			_ = c.cw.WriteGoAway(0, http2.ErrCodeNo, nil)
-		} else {
-			c.drain = drainAsked
-			_ = c.cw.WriteGoAway(lastStreamID, http2.ErrCodeNo, nil)
-			_ = c.cw.WritePing(false, drainPing)
-			c.closeGoing()
-		}
-	}
-	c.maybeDrained()
+	c.failLocked(errClosed)
+	c.out.patience = 0
 	c.mu.Unlock()
-	c.kick()
-	select {
-	case <-c.dead:
-	case <-ctx.Done():
-		c.Close()
-		return context.Cause(ctx)
-	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.nc.SetReadDeadline(time.Now()) // ends a linger
 	<-c.done
 	c.serving.Wait()
 	return nil
 }
-
-// maybeDrained ends a draining connection that has no stream left; mu is held.
-func (c *Conn) maybeDrained() {
-	if c.drain == drainLast && len(c.streams) == 0 && c.err == nil {
-		c.err = errClosed
-		close(c.dead)
-		c.closeGoing()
-		c.kick()
-	}
-}
-
-var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}

@@ -1,73 +1,58 @@
 package h2
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
-// deadline is a point in time that can be moved while somebody waits for it.
+// deadline is a point in time that can be moved while somebody waits for it. A stream has one once it was set. The connection's
+// mu guards it.
 type deadline struct {
-	mu     *sync.Mutex
+	at     time.Time
 	timer  *time.Timer
-	closed chan struct{} // closed when the time has come
+	passed bool
 }
 
-func makeDeadline() deadline { return deadline{mu: new(sync.Mutex)} }
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed == nil {
+// set moves a stream's deadline; wake is called, with mu held, when it passes.
+func (s *Stream) setDeadline(slot **deadline, t time.Time, wake func(*Stream)) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := *slot
+	if d == nil {
 		if t.IsZero() {
 			return
 		}
-		d.closed = make(chan struct{})
+		d = &deadline{}
+		*slot = d
 	}
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.closed // the timer has fired: wait until it is done
+	d.at, d.passed = t, false
+	if d.timer != nil {
+		d.timer.Stop()
 	}
-	d.timer = nil
-	fired := isClosed(d.closed)
 	if t.IsZero() {
-		if fired {
-			d.closed = make(chan struct{})
-		}
 		return
 	}
-	if left := time.Until(t); left > 0 {
-		if fired {
-			d.closed = make(chan struct{})
-		}
-		c := d.closed
-		d.timer = time.AfterFunc(left, func() { close(c) })
-		return
-	}
-	if !fired {
-		close(d.closed)
-	}
-}
-
-// wait is closed when the deadline has passed. A deadline set for the first time while somebody waits must wake him too.
-func (d *deadline) wait() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed == nil {
-		d.closed = make(chan struct{})
-	}
-	return d.closed
-}
-
-func (d *deadline) passed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed != nil && isClosed(d.closed)
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
+	left := time.Until(t)
+	d.at = time.Now().Add(left) // by the clock that timers go by
+	switch {
+	case left <= 0:
+		d.passed = true
+		wake(s)
+	case d.timer != nil:
+		d.timer.Reset(left)
 	default:
-		return false
+		d.timer = time.AfterFunc(left, func() { s.expire(d, wake) })
 	}
 }
+
+// expire ends what waits for d, unless d was moved meanwhile.
+func (s *Stream) expire(d *deadline, wake func(*Stream)) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if d.passed || d.at.IsZero() || time.Until(d.at) > 0 {
+		return
+	}
+	d.passed = true
+	wake(s)
+}
+
+// over reports whether the deadline has passed; mu is held.
+func (d *deadline) over() bool { return d != nil && d.passed }

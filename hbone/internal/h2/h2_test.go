@@ -334,14 +334,20 @@ func newRawClient(t *testing.T, cfg Config, accept func(*Stream)) (*rawClient, *
 	a, b := tcpPair(t)
 	server := NewServer(b, cfg, accept)
 	t.Cleanup(func() { a.Close(); server.Close() })
-	if _, err := io.WriteString(a, http2.ClientPreface); err != nil {
+	r := &rawClient{nc: a}
+	r.hello(t)
+	return r, server
+}
+
+func (r *rawClient) hello(t testing.TB) {
+	t.Helper()
+	r.fr = http2.NewFramer(r.nc, r.nc)
+	if _, err := io.WriteString(r.nc, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
-	r := &rawClient{nc: a, fr: http2.NewFramer(a, a)}
 	if err := r.fr.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	return r, server
 }
 
 func block(fields ...hpack.HeaderField) []byte {
@@ -463,6 +469,22 @@ func TestSmallPacketsAreNoFlood(t *testing.T) {
 		}
 		if _, err := io.ReadFull(a, one); err != nil {
 			t.Fatalf("packet %d: %v", i, err)
+		}
+	}
+	if err := errors.Join(client.Err(), server.Err()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A sender gets nothing but WINDOW_UPDATEs.
+func TestWindowUpdatesOfALongUploadAreNoFlood(t *testing.T) {
+	client, server, streams := pair(t, Config{}, Config{StreamWindow: 4 << 10, MaxStreamWindow: 1})
+	a, b := tunnel(t, client, streams)
+	go io.Copy(io.Discard, b)
+	buf := make([]byte, 64<<10)
+	for range 30_000 * 1 << 10 / len(buf) { // three times what a peer may send for nothing
+		if _, err := a.Write(buf); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := errors.Join(client.Err(), server.Err()); err != nil {

@@ -1,535 +1,411 @@
 package h2
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"strconv"
+	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 	"golang.org/x/net/http2"
 )
 
 var errSentEnd = fmt.Errorf("write after the end of the stream: %w", syscall.EPIPE)
 
-// headerReplay gives a Framer a frame header that was already read, then the connection.
-type headerReplay struct {
-	r    *bufio.Reader
-	head [9]byte
-	left int
+// bulk is the length of a DATA frame from which on its payload is read to where it stays. Shorter ones come many at a time.
+const bulk = 4 << 10
+
+// wakeAfter is how many bytes of bulk are gathered before a blocked Read hears of them, unless there are no more.
+const wakeAfter = 64 << 10
+
+// reader is the state of the goroutine that reads.
+type reader struct {
+	c     *Conn
+	src   io.Reader
+	buf   *bufpool.Buf // borrowed while frames come many at a time: bytes r to w
+	r, w  int
+	head  [frameHeader]byte
+	again int           // bytes of head that Read gives once more
+	fr    *http2.Framer // frames other than DATA and HEADERS
+	dec   decoder
+
+	locked bool      // c.mu is held
+	listed []*Stream // whose Read has something to look at
+	wakes  []*waiter // of these
+	since  int       // bytes since they were woken
+	yield  yielding
+	abuse  account
 }
 
-func (h *headerReplay) Read(p []byte) (int, error) {
-	if h.left > 0 {
-		n := copy(p, h.head[len(h.head)-h.left:])
-		h.left -= n
+func (rd *reader) init(c *Conn, src io.Reader) {
+	rd.c, rd.src = c, src
+	rd.fr = http2.NewFramer(nil, rd)
+	rd.fr.SetMaxReadFrameSize(c.cfg.maxFrameSize())
+	rd.abuse.from = c.born
+	rd.dec.init(c.cfg.maxHeaderBytes(c.client))
+}
+
+// Read gives the Framer the frame header once more, and then what follows.
+func (rd *reader) Read(p []byte) (int, error) {
+	if rd.again > 0 {
+		n := copy(p, rd.head[frameHeader-rd.again:])
+		rd.again -= n
 		return n, nil
 	}
-	return h.r.Read(p)
+	if rd.r < rd.w {
+		n := copy(p, rd.buf.B[rd.r:rd.w])
+		rd.advance(n)
+		return n, nil
+	}
+	return rd.pull(p)
+}
+
+// pull reads from the connection, and waits if it must, for which idle is called. (To try first would cost an allocation of crypto/tls.)
+func (rd *reader) pull(p []byte) (int, error) {
+	n, err := rd.src.Read(p)
+	if n > 0 {
+		return n, nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return 0, err
+}
+
+// try reads from the connection what has come; errDry says that nothing has.
+func (rd *reader) try(p []byte) (int, error) {
+	rd.c.g.dry = true
+	n, err := rd.pull(p)
+	rd.c.g.dry = false
+	return n, err
+}
+
+// wait waits for bytes from the connection.
+func (rd *reader) wait() {
+	rd.idle()
+	rd.c.g.wait()
+}
+
+// idle is called before the reader waits: everybody hears of what has come.
+func (rd *reader) idle() {
+	rd.settle()
+	if !rd.c.heard.Load() {
+		rd.c.heard.Store(true)
+	}
+}
+
+// settle wakes whom it concerns and sends what is to be answered. mu is held or not, and is not held afterwards.
+func (rd *reader) settle() {
+	c := rd.c
+	rd.lock()
+	for _, s := range rd.listed {
+		s.listed = false
+		if w := s.rw; w != nil && (w.to == nil || !rd.forward(s, w)) {
+			s.rw = nil
+			w.let()
+			rd.wakes = append(rd.wakes, w)
+		}
+	}
+	clear(rd.listed)
+	much := rd.since >= record
+	rd.listed, rd.since = rd.listed[:0], 0
+	if !c.out.flushing && c.hasWork() && c.out.head != nil {
+		c.kick() // encrypting bulk is not for us
+	}
+	flush := !c.out.flushing && c.hasWork() && c.out.head == nil
+	rd.unlock()
+	for _, w := range rd.wakes {
+		w.wake()
+	}
+	woken := len(rd.wakes)
+	clear(rd.wakes)
+	rd.wakes = rd.wakes[:0]
+	if flush {
+		c.mu.Lock()
+		if !c.out.flushing && c.out.head == nil {
+			c.flushSoon(false)
+		}
+		c.mu.Unlock()
+	}
+	if woken > 0 && much && rd.yield.wanted() {
+		// Who was woken takes his bytes while they are in the cache, and comes back with room for more.
+		start := time.Now()
+		runtime.Gosched()
+		rd.yield.done(time.Since(start), 4*time.Millisecond, true)
+	}
+}
+
+// forward writes to a sink what has come, and reports whether it took everything, so that WriteTo may go on waiting. mu is held, but for
+// the writes.
+func (rd *reader) forward(s *Stream, w *waiter) bool {
+	w.flying = true
+	for s.in.n > 0 {
+		all := false
+		n := s.lend(s.in.head, func(b []byte) int {
+			n := w.to.try(b)
+			all = n == len(b)
+			return n
+		})
+		w.put(n)
+		if !all {
+			break
+		}
+	}
+	w.flying = false
+	if s.rw != w {
+		w.wake() // it wanted to leave
+		return true
+	}
+	return s.in.n == 0
+}
+
+func (rd *reader) lock() {
+	if !rd.locked {
+		rd.locked = true
+		rd.c.mu.Lock()
+	}
+}
+
+func (rd *reader) unlock() {
+	if rd.locked {
+		rd.locked = false
+		rd.c.mu.Unlock()
+	}
+}
+
+// advance takes n bytes off the buffer, and gives it back when it is empty.
+func (rd *reader) advance(n int) {
+	if rd.r += n; rd.r == rd.w {
+		rd.buf.Free()
+		rd.buf, rd.r, rd.w = nil, 0, 0
+	}
+}
+
+// full reads exactly p.
+func (rd *reader) full(p []byte) error {
+	for len(p) > 0 {
+		n, err := rd.Read(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
 }
 
 func (c *Conn) readLoop() {
-	err := c.readAll()
+	rd := &c.rd
+	err := rd.all()
+	rd.unlock()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		// Never io.EOF: nobody may take the loss of a connection for the end of a stream.
 		err = fmt.Errorf("the peer closed the connection: %w", io.ErrUnexpectedEOF)
 	}
 	c.fail(err)
+	rd.settle()
+	if rd.buf != nil {
+		rd.buf.Free()
+	}
+	var away [4 << 10]byte
+	for n, left := 0, int(c.cfg.connWindow())+maxControl; left > 0; left -= n {
+		if n, err = rd.pull(away[:]); err != nil { // while our side lingers, and for what may be on its way
+			break
+		}
+	}
+	c.g.forget()
+	close(c.read)
 }
 
-func (c *Conn) readAll() error {
-	if !c.client {
-		preface := make([]byte, len(http2.ClientPreface))
-		if _, err := io.ReadFull(c.br, preface); err != nil {
+func (rd *reader) all() error {
+	if !rd.c.client {
+		var preface [len(http2.ClientPreface)]byte
+		if err := rd.full(preface[:]); err != nil {
 			return err
 		}
-		if string(preface) != http2.ClientPreface {
+		if string(preface[:]) != http2.ClientPreface {
 			return &connError{http2.ErrCodeProtocol, "no HTTP/2 preface"}
 		}
 	}
-	first := true
-	for {
-		if _, err := io.ReadFull(c.br, c.replay.head[:]); err != nil {
-			return err
-		}
-		h := c.replay.head
-		length := uint32(h[0])<<16 | uint32(h[1])<<8 | uint32(h[2])
-		kind, flags := http2.FrameType(h[3]), http2.Flags(h[4])
-		id := (uint32(h[5])<<24 | uint32(h[6])<<16 | uint32(h[7])<<8 | uint32(h[8])) & lastStreamID
-		if first && kind != http2.FrameSettings {
-			return &connError{http2.ErrCodeProtocol, "the first frame is not SETTINGS"}
-		}
-		first = false
-		if length > c.cfg.maxFrameSize() {
-			return &connError{http2.ErrCodeFrameSize, fmt.Sprintf("a frame of %d bytes", length)}
-		}
-		c.seen()
-		var err error
-		if kind == http2.FrameData {
-			err = c.onData(id, length, flags)
-		} else {
-			c.replay.left = len(h)
-			err = c.onOther()
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// seen notes a sign of life.
-func (c *Conn) seen() {
-	c.mu.Lock()
-	c.lastRead = time.Now()
-	c.pinged = false
-	c.mu.Unlock()
-}
-
-// cost charges the peer for frames that carry nothing; a healthy tunnel pays them back with bytes.
-func (c *Conn) cost(n int) error {
-	if c.abuse = max(0, c.abuse+n); c.abuse > 10*maxResets {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many frames that carry nothing"}
-	}
-	c.mu.Lock()
-	held := c.control.Len()
-	c.mu.Unlock()
-	if held > maxControl {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "more to answer than the peer reads"}
-	}
-	return nil
-}
-
-func (c *Conn) onOther() error {
-	f, err := c.fr.ReadFrame()
-	if err != nil {
-		var se http2.StreamError
-		var ce http2.ConnectionError
-		switch {
-		case errors.As(err, &se):
-			return c.badHeaders(se)
-		case errors.As(err, &ce):
-			return &connError{http2.ErrCode(ce), "a malformed frame"}
-		case errors.Is(err, http2.ErrFrameTooLarge):
-			return &connError{http2.ErrCodeFrameSize, "a frame that is too large"}
-		}
-		return err
-	}
-	switch f := f.(type) {
-	case *http2.MetaHeadersFrame:
-		return c.onHeaders(f)
-	case *http2.WindowUpdateFrame:
-		return errors.Join(c.cost(1), c.onWindowUpdate(f))
-	case *http2.RSTStreamFrame:
-		return errors.Join(c.cost(10), c.onReset(f))
-	case *http2.SettingsFrame:
-		return errors.Join(c.cost(10), c.onSettings(f))
-	case *http2.PingFrame:
-		return errors.Join(c.cost(5), c.onPing(f))
-	case *http2.GoAwayFrame:
-		c.onGoAway(f)
-		return nil
-	case *http2.PushPromiseFrame:
-		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE"}
-	}
-	return c.cost(10) // PRIORITY and unknown frames are ignored (RFC 9113, section 5.5)
-}
-
-// badHeaders answers a header list that breaks the rules.
-func (c *Conn) badHeaders(se http2.StreamError) error {
-	if err := c.cost(10); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.client && se.StreamID > c.lastPeer {
-		if se.StreamID%2 == 0 {
-			return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
-		}
-		c.lastPeer = se.StreamID
-	}
-	if s := c.streams[se.StreamID]; s != nil {
-		s.reset(se.Code)
-		return nil
-	}
-	_ = c.cw.WriteRSTStream(se.StreamID, se.Code)
-	c.kick()
-	return nil
-}
-
-func (c *Conn) onData(id, length uint32, flags http2.Flags) error {
-	if id == 0 {
-		return &connError{http2.ErrCodeProtocol, "DATA on stream 0"}
-	}
-	pad, body := uint32(0), length
-	if flags.Has(http2.FlagDataPadded) {
-		b, err := c.br.ReadByte()
-		if err != nil {
-			return err
-		}
-		if pad = uint32(b) + 1; pad > length {
-			return &connError{http2.ErrCodeProtocol, "padding longer than its frame"}
-		}
-		body -= pad
-	}
-	if c.connRecv -= int64(length); c.connRecv < 0 {
-		return &connError{http2.ErrCodeFlowControl, "more DATA than the connection's window"}
-	}
-	if body == 0 && !flags.Has(http2.FlagDataEndStream) {
-		if err := c.cost(10); err != nil {
-			return err
-		}
-	} else {
-		c.abuse = max(0, c.abuse-int(body>>6)-1)
-	}
-	c.mu.Lock()
-	s := c.streams[id]
-	if s == nil && c.idle(id) {
-		c.mu.Unlock()
-		return &connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
-	}
-	if s != nil && s.recvEnd {
-		s.reset(http2.ErrCodeStreamClosed)
-		s = nil
-	}
-	if s != nil && c.client && s.status == 0 {
-		s.reset(http2.ErrCodeProtocol)
-		s = nil
-	}
-	if s != nil {
-		if s.recvWindow -= int64(length); s.recvWindow < 0 {
-			s.reset(http2.ErrCodeFlowControl)
-			s = nil
-		} else if pad > 0 {
-			s.credit(int(pad))
-		}
-	}
-	c.mu.Unlock()
-	if err := c.payload(s, body); err != nil {
-		return err
-	}
-	if pad > 1 {
-		if _, err := c.br.Discard(int(pad - 1)); err != nil {
-			return err
-		}
-	}
-	c.returnCredit(length)
-	if s != nil && flags.Has(http2.FlagDataEndStream) {
-		c.mu.Lock()
-		c.endOfStream(s)
-		c.mu.Unlock()
-	}
-	return nil
-}
-
-// payload reads n bytes of DATA into s, or away.
-func (c *Conn) payload(s *Stream, n uint32) error {
-	for n > 0 {
-		if c.br.Buffered() == 0 {
-			if _, err := c.br.Peek(1); err != nil {
+	for first := true; ; first = false {
+		if !first {
+			if err := rd.many(); err != nil {
 				return err
 			}
 		}
-		part, err := c.br.Peek(int(min(n, uint32(c.br.Buffered()))))
+		rd.unlock()
+		if err := rd.full(rd.head[:]); err != nil {
+			return err
+		}
+		if isClosed(rd.c.dead) {
+			return errClosed // fail has another cause already
+		}
+		h := parseHeader(rd.head[:])
+		if first && (h.kind != http2.FrameSettings || h.flags.Has(http2.FlagSettingsAck)) {
+			return &connError{http2.ErrCodeProtocol, "the first frame is not SETTINGS"}
+		}
+		if h.length > rd.c.cfg.maxFrameSize() {
+			return &connError{http2.ErrCodeFrameSize, fmt.Sprintf("a frame of %d bytes", h.length)}
+		}
+		err := rd.frame(h)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// header is a frame's.
+type header struct {
+	length uint32
+	id     uint32
+	kind   http2.FrameType
+	flags  http2.Flags
+}
+
+func parseHeader(b []byte) header {
+	_ = b[8]
+	return header{
+		length: uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
+		kind:   http2.FrameType(b[3]),
+		flags:  http2.Flags(b[4]),
+		id:     (uint32(b[5])<<24 | uint32(b[6])<<16 | uint32(b[7])<<8 | uint32(b[8])) & lastStreamID,
+	}
+}
+
+// many takes the DATA frames that the buffer holds as a whole, under one hold of the lock.
+func (rd *reader) many() error {
+	for rd.w-rd.r >= frameHeader {
+		h := parseHeader(rd.buf.B[rd.r:])
+		if h.kind != http2.FrameData || h.flags.Has(http2.FlagDataPadded) || rd.w-rd.r-frameHeader < int(h.length) {
+			return nil
+		}
+		rd.lock()
+		s, err := rd.data(h, 0)
 		if err != nil {
 			return err
 		}
 		if s != nil {
-			c.mu.Lock()
-			if s.closedByUser || s.isDone && s.recvErr != nil {
-				s.recvErr = nil
-				if !s.isDone {
-					s.reset(http2.ErrCodeCancel)
-				}
-				s = nil
-				c.mu.Unlock()
-			} else {
-				s.recv.write(part)
-				c.mu.Unlock()
-				notify(s.readable)
+			rd.deliver(s, rd.buf.B[rd.r+frameHeader:rd.r+frameHeader+int(h.length)])
+			if h.flags.Has(http2.FlagDataEndStream) {
+				rd.c.endOfStream(s)
 			}
 		}
-		if _, err := c.br.Discard(len(part)); err != nil {
+		rd.advance(frameHeader + int(h.length))
+	}
+	return nil
+}
+
+// frame takes the frame whose header is in rd.head.
+func (rd *reader) frame(h header) error {
+	switch h.kind {
+	case http2.FrameData:
+	case http2.FrameHeaders:
+		return rd.headers(h)
+	default:
+		rd.again = frameHeader
+		return rd.other()
+	}
+	pad := uint32(0)
+	if h.flags.Has(http2.FlagDataPadded) {
+		if h.length == 0 {
+			return &connError{http2.ErrCodeFrameSize, "a padded frame without a pad length"}
+		}
+		var b [1]byte
+		if err := rd.full(b[:]); err != nil {
 			return err
 		}
-		n -= uint32(len(part))
-	}
-	return nil
-}
-
-// returnCredit gives connection window back as soon as bytes are here.
-func (c *Conn) returnCredit(n uint32) {
-	if c.unreturn += n; c.unreturn < c.cfg.connWindow()/4 {
-		return
-	}
-	c.connRecv += int64(c.unreturn)
-	c.mu.Lock()
-	_ = c.cw.WriteWindowUpdate(0, c.unreturn)
-	c.mu.Unlock()
-	c.unreturn = 0
-	c.kick()
-}
-
-// endOfStream takes the peer's END_STREAM; mu is held.
-func (c *Conn) endOfStream(s *Stream) {
-	if s.isDone {
-		return
-	}
-	s.recvEnd = true
-	notify(s.readable)
-	s.answer()
-	if s.endSent {
-		s.finish()
-		s.forget()
-	} else if s.closedByUser {
-		s.closeWrite()
-	}
-}
-
-// idle says that nobody has opened the stream yet; mu is held.
-func (c *Conn) idle(id uint32) bool {
-	if c.client {
-		return id%2 == 0 || id >= c.nextID
-	}
-	return id%2 == 0 || id > c.lastPeer
-}
-
-func (c *Conn) onHeaders(f *http2.MetaHeadersFrame) error {
-	if c.client {
-		return c.onAnswer(f)
-	}
-	return c.onConnect(f)
-}
-
-func (c *Conn) onAnswer(f *http2.MetaHeadersFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.streams[f.StreamID]
-	switch {
-	case s == nil && c.idle(f.StreamID):
-		return &connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
-	case s == nil:
-		return nil
-	case s.status != 0: // trailers
-		if f.StreamEnded() {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
+		if pad = uint32(b[0]) + 1; pad > h.length {
+			return &connError{http2.ErrCodeProtocol, "padding longer than its frame"}
 		}
-		return nil
 	}
-	status, err := strconv.Atoi(f.PseudoValue("status"))
-	switch {
-	case f.Truncated || err != nil || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
-		s.reset(http2.ErrCodeProtocol)
-		return nil
-	case status < 200: // an interim answer
-		if f.StreamEnded() {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
-	}
-	s.status, s.fields = status, f.RegularFields()
-	s.answer()
-	if f.StreamEnded() {
-		c.endOfStream(s)
-	}
-	return nil
-}
-
-func (c *Conn) onConnect(f *http2.MetaHeadersFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	id := f.StreamID
-	if s := c.streams[id]; s != nil { // trailers
-		if f.StreamEnded() && !s.recvEnd {
-			c.endOfStream(s)
-		} else {
-			s.reset(http2.ErrCodeProtocol)
-		}
-		return nil
-	}
-	if id%2 == 0 || id <= c.lastPeer {
-		if id%2 == 1 {
-			return c.refuse(id, http2.ErrCodeStreamClosed, 10)
-		}
-		return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
-	}
-	if c.drain == drainLast {
-		return nil // above the last stream: the peer opens it elsewhere
-	}
-	c.lastPeer = id
-	switch {
-	case uint32(len(c.streams)) >= c.cfg.maxStreams() || c.handlers >= c.cfg.maxStreams():
-		return c.refuse(id, http2.ErrCodeRefusedStream, 20)
-	case f.Truncated:
-		return c.refuse(id, http2.ErrCodeEnhanceYourCalm, 20)
-	case f.PseudoValue("protocol") != "":
-		return c.refuse(id, http2.ErrCodeProtocol, 20)
-	}
-	connect := f.PseudoValue("method") == http.MethodConnect
-	if connect && (f.PseudoValue("scheme") != "" || f.PseudoValue("path") != "" || f.PseudoValue("authority") == "") {
-		return c.refuse(id, http2.ErrCodeProtocol, 20)
-	}
-	s := c.newStream(id)
-	s.fields = f.Fields
-	if f.StreamEnded() {
-		s.recvEnd = true
-	}
-	c.handlers++
-	c.serving.Go(func() {
-		c.accept(s)
-		c.mu.Lock()
-		c.handlers--
-		c.mu.Unlock()
-	})
-	return nil
-}
-
-// refuse resets a stream that never came to be; mu is held.
-func (c *Conn) refuse(id uint32, code http2.ErrCode, cost int) error {
-	c.abuse += cost
-	if c.abuse > 10*maxResets {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many streams that were refused"}
-	}
-	_ = c.cw.WriteRSTStream(id, code)
-	c.kick()
-	return nil
-}
-
-func (c *Conn) onReset(f *http2.RSTStreamFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.streams[f.StreamID]
-	switch {
-	case s == nil && c.idle(f.StreamID):
-		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
-	case s == nil:
-		return nil
-	}
-	var err error = &ResetError{Code: f.ErrCode, Remote: true}
-	if c.client && s.status == 0 && f.ErrCode == http2.ErrCodeRefusedStream {
-		err = fmt.Errorf("%w: %w", ErrUnprocessed, err)
-	}
-	s.pending = nil
-	s.end(err)
-	s.forget()
-	return nil
-}
-
-func (c *Conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.StreamID == 0 {
-		if c.sendWindow += int64(f.Increment); c.sendWindow > lastStreamID {
-			return &connError{http2.ErrCodeFlowControl, "the connection's window overflows"}
-		}
-		for _, s := range c.streams {
-			s.resume()
-		}
-		return nil
-	}
-	s := c.streams[f.StreamID]
-	switch {
-	case s == nil && c.idle(f.StreamID):
-		return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
-	case s == nil:
-		return nil
-	}
-	if s.sendWindow += int64(f.Increment); s.sendWindow > lastStreamID {
-		s.reset(http2.ErrCodeFlowControl)
-		return nil
-	}
-	s.resume()
-	return nil
-}
-
-// resume puts a stream with unsent data back into its turn; mu is held.
-func (s *Stream) resume() {
-	if len(s.pending) > 0 || s.wantEnd && !s.endSent {
-		s.enqueue()
-		s.c.kick()
-	}
-}
-
-func (c *Conn) onSettings(f *http2.SettingsFrame) error {
-	if f.IsAck() {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := f.ForeachSetting(func(s http2.Setting) error {
-		if err := s.Valid(); err != nil {
-			return &connError{http2.ErrCodeProtocol, "an invalid setting " + s.String()}
-		}
-		switch s.ID {
-		case http2.SettingInitialWindowSize:
-			delta := int64(s.Val) - c.peerWindow
-			c.peerWindow = int64(s.Val)
-			for _, st := range c.streams {
-				if st.sendWindow += delta; st.sendWindow > lastStreamID {
-					return &connError{http2.ErrCodeFlowControl, "a stream's window overflows"}
-				}
-				st.resume()
-			}
-		case http2.SettingMaxFrameSize:
-			c.peerFrame = int(s.Val)
-		case http2.SettingMaxConcurrentStreams:
-			c.peerMax = s.Val
-		case http2.SettingHeaderTableSize:
-			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
-		}
-		return nil
-	})
+	rd.lock()
+	s, err := rd.data(h, pad)
 	if err != nil {
 		return err
 	}
-	if !c.settled {
-		c.settled = true
-		if c.client && c.peerMax == assumeMax && !hasSetting(f, http2.SettingMaxConcurrentStreams) {
-			c.peerMax = 1 << 20 // no limit was named
+	if s, err = rd.payload(s, int(h.length-pad)); err != nil {
+		return err
+	}
+	if pad > 1 {
+		rd.unlock()
+		if _, err := rd.payload(nil, int(pad-1)); err != nil {
+			return err
 		}
-		close(c.ready)
 	}
-	_ = c.cw.WriteSettingsAck()
-	c.kick()
+	if s != nil && h.flags.Has(http2.FlagDataEndStream) {
+		rd.lock()
+		rd.c.endOfStream(s)
+	}
 	return nil
 }
 
-func hasSetting(f *http2.SettingsFrame, id http2.SettingID) bool {
-	_, ok := f.Value(id)
-	return ok
-}
-
-func (c *Conn) onPing(f *http2.PingFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// data is what a DATA frame does to windows and streams. A nil stream means that the payload is nobody's. mu is held.
+func (rd *reader) data(h header, pad uint32) (*Stream, error) {
+	c := rd.c
+	body := h.length - pad
+	if h.id == 0 {
+		return nil, &connError{http2.ErrCodeProtocol, "DATA on stream 0"}
+	}
+	if c.recvWindow -= int64(h.length); c.recvWindow < 0 {
+		return nil, &connError{http2.ErrCodeFlowControl, "more DATA than the connection's window"}
+	}
+	empty := body == 0 && !h.flags.Has(http2.FlagDataEndStream)
+	if empty {
+		if err := rd.cost(10); err != nil {
+			return nil, err
+		}
+	}
+	c.bytesIn += uint64(body)
+	c.unreturned += h.length
+	c.returnCredit()
+	s := c.streams[h.id]
 	switch {
-	case !f.IsAck():
-		_ = c.cw.WritePing(true, f.Data)
-	case f.Data == drainPing && c.drain == drainAsked:
-		c.drain = drainLast
-		_ = c.cw.WriteGoAway(c.lastPeer, http2.ErrCodeNo, nil)
-		c.maybeDrained()
+	case s == nil && c.idle(h.id):
+		return nil, &connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
+	case s == nil:
+		return nil, rd.dataBehind(h)
+	case s.recvEnd:
+		return nil, rd.provoked(s, http2.ErrCodeStreamClosed)
+	case c.client && s.status == 0:
+		return nil, rd.provoked(s, http2.ErrCodeProtocol)
 	}
-	c.kick()
-	return nil
+	if int64(h.length) > int64(s.recvWindow) {
+		return nil, rd.provoked(s, http2.ErrCodeFlowControl)
+	}
+	if !empty {
+		rd.abuse.pay(int(body>>6) + 1)
+	}
+	s.recvWindow -= int32(h.length)
+	if s != c.latest {
+		c.latest = s
+		c.turns++
+	}
+	if pad > 0 {
+		s.credit(int(pad))
+	}
+	if s.closedByUser && body > 0 {
+		s.reset(http2.ErrCodeCancel) // nobody reads it
+		return nil, nil
+	}
+	return s, nil
 }
 
-func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.wentAway, c.goneLast = true, f.LastStreamID
-	c.closeGoing()
-	if !c.client {
+// returnCredit gives connection window back as soon as bytes are here, unless too many wait for Read already. mu is held.
+func (c *Conn) returnCredit() {
+	if c.unreturned < c.cfg.connWindow()/4 || c.unread > c.cfg.maxUnread() {
 		return
 	}
-	for id, s := range c.streams {
-		if id > f.LastStreamID {
-			s.end(fmt.Errorf("the peer is going away (%v): %w", f.ErrCode, ErrUnprocessed))
-			delete(c.streams, id)
-		}
+	_ = c.cw.WriteWindowUpdate(0, c.unreturned)
+	c.recvWindow += int64(c.unreturned)
+	c.unreturned = 0
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

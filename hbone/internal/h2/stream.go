@@ -3,76 +3,127 @@ package h2
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
-	"os"
+	"net/http"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
-// Stream is one tunnel. Read and Write may be called from different goroutines, as for a net.Conn.
+// Stream is one tunnel. Read and Write may be called from different goroutines, as for a net.Conn. There may be a hundred thousand that do
+// nothing: what only some need is made when they do.
 type Stream struct {
-	c  *Conn
-	id uint32
+	c        *Conn
+	rmu, wmu sync.Mutex // one reader, one writer at a time
 
-	rmu, wmu     sync.Mutex    // one reader, one writer at a time
-	readable     chan struct{} // capacity 1
-	writable     chan struct{} // capacity 1
-	answered     chan struct{} // client: closed with the answer or the end
-	done         chan struct{} // closed when both directions have ended
-	readBy       deadline
-	writeBy      deadline
-	fields       []hpack.HeaderField // the peer's header list
-	isDone       bool                // c.mu, as all below
-	status       int                 // client: the answer; server: what was answered
-	recv         queue
-	recvWindow   int64 // what the peer may still send
-	consumed     uint32
-	recvEnd      bool  // END_STREAM came and recv ends with it
-	recvErr      error // ends reading once recv is empty
-	pending      []byte
-	sendWindow   int64
-	sendErr      error // ends writing
-	wantEnd      bool
-	endSent      bool
-	queued       bool // in c.sendable
-	closedByUser bool
+	// The connection's mu guards the rest.
+	next           *Stream // in the outbox
+	in             inbox
+	rw, ww         *waiter       // the Read and the Write that wait
+	answered, done chan struct{} // nil until asked for
+	rdl, wdl       *deadline     // nil until set
+	fields         *headerList
+	ending         *ending // nil while neither direction has failed or ended
+	sendWindow     int64
+	recvWindow     int32 // what the peer may still send
+	consumed       uint32
+	window         uint32 // of the peer, what was not read included
+	measured       uint32 // bytes consumed since
+	measuredFrom   uint32 // microseconds of the connection's life
+	id             uint32
+	opened         uint32 // milliseconds of the connection's life
+	status         uint16 // client: the answer; server: what was answered
+	isDone         bool
+	recvEnd        bool // END_STREAM came and in ends with it
+	wantEnd        bool
+	endSent        bool
+	queued         bool // in the outbox
+	listed         bool // among those whose Read is to be woken
+	closedByUser   bool
+	answeredOnce   bool
+}
+
+// ending is how the directions of a stream end.
+type ending struct {
+	recv error // ends reading once in is empty
+	send error // ends writing
 }
 
 // newStream registers a stream; mu is held.
 func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{
-		c: c, id: id,
-		readable:   make(chan struct{}, 1),
-		writable:   make(chan struct{}, 1),
-		answered:   make(chan struct{}),
-		done:       make(chan struct{}),
-		readBy:     makeDeadline(),
-		writeBy:    makeDeadline(),
-		recvWindow: int64(c.cfg.streamWindow()),
-		sendWindow: c.peerWindow,
-	}
+	s := &Stream{c: c, id: id, window: c.cfg.streamWindow(), sendWindow: c.peerWindow, opened: uint32(time.Since(c.born).Milliseconds())}
+	s.recvWindow = int32(s.window)
 	c.streams[id] = s
+	c.opened++
 	return s
 }
 
-// Fields is the peer's header list: of the request at a server, of the answer at a client.
-func (s *Stream) Fields() []hpack.HeaderField { return s.fields }
+// Fields is the peer's header list: of the request at a server, until it is answered; of the answer at a client.
+func (s *Stream) Fields() []hpack.HeaderField {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.fields == nil {
+		return nil
+	}
+	return s.fields.fields
+}
+
+// closedChan is a channel that is closed.
+var closedChan = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// lazily makes a channel in slot that somebody will close, or gives a closed one; mu is held.
+func lazily(slot *chan struct{}, closed bool) <-chan struct{} {
+	if *slot == nil {
+		if closed {
+			return closedChan
+		}
+		*slot = make(chan struct{})
+	}
+	return *slot
+}
+
+// Answered is closed when the peer has answered the CONNECT or the stream has ended.
+func (s *Stream) Answered() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return lazily(&s.answered, s.answeredOnce)
+}
+
+// Answer is what the peer answered: nil for 200, or when there is no answer yet; a *StatusError; or what ended the stream before, which is
+// ErrUnprocessed when the peer did not act on it.
+func (s *Stream) Answer() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	switch {
+	case s.status == http.StatusOK:
+		return nil
+	case s.status != 0:
+		return &StatusError{Status: int(s.status)}
+	}
+	return s.recvErr()
+}
 
 // Done is closed when both directions have ended.
-func (s *Stream) Done() <-chan struct{} { return s.done }
+func (s *Stream) Done() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return lazily(&s.done, s.isDone)
+}
 
 // Conn is the connection that the stream is on.
 func (s *Stream) Conn() *Conn { return s.c }
 
 // Respond answers a CONNECT with 200 and fields; the tunnel stands.
-func (s *Stream) Respond(fields ...hpack.HeaderField) error { return s.respond(200, fields) }
+func (s *Stream) Respond(fields ...hpack.HeaderField) error {
+	return s.respond(http.StatusOK, fields)
+}
 
 // Refuse answers a CONNECT with another status and ends the stream.
 func (s *Stream) Refuse(status int, fields ...hpack.HeaderField) error {
@@ -83,276 +134,79 @@ func (s *Stream) respond(status int, fields []hpack.HeaderField) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.sendErr != nil {
-		return s.sendErr
+	if err := s.sendErr(); err != nil {
+		return err
 	}
 	if s.status != 0 {
 		return errors.New("the CONNECT is answered already")
 	}
-	s.status = status
-	list := append([]hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}, fields...)
-	c.writeHeaders(s.id, list, status != 200)
-	if status != 200 {
-		_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeNo)
+	s.status, s.fields = uint16(status), nil
+	if status == http.StatusOK && len(fields) == 0 {
+		c.out.buf = append(c.out.buf, 0, 0, 1, byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders), byte(s.id>>24), byte(s.id>>16), byte(s.id>>8), byte(s.id), statusOK)
+	} else {
+		list := append([]hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}, fields...)
+		c.writeHeaders(s.id, list, status != http.StatusOK)
+	}
+	if status != http.StatusOK {
+		if !s.recvEnd { // else both sides have ended: nothing may follow
+			_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeNo)
+		}
 		s.endSent = true
 		s.end(net.ErrClosed)
 		s.forget()
 	}
-	c.kick()
+	c.flushSoon(len(c.streams) > 1)
 	return nil
 }
 
-// Read reads what the peer sent. It ends with io.EOF after the peer's END_STREAM, and with an error that is ECONNRESET
-// when the stream was reset or the connection lost before.
-func (s *Stream) Read(p []byte) (int, error) {
-	s.rmu.Lock()
-	defer s.rmu.Unlock()
-	for {
-		if s.readBy.passed() {
-			return 0, os.ErrDeadlineExceeded
-		}
-		s.c.mu.Lock()
-		if s.closedByUser {
-			s.c.mu.Unlock()
-			return 0, net.ErrClosed
-		}
-		if n := s.recv.read(p); n > 0 || len(p) == 0 {
-			s.credit(n)
-			s.c.mu.Unlock()
-			return n, nil
-		}
-		end, err := s.recvEnd, s.recvErr
-		s.c.mu.Unlock()
-		switch {
-		case end:
-			return 0, io.EOF
-		case err != nil:
-			return 0, err
-		}
-		select {
-		case <-s.readable:
-		case <-s.readBy.wait():
-		}
-	}
-}
+// statusOK is the header field ":status: 200" (RFC 7541, appendix A).
+const statusOK = 0x88
 
-// credit returns n bytes of stream window once a quarter of it is consumed; mu is held.
-func (s *Stream) credit(n int) {
-	s.consumed += uint32(n)
-	if s.recvEnd || s.recvErr != nil || s.consumed < s.c.cfg.streamWindow()/4 {
-		return
-	}
-	_ = s.c.cw.WriteWindowUpdate(s.id, s.consumed)
-	s.recvWindow += int64(s.consumed)
-	s.consumed = 0
-	s.c.kick()
-}
-
-// Write sends p; it returns when the last of it is on its way to the connection. After a deadline the count says how much was taken.
-func (s *Stream) Write(p []byte) (int, error) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	c := s.c
-	if s.writeBy.passed() {
-		return 0, os.ErrDeadlineExceeded
-	}
-	c.mu.Lock()
-	if err := s.writeErr(); err != nil {
-		c.mu.Unlock()
-		return 0, err
-	}
-	if len(p) == 0 {
-		c.mu.Unlock()
-		return 0, nil
-	}
-	s.pending = p
-	s.enqueue()
-	c.mu.Unlock()
-	c.kick()
-	for {
-		select {
-		case <-s.writable:
-		case <-s.writeBy.wait():
-		}
-		c.mu.Lock()
-		left := len(s.pending)
-		err := s.writeErr()
-		if left == 0 {
-			c.mu.Unlock()
-			return len(p), nil
-		}
-		if err == nil && s.writeBy.passed() {
-			err = os.ErrDeadlineExceeded
-		}
-		if err != nil {
-			s.pending = nil
-			c.mu.Unlock()
-			return len(p) - left, err
-		}
-		c.mu.Unlock()
-	}
-}
-
-// writeErr is why nothing can be written; mu is held.
-func (s *Stream) writeErr() error {
-	switch {
-	case s.closedByUser:
-		return net.ErrClosed
-	case s.sendErr != nil:
-		return s.sendErr
-	case s.wantEnd:
-		return fmt.Errorf("write after CloseWrite: %w", syscall.EPIPE)
-	}
-	return nil
-}
-
-// enqueue puts the stream into the writer's turn; mu is held.
-func (s *Stream) enqueue() {
-	if !s.queued && s.sendErr == nil {
-		s.queued = true
-		s.c.sendable = append(s.c.sendable, s)
-	}
-}
-
-// CloseWrite sends END_STREAM after what was written. The other direction goes on.
-func (s *Stream) CloseWrite() error {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if s.closedByUser {
-		return net.ErrClosed
-	}
-	if s.sendErr != nil {
-		return s.sendErr
-	}
-	s.closeWrite()
-	return nil
-}
-
-func (s *Stream) closeWrite() {
-	if s.wantEnd || s.sendErr != nil {
-		return
-	}
-	s.wantEnd = true
-	s.enqueue()
-	s.c.kick()
-}
-
-// Close ends the stream: cleanly when the peer has ended its direction and all it sent was read, else with RST_STREAM CANCEL. It does not
-// wait; what a returned Write took is still sent.
-func (s *Stream) Close() error {
-	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.closedByUser {
+func (s *Stream) recvErr() error {
+	if s.ending == nil {
 		return nil
 	}
-	s.closedByUser = true
-	notify(s.readable)
-	notify(s.writable)
-	if s.isDone {
+	return s.ending.recv
+}
+
+func (s *Stream) sendErr() error {
+	if s.ending == nil {
 		return nil
 	}
-	if s.recvEnd && s.recv.n == 0 {
-		s.closeWrite()
-		return nil
-	}
-	s.recv.drop()
-	// What was written goes first: END_STREAM, then the reset that says we read no more.
-	if s.sendErr == nil && !s.endSent && s.status == 200 {
-		s.closeWrite()
-		return nil
-	}
-	s.reset(http2.ErrCodeCancel)
-	return nil
+	return s.ending.send
 }
 
-// Reset ends the stream at once with RST_STREAM.
-func (s *Stream) Reset(code http2.ErrCode) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	s.reset(code)
-}
-
-// reset is Reset with mu held.
-func (s *Stream) reset(code http2.ErrCode) {
-	if s.isDone {
-		return
+func (s *Stream) endings() *ending {
+	if s.ending == nil {
+		s.ending = &ending{}
 	}
-	_ = s.c.cw.WriteRSTStream(s.id, code)
-	s.end(&ResetError{Code: code})
-	s.forget()
-	s.c.kick()
-}
-
-// end makes err the end of both directions that have not ended; mu is held.
-func (s *Stream) end(err error) {
-	if s.recvErr == nil && !s.recvEnd {
-		s.recvErr = err
-	}
-	if s.sendErr == nil {
-		s.sendErr = err
-		if s.recvEnd {
-			s.sendErr = fmt.Errorf("the stream has ended: %w", syscall.EPIPE)
-		}
-	}
-	s.finish()
-	notify(s.readable)
-	notify(s.writable)
-}
-
-// finish closes the channels that tell of the end; mu is held.
-func (s *Stream) finish() {
-	if s.isDone {
-		return
-	}
-	s.isDone = true
-	close(s.done)
-	s.answer()
-}
-
-// answer wakes Open; mu is held.
-func (s *Stream) answer() {
-	select {
-	case <-s.answered:
-	default:
-		close(s.answered)
-	}
-}
-
-// forget takes the stream out of the table; mu is held.
-func (s *Stream) forget() {
-	if s.c.streams[s.id] == s {
-		delete(s.c.streams, s.id)
-		s.c.maybeDrained()
-	}
+	return s.ending
 }
 
 // SetDeadline sets both deadlines; the zero Time means none.
 func (s *Stream) SetDeadline(t time.Time) error {
-	s.readBy.set(t)
-	s.writeBy.set(t)
-	return nil
+	_ = s.SetReadDeadline(t)
+	return s.SetWriteDeadline(t)
 }
 
 // SetReadDeadline ends Reads, also those under way, at t.
-func (s *Stream) SetReadDeadline(t time.Time) error { s.readBy.set(t); return nil }
+func (s *Stream) SetReadDeadline(t time.Time) error {
+	s.setDeadline(&s.rdl, t, (*Stream).wakeReader)
+	return nil
+}
 
 // SetWriteDeadline ends Writes, also those under way, at t.
-func (s *Stream) SetWriteDeadline(t time.Time) error { s.writeBy.set(t); return nil }
+func (s *Stream) SetWriteDeadline(t time.Time) error {
+	s.setDeadline(&s.wdl, t, (*Stream).wakeWriter)
+	return nil
+}
 
 // WaitDone blocks until both directions have ended or ctx has.
 func (s *Stream) WaitDone(ctx context.Context) error {
 	select {
-	case <-s.done:
+	case <-s.Done():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }

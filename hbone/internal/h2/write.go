@@ -1,170 +1,212 @@
 package h2
 
 import (
-	"encoding/binary"
 	"fmt"
-	"io"
+	"runtime"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
-// quantum is what one stream sends before it is the next one's turn.
-const quantum = 64 << 10
+// Who has something to send while nobody is flushing becomes the flusher: he yields once, so that others can add to the batch, writes until
+// his own bytes are out, and hands the rest to the standby writer. Nobody but the standby writer ever waits for the connection.
 
-// writeLoop owns the writing side of the connection.
+// hasWork reports whether something can be sent; mu is held.
+func (c *Conn) hasWork() bool {
+	return len(c.out.buf) > 0 || c.err == nil && c.out.head != nil && c.sendWindow > 0
+}
+
+// flushSoon sends what is in the outbox, unless somebody is doing so. mu is held; it is released meanwhile.
+func (c *Conn) flushSoon(yield bool) {
+	if !c.out.flushing && c.hasWork() {
+		c.flush(nil, yield)
+	}
+}
+
+// flush is the flusher's work until own, if any, has been taken. mu is held, and released meanwhile.
+func (c *Conn) flush(own *waiter, yield bool) {
+	o := &c.out
+	o.flushing = true
+	o.busy.begin()
+	if yield && o.yield.wanted() {
+		before := len(o.buf)
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+		o.yield.done(time.Since(o.busy.since), time.Millisecond, len(o.buf) > before)
+	}
+	for c.hasWork() {
+		if !c.batch(own, false) {
+			c.handOver()
+			return
+		}
+		if own == nil || len(own.p) == 0 {
+			break
+		}
+	}
+	if c.hasWork() || c.err != nil || o.g.kept() {
+		c.handOver()
+		return
+	}
+	o.flushing = false
+	o.busy.end()
+}
+
+// handOver leaves the flushing to the standby writer; mu is held.
+func (c *Conn) handOver() {
+	c.out.handed = true
+	c.kick()
+}
+
+// batch sends what there is, up to maxBatch of DATA, and reports whether the connection took it. mu is held, and released meanwhile.
+func (c *Conn) batch(own *waiter, wait bool) bool {
+	o := &c.out
+	buf, size := o.buf, len(o.buf)
+	o.buf, o.spare, o.control = o.spare[:0], nil, 0
+	size += c.gather(maxBatch - size)
+	c.mu.Unlock()
+	err := o.encode(buf, o.parts, size)
+	locked := false
+	for i := range o.parts {
+		// The bytes have been taken: the Writes go on while we are in the kernel.
+		w := o.parts[i].w
+		if w == own {
+			continue
+		}
+		if !locked {
+			c.mu.Lock()
+			locked = true
+		}
+		if w.flying { // once a batch
+			w.flying = false
+			w.wake()
+		}
+	}
+	if locked {
+		c.mu.Unlock()
+	}
+	flushed := false
+	if err == nil {
+		if wait {
+			flushed, err = true, o.g.flush()
+		} else {
+			flushed, err = o.g.tryFlush()
+		}
+	}
+	c.mu.Lock()
+	if own != nil {
+		own.flying = false
+	}
+	o.spare = buf[:0]
+	clear(o.parts)
+	o.parts = o.parts[:0]
+	if err != nil {
+		c.failLocked(fmt.Errorf("write: %w", err))
+		return false
+	}
+	return flushed
+}
+
+// gather takes DATA of Writes that wait, each stream in turn, and says how many bytes that makes. mu is held.
+func (c *Conn) gather(room int) int {
+	o, size := &c.out, 0
+	limit := min(c.peerFrame, c.cfg.maxSendFrame(), quantum-frameHeader)
+	if limit+frameHeader >= record {
+		limit = (limit+frameHeader)/record*record - frameHeader // records are full
+	}
+	for c.err == nil && o.head != nil && c.sendWindow > 0 && room-size > frameHeader {
+		s := o.pop()
+		w := s.ww
+		if w == nil || s.ending != nil && s.ending.send != nil {
+			continue
+		}
+		n := int(min(int64(min(len(w.p), limit, room-size-frameHeader)), c.sendWindow, s.sendWindow))
+		if n <= 0 {
+			continue // a WINDOW_UPDATE puts it back
+		}
+		last := s.wantEnd && n == len(w.p)
+		o.parts = append(o.parts, part{head: dataHeader(s.id, n, last), p: w.p[:n], w: w})
+		size += n + frameHeader
+		w.p, w.flying = w.p[n:], true
+		c.sent(s, n)
+		switch {
+		case last:
+			s.sentEnd()
+		case len(w.p) > 0 && s.sendWindow > 0:
+			o.push(s)
+		}
+	}
+	return size
+}
+
+// sent counts n bytes of DATA; mu is held.
+func (c *Conn) sent(s *Stream, n int) {
+	c.sendWindow -= int64(n)
+	s.sendWindow -= int64(n)
+	c.bytesOut += uint64(n)
+	c.earned += uint64(n) >> 6
+	if min(c.sendWindow, s.sendWindow) > 0 {
+		c.earned += 2 // WINDOW_UPDATEs for each small packet; but not for packets that are small because of the window
+	}
+}
+
+// writeLoop is the standby writer: it writes what flushers leave, may wait for the connection, and closes it in the end.
 func (c *Conn) writeLoop() {
 	defer c.nc.Close() // wakes the reader
-	batch := make([]byte, 0, maxBatch+quantum)
+	o := &c.out
 	for range c.wake {
-		for {
-			c.mu.Lock()
-			batch = c.gather(batch[:0])
-			ended := c.err
+		c.mu.Lock()
+		if o.flushing && !o.handed {
 			c.mu.Unlock()
-			if ended != nil {
-				// Nobody waits for a peer that does not take our last words.
-				_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
-			}
-			if len(batch) > 0 {
-				if _, err := c.nc.Write(batch); err != nil {
-					c.fail(fmt.Errorf("write: %w", err))
-					return
-				}
-			}
-			if ended != nil {
-				return
-			}
-			if len(batch) == 0 {
+			continue // the flusher sees to it
+		}
+		if !o.flushing {
+			o.busy.begin()
+		}
+		o.flushing, o.handed = true, false
+		for c.hasWork() || o.g.kept() {
+			if !c.batch(nil, true) && c.err != nil {
 				break
 			}
 		}
-	}
-}
-
-// gather takes what is to be sent: replies and headers first, then the streams' data in turn. mu is held.
-func (c *Conn) gather(batch []byte) []byte {
-	batch = append(batch, c.control.Bytes()...)
-	c.control.Reset()
-	if c.err != nil {
-		return batch
-	}
-	for len(batch) < maxBatch && len(c.sendable) > 0 {
-		s := c.sendable[0]
-		c.sendable[0] = nil
-		c.sendable = c.sendable[1:]
-		s.queued = false
-		var more bool
-		if batch, more = c.take(batch, s); more {
-			s.enqueue()
-		}
-		// RST_STREAM and WINDOW_UPDATE that take caused go behind the stream's data.
-		batch = append(batch, c.control.Bytes()...)
-		c.control.Reset()
-	}
-	if len(c.sendable) == 0 {
-		c.sendable = nil
-	}
-	return batch
-}
-
-// take appends one turn of a stream's data. more says that it has data and the windows to send it. mu is held.
-func (c *Conn) take(batch []byte, s *Stream) (_ []byte, more bool) {
-	if s.sendErr != nil {
-		return batch, false
-	}
-	n := min(len(s.pending), quantum, c.peerFrame, c.cfg.maxSendFrame())
-	n = int(max(0, min(int64(n), c.sendWindow, s.sendWindow)))
-	last := s.wantEnd && n == len(s.pending)
-	if n == 0 && !last {
-		return batch, false // a WINDOW_UPDATE puts it back
-	}
-	var flags http2.Flags
-	if last {
-		flags = http2.FlagDataEndStream
-	}
-	batch = appendFrameHeader(batch, n, http2.FrameData, flags, s.id)
-	batch = append(batch, s.pending[:n]...)
-	s.pending = s.pending[n:]
-	c.sendWindow -= int64(n)
-	s.sendWindow -= int64(n)
-	if len(s.pending) == 0 {
-		s.pending = nil
-		if n > 0 {
-			notify(s.writable)
-		}
-	}
-	if last {
-		s.sentEnd()
-		return batch, false
-	}
-	return batch, len(s.pending) > 0
-}
-
-// sentEnd follows END_STREAM; mu is held.
-func (s *Stream) sentEnd() {
-	s.endSent = true
-	s.sendErr = errSentEnd
-	switch {
-	case s.recvEnd || s.recvErr != nil:
-		s.finish()
-		s.forget()
-	case s.closedByUser:
-		_ = s.c.cw.WriteRSTStream(s.id, http2.ErrCodeCancel)
-		s.end(io.ErrClosedPipe)
-		s.forget()
-	}
-}
-
-func appendFrameHeader(b []byte, length int, t http2.FrameType, flags http2.Flags, id uint32) []byte {
-	b = append(b, byte(length>>16), byte(length>>8), byte(length), byte(t), byte(flags))
-	return binary.BigEndian.AppendUint32(b, id)
-}
-
-// keepalive finds peers that are gone without a word.
-func (c *Conn) keepalive() {
-	settings := time.NewTimer(c.cfg.settingsTimeout())
-	defer settings.Stop()
-	interval := c.cfg.pingInterval()
-	var tick <-chan time.Time
-	if interval > 0 {
-		t := time.NewTicker(interval)
-		defer t.Stop()
-		tick = t.C
-	}
-	ready := c.ready
-	for {
-		select {
-		case <-c.dead:
-			return
-		case <-ready:
-			settings.Stop()
-			ready = nil
-		case <-settings.C:
-			c.fail(fmt.Errorf("the peer sent no SETTINGS within %v", c.cfg.settingsTimeout()))
-			return
-		case <-tick:
-			if !c.ping(interval) {
-				return
-			}
-		}
-	}
-}
-
-// ping asks a silent peer for a sign of life, or gives it up.
-func (c *Conn) ping(interval time.Duration) bool {
-	c.mu.Lock()
-	now := time.Now()
-	switch {
-	case c.pinged && now.Sub(c.pingSent) >= c.cfg.pingTimeout():
+		ended := c.err != nil
+		o.flushing = false
+		o.busy.end()
 		c.mu.Unlock()
-		c.fail(fmt.Errorf("the peer did not answer a PING within %v", c.cfg.pingTimeout()))
-		return false
-	case !c.pinged && now.Sub(c.lastRead) >= interval:
-		c.pinged, c.pingSent = true, now
-		_ = c.cw.WritePing(false, [8]byte{'a', 'l', 'i', 'v', 'e'})
+		if ended {
+			c.linger()
+			return
+		}
 	}
-	c.mu.Unlock()
-	c.kick()
+}
+
+// yielding decides whether somebody yields. It does not pay for one who is alone, and costs dearly where goroutines that compute hold the
+// processors.
+type yielding struct {
+	skip  int // times without
+	alone int // yields in a row that were of no use
+	long  int // yields in a row that took too long
+}
+
+func (y *yielding) wanted() bool {
+	if y.skip > 0 {
+		y.skip--
+		return false
+	}
 	return true
+}
+
+// done notes what a yield cost, against what is too much, and whether it was of use.
+func (y *yielding) done(took, limit time.Duration, gathered bool) {
+	switch {
+	case took > limit:
+		if y.long++; y.long >= 3 { // once may be the machine's doing
+			y.long, y.skip = 0, 64
+		}
+	case gathered:
+		y.alone, y.long = 0, 0
+	default:
+		y.long = 0
+		if y.alone++; y.alone >= 16 {
+			y.alone, y.skip = 0, 16
+		}
+	}
 }

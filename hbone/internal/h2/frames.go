@@ -1,0 +1,235 @@
+package h2
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// other takes a frame that is neither DATA nor HEADERS.
+func (rd *reader) other() error {
+	c := rd.c
+	rd.unlock()
+	f, err := rd.fr.ReadFrame()
+	rd.lock()
+	if err != nil {
+		var se http2.StreamError
+		var ce http2.ConnectionError
+		switch {
+		case errors.As(err, &se) && c.idle(se.StreamID):
+			return &connError{http2.ErrCodeProtocol, "a malformed frame on an idle stream"}
+		case errors.As(err, &se):
+			return rd.badHeaders(se.StreamID, se.Code)
+		case errors.As(err, &ce):
+			return &connError{http2.ErrCode(ce), "a malformed frame"}
+		case errors.Is(err, http2.ErrFrameTooLarge):
+			return &connError{http2.ErrCodeFrameSize, "a frame that is too large"}
+		}
+		return err
+	}
+	switch f := f.(type) {
+	case *http2.WindowUpdateFrame:
+		return errors.Join(rd.cost(1), rd.onWindowUpdate(f))
+	case *http2.RSTStreamFrame:
+		return rd.onReset(f)
+	case *http2.SettingsFrame:
+		return errors.Join(rd.cost(10+len(c.streams)/64), c.onSettings(f))
+	case *http2.PingFrame:
+		if f.IsAck() {
+			c.onPingAck(f)
+			return rd.cost(5)
+		}
+		_ = c.cw.WritePing(true, f.Data)
+		return rd.cost(5)
+	case *http2.GoAwayFrame:
+		c.onGoAway(f)
+		return rd.cost(10)
+	case *http2.PushPromiseFrame:
+		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE"}
+	}
+	return rd.cost(10) // PRIORITY and unknown frames are ignored (RFC 9113, section 5.5)
+}
+
+// endOfStream takes the peer's END_STREAM; mu is held.
+func (c *Conn) endOfStream(s *Stream) {
+	if s.isDone {
+		return
+	}
+	if c.client && s.status == 0 { // ended without an answer
+		s.reset(http2.ErrCodeProtocol)
+		return
+	}
+	s.recvEnd = true
+	s.wakeReader()
+	s.answer()
+	if s.endSent {
+		s.finish()
+		s.forget()
+	} else if s.closedByUser {
+		s.closeWrite()
+	}
+}
+
+// idle says that nobody has opened the stream yet; mu is held.
+func (c *Conn) idle(id uint32) bool {
+	if c.client {
+		return id%2 == 0 || id >= c.nextID
+	}
+	return id%2 == 0 || id > c.lastPeer && c.drain != drainLast // what comes beyond the last stream is passed over
+}
+
+// onReset takes RST_STREAM; mu is held.
+func (rd *reader) onReset(f *http2.RSTStreamFrame) error {
+	c := rd.c
+	s := c.streams[f.StreamID]
+	switch {
+	case s == nil && c.idle(f.StreamID):
+		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
+	case s == nil:
+		return rd.late()
+	}
+	cost := c.resetCost(s)
+	var err error = &ResetError{Code: f.ErrCode, Remote: true}
+	if c.client && s.status == 0 && f.ErrCode == http2.ErrCodeRefusedStream {
+		err = fmt.Errorf("%w: %w", ErrUnprocessed, err)
+	}
+	s.end(err)
+	s.forget()
+	c.past.reset(f.StreamID)
+	return rd.cost(cost)
+}
+
+// onWindowUpdate takes WINDOW_UPDATE; mu is held.
+func (rd *reader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+	c := rd.c
+	if f.StreamID == 0 {
+		if c.sendWindow += int64(f.Increment); c.sendWindow > lastStreamID {
+			return &connError{http2.ErrCodeFlowControl, "the connection's window overflows"}
+		}
+		if s := c.out.head; s != nil && !c.out.flushing {
+			s.wakeWriter() // it flushes its own, and hands the others on
+		}
+		return nil
+	}
+	s := c.streams[f.StreamID]
+	switch {
+	case s == nil && c.idle(f.StreamID):
+		return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
+	case s == nil:
+		return nil
+	}
+	if s.sendWindow += int64(f.Increment); s.sendWindow > lastStreamID {
+		return rd.provoked(s, http2.ErrCodeFlowControl)
+	}
+	s.resume()
+	return nil
+}
+
+// resume puts a stream whose Write waits for window back into its turn; mu is held.
+func (s *Stream) resume() {
+	if s.ww == nil || len(s.ww.p) == 0 || s.sendWindow <= 0 {
+		return
+	}
+	s.c.out.push(s)
+	if !s.c.out.flushing {
+		s.ww.wake() // it becomes the flusher
+	}
+}
+
+// onSettings takes SETTINGS; mu is held.
+func (c *Conn) onSettings(f *http2.SettingsFrame) error {
+	if f.IsAck() {
+		c.onSettingsAck()
+		return nil
+	}
+	err := f.ForeachSetting(func(s http2.Setting) error {
+		if err := s.Valid(); err != nil {
+			return &connError{http2.ErrCodeProtocol, "an invalid setting " + s.String()}
+		}
+		switch s.ID {
+		case http2.SettingEnablePush:
+			if c.client && s.Val != 0 {
+				return &connError{http2.ErrCodeProtocol, "ENABLE_PUSH of a server"}
+			}
+		case http2.SettingInitialWindowSize:
+			delta := int64(s.Val) - c.peerWindow
+			c.peerWindow = int64(s.Val)
+			for _, st := range c.streams {
+				if st.sendWindow += delta; st.sendWindow > lastStreamID {
+					return &connError{http2.ErrCodeFlowControl, "a stream's window overflows"}
+				}
+				st.resume()
+			}
+		case http2.SettingMaxFrameSize:
+			c.peerFrame = int(s.Val)
+		case http2.SettingMaxConcurrentStreams:
+			c.peerMax = s.Val
+		case http2.SettingHeaderTableSize:
+			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !c.settled {
+		c.settled = true
+		if c.client && c.peerMax == assumeMax && !hasSetting(f, http2.SettingMaxConcurrentStreams) {
+			c.peerMax = 1 << 20 // no limit was named
+		}
+		close(c.ready)
+	}
+	_ = c.cw.WriteSettingsAck()
+	return nil
+}
+
+func hasSetting(f *http2.SettingsFrame, id http2.SettingID) bool {
+	_, ok := f.Value(id)
+	return ok
+}
+
+// onPingAck takes the answer to a PING of ours; mu is held.
+func (c *Conn) onPingAck(f *http2.PingFrame) {
+	switch {
+	case f.Data == rttPing:
+		c.rtt.measured(time.Now())
+	case f.Data == drainPing && c.drain == drainAsked:
+		c.drain = drainLast
+		_ = c.cw.WriteGoAway(c.lastPeer, http2.ErrCodeNo, nil)
+		c.maybeDrained()
+	}
+}
+
+// onGoAway takes GOAWAY; mu is held.
+func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
+	c.wentAway, c.goneLast = true, f.LastStreamID
+	c.closeGoing()
+	if !c.client {
+		return
+	}
+	for id, s := range c.streams {
+		if id > f.LastStreamID {
+			s.end(fmt.Errorf("the peer is going away (%v): %w", f.ErrCode, ErrUnprocessed))
+			s.forget()
+		}
+	}
+}
+
+// writeHeaders queues a header block; mu is held, which keeps blocks in the order of their encoding.
+func (c *Conn) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
+	c.encBuf.b = c.encBuf.b[:0]
+	for _, f := range fields {
+		_ = c.enc.WriteField(f) // into memory
+	}
+	block := c.encBuf.b
+	first := block[:min(len(block), c.peerFrame)]
+	_ = c.cw.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: len(first) == len(block)})
+	for rest := block[len(first):]; len(rest) > 0; {
+		part := rest[:min(len(rest), c.peerFrame)]
+		rest = rest[len(part):]
+		_ = c.cw.WriteContinuation(id, len(rest) == 0, part)
+	}
+}

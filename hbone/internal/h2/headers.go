@@ -1,0 +1,405 @@
+package h2
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// headerList is what a header block says. The reader makes it anew where somebody keeps it.
+type headerList struct {
+	fields []hpack.HeaderField
+	store  [6]hpack.HeaderField // so that a CONNECT as it usually is takes one allocation
+}
+
+// pseudo is the value of a pseudo-header field, empty when there is none.
+func (l *headerList) pseudo(name string) string {
+	if i := l.find(name); i >= 0 {
+		return l.fields[i].Value
+	}
+	return ""
+}
+
+func (l *headerList) has(name string) bool { return l.find(name) >= 0 }
+
+// find gives the place of a pseudo-header field, -1 when there is none.
+func (l *headerList) find(name string) int {
+	for i := range l.fields {
+		if !strings.HasPrefix(l.fields[i].Name, ":") {
+			break
+		}
+		if l.fields[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// trailers says that no pseudo-header field is among the fields.
+func (l *headerList) trailers() bool {
+	return len(l.fields) == 0 || !strings.HasPrefix(l.fields[0].Name, ":")
+}
+
+// decoder makes a headerList of the fragments of a block.
+type decoder struct {
+	hpack   *hpack.Decoder
+	max     uint32 // bytes of a list
+	list    *headerList
+	left    uint32 // bytes that the list may still take
+	encoded int    // bytes that the block may still take
+	parts   int    // frames that it may still take
+	regular bool   // a field that is no pseudo-header field was seen
+	bad     bool   // a field breaks the rules: the stream is refused
+	long    bool   // the list is too long
+}
+
+func (d *decoder) init(most uint32) {
+	d.max = most
+	d.hpack = hpack.NewDecoder(4096, d.field)
+	d.hpack.SetMaxStringLength(2 * d.mostEncoded()) // which bounds strings already; Huffman's code grows by less
+}
+
+// A block of a list that is too long is decoded, for the table that later blocks need, and its stream refused, up to this.
+const (
+	beyond   = 64 << 10
+	maxParts = 128
+)
+
+func (d *decoder) mostEncoded() int { return int(min(d.max, 1<<24)) + beyond }
+
+func (d *decoder) begin() {
+	d.list = &headerList{}
+	d.list.fields = d.list.store[:0]
+	d.left, d.regular, d.bad, d.long = d.max, false, false, false
+	d.encoded, d.parts = d.mostEncoded(), maxParts
+	d.hpack.SetEmitEnabled(true)
+}
+
+// field takes a decoded field (RFC 9113, sections 8.2.1 and 8.3).
+func (d *decoder) field(f hpack.HeaderField) {
+	if strings.HasPrefix(f.Name, ":") {
+		d.bad = d.bad || d.regular
+	} else {
+		d.regular = true
+		d.bad = d.bad || !validName(f.Name) || ofConnection(f)
+	}
+	d.bad = d.bad || !httpguts.ValidHeaderFieldValue(f.Value)
+	if size := f.Size(); size > d.left {
+		d.left, d.long = 0, true
+	} else {
+		d.left -= size
+	}
+	if d.bad || d.long {
+		d.hpack.SetEmitEnabled(false)
+		return
+	}
+	d.list.fields = append(d.list.fields, f)
+}
+
+// validName is a token without upper-case letters.
+func validName(name string) bool {
+	for i := range len(name) {
+		if b := name[i]; !httpguts.IsTokenRune(rune(b)) || 'A' <= b && b <= 'Z' {
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
+// ofConnection says that a field speaks of an HTTP/1.1 connection (RFC 9113, section 8.2.2).
+func ofConnection(f hpack.HeaderField) bool {
+	switch f.Name {
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return true
+	case "te":
+		return f.Value != "trailers"
+	}
+	return false
+}
+
+// pseudos checks that each pseudo-header field is known, comes once, and is of a request or of a response.
+func (l *headerList) pseudos() bool {
+	request, response := false, false
+	for i := range l.fields {
+		name := l.fields[i].Name
+		switch name {
+		case ":method", ":path", ":scheme", ":authority", ":protocol":
+			request = true
+		case ":status":
+			response = true
+		default:
+			if strings.HasPrefix(name, ":") {
+				return false
+			}
+			return !request || !response
+		}
+		for j := range i {
+			if l.fields[j].Name == name {
+				return false
+			}
+		}
+	}
+	return !request || !response
+}
+
+// request checks the pseudo-header fields of a request (RFC 9113, sections 8.3.1 and 8.5). Extended CONNECT (RFC 8441) is not offered.
+func (l *headerList) request() bool {
+	if l.has(":protocol") {
+		return false
+	}
+	switch l.pseudo(":method") {
+	case "":
+		return false
+	case http.MethodConnect:
+		return !l.has(":scheme") && !l.has(":path") && l.pseudo(":authority") != ""
+	}
+	return l.pseudo(":scheme") != "" && l.pseudo(":path") != ""
+}
+
+// headers takes HEADERS and the CONTINUATIONs that follow (RFC 9113, sections 6.2 and 6.10).
+func (rd *reader) headers(h header) error {
+	c := rd.c
+	if h.id == 0 {
+		return &connError{http2.ErrCodeProtocol, "HEADERS on stream 0"}
+	}
+	if c.client && h.length == 1 && h.flags == http2.FlagHeadersEndHeaders {
+		return rd.shortAnswer(h)
+	}
+	rd.unlock()
+	d := &rd.dec
+	d.begin()
+	for f, first := h, true; ; first = false {
+		if err := rd.fragment(f, first); err != nil {
+			return err
+		}
+		if f.flags.Has(http2.FlagHeadersEndHeaders) {
+			break
+		}
+		if err := rd.full(rd.head[:]); err != nil {
+			return err
+		}
+		f = parseHeader(rd.head[:])
+		if f.kind != http2.FrameContinuation || f.id != h.id {
+			return &connError{http2.ErrCodeProtocol, "a header block that is interrupted"}
+		}
+		if f.length > c.cfg.maxFrameSize() {
+			return &connError{http2.ErrCodeFrameSize, "a CONTINUATION that is too large"}
+		}
+		rd.lock()
+		err := rd.cost(10)
+		rd.unlock()
+		if err != nil {
+			return err
+		}
+	}
+	if err := d.hpack.Close(); err != nil {
+		return &connError{http2.ErrCodeCompression, "a header block that ends within a field"}
+	}
+	rd.lock()
+	if d.bad || !d.list.pseudos() {
+		return rd.badHeaders(h.id, http2.ErrCodeProtocol)
+	}
+	if c.client {
+		return rd.onAnswer(h, d.list, d.long)
+	}
+	return rd.onConnect(h, d.list, d.long)
+}
+
+// fragment decodes the payload of a HEADERS or CONTINUATION.
+func (rd *reader) fragment(h header, first bool) error {
+	d := &rd.dec
+	d.encoded -= int(h.length)
+	if d.parts--; d.encoded < 0 || d.parts < 0 {
+		return &connError{http2.ErrCodeEnhanceYourCalm, "a header block without end"}
+	}
+	if h.length == 0 {
+		return nil
+	}
+	buf := bufpool.Get(int(h.length))
+	defer buf.Free()
+	p := buf.B[:h.length]
+	if err := rd.full(p); err != nil {
+		return err
+	}
+	if first {
+		pad := 0
+		if h.flags.Has(http2.FlagHeadersPadded) {
+			pad, p = int(p[0]), p[1:]
+		}
+		if h.flags.Has(http2.FlagHeadersPriority) {
+			if len(p) < 5 {
+				return &connError{http2.ErrCodeFrameSize, "HEADERS too short for their priority"}
+			}
+			p = p[5:]
+		}
+		if pad > len(p) {
+			// The block is lost, and with it the state of the decoder.
+			return &connError{http2.ErrCodeProtocol, "padding longer than its frame"}
+		}
+		p = p[:len(p)-pad]
+	}
+	if _, err := d.hpack.Write(p); err != nil {
+		return &connError{http2.ErrCodeCompression, "a header block that cannot be decoded"}
+	}
+	return nil
+}
+
+// shortAnswer is a client's HEADERS of one byte: ":status: 200" and nothing else, as a rule.
+func (rd *reader) shortAnswer(h header) error {
+	var b [1]byte
+	rd.unlock()
+	if err := rd.full(b[:]); err != nil {
+		return err
+	}
+	if b[0] != statusOK {
+		rd.dec.begin()
+		if _, err := rd.dec.hpack.Write(b[:]); err != nil {
+			return &connError{http2.ErrCodeCompression, "a header block that cannot be decoded"}
+		}
+		if err := rd.dec.hpack.Close(); err != nil {
+			return &connError{http2.ErrCodeCompression, "a header block that ends within a field"}
+		}
+		rd.lock()
+		if rd.dec.bad || !rd.dec.list.pseudos() {
+			return rd.badHeaders(h.id, http2.ErrCodeProtocol)
+		}
+		return rd.onAnswer(h, rd.dec.list, rd.dec.long)
+	}
+	rd.lock()
+	return rd.onAnswer(h, &okList, false)
+}
+
+// okList is what nearly every answer says.
+var okList = headerList{fields: []hpack.HeaderField{{Name: ":status", Value: "200"}}}
+
+// badHeaders answers a header list that breaks the rules. mu is held.
+func (rd *reader) badHeaders(id uint32, code http2.ErrCode) error {
+	if err := rd.cost(10); err != nil {
+		return err
+	}
+	c := rd.c
+	if !c.client && id > c.lastPeer {
+		if id%2 == 0 {
+			return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
+		}
+		c.lastPeer = id
+		c.past.note(pastStream(id))
+	}
+	if c.idle(id) {
+		return &connError{http2.ErrCodeProtocol, "a malformed frame on an idle stream"}
+	}
+	if s := c.streams[id]; s != nil {
+		s.reset(code)
+		return nil
+	}
+	_ = c.cw.WriteRSTStream(id, code)
+	return nil
+}
+
+// onAnswer takes a client's HEADERS; mu is held.
+func (rd *reader) onAnswer(h header, list *headerList, long bool) error {
+	c := rd.c
+	s, ended := c.streams[h.id], h.flags.Has(http2.FlagHeadersEndStream)
+	switch {
+	case s == nil && c.idle(h.id):
+		return &connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
+	case s == nil:
+		return rd.behind(h.id)
+	case s.status != 0:
+		return rd.onTrailers(s, list, long, ended)
+	}
+	status := statusCode(list.pseudo(":status"))
+	switch {
+	case long || status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
+		return rd.provoked(s, http2.ErrCodeProtocol)
+	case status < 200: // an interim answer
+		if ended {
+			return rd.provoked(s, http2.ErrCodeProtocol)
+		}
+		return rd.cost(perReset) // one would do
+	}
+	s.status = uint16(status)
+	if len(list.fields) > 1 {
+		s.fields = list
+	}
+	if status != http.StatusOK {
+		_ = c.cw.WriteRSTStream(s.id, http2.ErrCodeCancel)
+		s.end(&StatusError{Status: status})
+		s.forget()
+		return nil
+	}
+	s.answer()
+	if ended {
+		c.endOfStream(s)
+	}
+	return nil
+}
+
+// statusCode is a status, or 0 for what is none.
+func statusCode(text string) int {
+	if code, err := strconv.Atoi(text); err == nil {
+		return code
+	}
+	return 0
+}
+
+// onTrailers takes HEADERS that follow those that opened or answered a stream. mu is held.
+func (rd *reader) onTrailers(s *Stream, list *headerList, long, ended bool) error {
+	switch {
+	case s.recvEnd:
+		return rd.provoked(s, http2.ErrCodeStreamClosed)
+	case !ended || long || !list.trailers():
+		return rd.provoked(s, http2.ErrCodeProtocol)
+	}
+	rd.c.endOfStream(s)
+	return nil
+}
+
+// onConnect takes a server's HEADERS; mu is held.
+func (rd *reader) onConnect(h header, list *headerList, long bool) error {
+	c, id, ended := rd.c, h.id, h.flags.Has(http2.FlagHeadersEndStream)
+	if s := c.streams[id]; s != nil {
+		return rd.onTrailers(s, list, long, ended)
+	}
+	if id%2 == 0 {
+		return &connError{http2.ErrCodeProtocol, "an even stream of a client"}
+	}
+	if id <= c.lastPeer {
+		return rd.behind(id)
+	}
+	if c.drain == drainLast {
+		return nil // above the last stream: the peer opens it elsewhere
+	}
+	c.lastPeer = id
+	switch {
+	case uint32(len(c.streams)) >= c.cfg.maxStreams():
+		return rd.refuse(id, http2.ErrCodeRefusedStream, 2*perReset)
+	case c.handlers >= c.cfg.maxStreams(): // we are slow to notice the end of others
+		return rd.refuse(id, http2.ErrCodeRefusedStream, 2)
+	case long:
+		return rd.refuse(id, http2.ErrCodeEnhanceYourCalm, 2*perReset)
+	case !list.request():
+		return rd.refuse(id, http2.ErrCodeProtocol, 2*perReset)
+	}
+	s := c.newStream(id)
+	s.fields = list
+	s.recvEnd = ended
+	c.handlers++
+	c.serving.Add(1)
+	go c.serve(s)
+	return nil
+}
+
+// serve gives a stream to the server's user.
+func (c *Conn) serve(s *Stream) {
+	defer c.serving.Done()
+	c.accept(s)
+	c.mu.Lock()
+	c.handlers--
+	c.mu.Unlock()
+}

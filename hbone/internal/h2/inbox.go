@@ -1,0 +1,95 @@
+package h2
+
+import (
+	"sync"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
+)
+
+// maxChunk is the largest piece of received bytes that is kept together.
+const maxChunk = 64 << 10
+
+// chunk is a piece of received bytes. The connection's mu guards it; the bytes between r and w may be read, and those beyond w written,
+// outside the lock by who holds a reference.
+type chunk struct {
+	next *chunk
+	buf  *bufpool.Buf
+	r, w int
+	refs int // the inbox, the user's Read, the connection's reader
+}
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+func (k *chunk) release() {
+	if k.refs--; k.refs == 0 {
+		k.buf.Free()
+		*k = chunk{}
+		chunks.Put(k)
+	}
+}
+
+// inbox holds the received bytes of a stream. The zero value is empty and owns nothing. The connection's mu guards it.
+type inbox struct {
+	head, tail *chunk
+	n          uint32 // bytes held
+}
+
+// space is a chunk with room for some of want bytes at its end. What a few bytes hold on to is bounded: chunks grow with what is held.
+func (q *inbox) space(want int) *chunk {
+	if k := q.tail; k != nil && len(k.buf.B)-k.w >= min(want, 4<<10) {
+		return k
+	}
+	k := chunks.Get().(*chunk)
+	k.buf, k.refs = bufpool.Get(min(max(want, int(q.n)), maxChunk)), 1
+	if q.tail == nil {
+		q.head = k
+	} else {
+		q.tail.next = k
+	}
+	q.tail = k
+	return k
+}
+
+// write copies p in.
+func (q *inbox) write(p []byte) {
+	for len(p) > 0 {
+		k := q.space(len(p))
+		n := copy(k.buf.B[k.w:], p)
+		k.w += n
+		q.n += uint32(n)
+		p = p[n:]
+	}
+}
+
+// skip takes n bytes away from the head chunk, which has as many.
+func (q *inbox) skip(n int) {
+	k := q.head
+	k.r += n
+	q.n -= uint32(n)
+	if k.r == k.w && (k != q.tail || k.refs == 1) {
+		q.pop()
+	}
+}
+
+// trim drops empty chunks at the head, which a reader of the connection may have left there.
+func (q *inbox) trim() {
+	for q.head != nil && q.head.r == q.head.w && (q.head != q.tail || q.head.refs == 1) {
+		q.pop()
+	}
+}
+
+func (q *inbox) pop() {
+	k := q.head
+	if q.head = k.next; q.head == nil {
+		q.tail = nil
+	}
+	k.release()
+}
+
+// drop gives everything back.
+func (q *inbox) drop() {
+	for q.head != nil {
+		q.pop()
+	}
+	q.n = 0
+}

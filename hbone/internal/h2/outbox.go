@@ -1,0 +1,200 @@
+package h2
+
+import (
+	"encoding/binary"
+	"io"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	// quantum is what one stream sends before it is the next one's turn.
+	quantum = 64 << 10
+	// maxBatch is how much one write to the connection gathers; with what TLS adds it fits a buffer of 256 KiB.
+	maxBatch = 240 << 10
+	// maxSmall is what a Write may copy into the outbox; the bytes of a larger one are used in place.
+	maxSmall = 8 << 10
+	// maxOutbox is how much may wait there before Writes wait too.
+	maxOutbox = 128 << 10
+	// record is what a TLS record carries.
+	record = 16 << 10
+)
+
+// outbox is what is to be sent: control frames and small DATA frames in the order in which they were made, then the DATA of Writes that wait.
+// The connection's mu guards it, but the fields under "flusher" belong to who has set flushing.
+type outbox struct {
+	buf        []byte
+	control    int     // bytes in buf that the peer provoked
+	head, tail *Stream // with a Write that waits and a window of its own, in turn
+	flushing   bool    // somebody is writing, or about to
+	handed     bool    // it is the standby writer
+	busy       busyness
+	yield      yielding
+	patience   time.Duration // how long a peer may take to end its side once we have ended ours
+
+	// flusher
+	g      *Gather
+	w      io.Writer
+	spare  []byte
+	parts  []part
+	packed []byte // the beginning of a record
+}
+
+// part is a DATA frame whose bytes are the caller's.
+type part struct {
+	head [frameHeader]byte
+	p    []byte
+	w    *waiter
+}
+
+func (o *outbox) init(g *Gather, w io.Writer) { o.g, o.w = g, w }
+
+// Write takes a control frame.
+func (o *outbox) Write(p []byte) (int, error) {
+	o.buf = append(o.buf, p...)
+	o.control += len(p)
+	return len(p), nil
+}
+
+// shrink gives up the memory of a connection that nobody uses.
+func (o *outbox) shrink() {
+	if !o.flushing && len(o.buf) == 0 {
+		o.buf, o.spare, o.packed, o.parts = nil, nil, nil, nil
+	}
+}
+
+// data takes a DATA frame, copying p.
+func (o *outbox) data(id uint32, p []byte, end bool) {
+	h := dataHeader(id, len(p), end)
+	o.buf = append(append(o.buf, h[:]...), p...)
+}
+
+func dataHeader(id uint32, n int, end bool) (h [frameHeader]byte) {
+	h[0], h[1], h[2], h[3] = byte(n>>16), byte(n>>8), byte(n), byte(http2.FrameData)
+	if end {
+		h[4] = byte(http2.FlagDataEndStream)
+	}
+	binary.BigEndian.PutUint32(h[5:], id)
+	return h
+}
+
+// push puts s last in turn.
+func (o *outbox) push(s *Stream) {
+	if s.queued {
+		return
+	}
+	s.queued, s.next = true, nil
+	if o.tail == nil {
+		o.head = s
+	} else {
+		o.tail.next = s
+	}
+	o.tail = s
+}
+
+func (o *outbox) pop() *Stream {
+	s := o.head
+	if o.head = s.next; o.head == nil {
+		o.tail = nil
+	}
+	s.queued, s.next = false, nil
+	return s
+}
+
+// pack writes p in full records: what does not fill one waits for more, and only the edges are copied.
+func (o *outbox) pack(p []byte) error {
+	if len(o.packed) > 0 || len(p) < record {
+		n := min(record-len(o.packed), len(p))
+		o.packed = append(o.packed, p[:n]...)
+		p = p[n:]
+		if len(o.packed) < record {
+			return nil
+		}
+		if err := o.unpack(); err != nil {
+			return err
+		}
+	}
+	if full := len(p) / record * record; full > 0 {
+		if _, err := o.w.Write(p[:full]); err != nil {
+			return err
+		}
+		p = p[full:]
+	}
+	o.packed = append(o.packed, p...)
+	return nil
+}
+
+// unpack writes what waits.
+func (o *outbox) unpack() error {
+	if len(o.packed) == 0 {
+		return nil
+	}
+	_, err := o.w.Write(o.packed)
+	o.packed = o.packed[:0]
+	return err
+}
+
+// encode writes a batch into the Gather. It does not wait.
+func (o *outbox) encode(buf []byte, parts []part, size int) error {
+	o.g.hold(size + size/record*64 + 512)
+	defer o.g.release()
+	if o.packed == nil {
+		o.packed = make([]byte, 0, record)
+	}
+	if err := o.pack(buf); err != nil {
+		return err
+	}
+	for i := range parts {
+		if err := o.pack(parts[i].head[:]); err != nil {
+			return err
+		}
+		if err := o.pack(parts[i].p); err != nil {
+			return err
+		}
+	}
+	return o.unpack()
+}
+
+// busyness tells how much of the last while somebody was flushing.
+type busyness struct {
+	since     time.Time // when the flush under way began
+	from      time.Time // when the measured time began
+	sum       time.Duration
+	saturated bool
+}
+
+const busyFor = 50 * time.Millisecond
+
+func (b *busyness) begin() { b.since = time.Now() }
+
+func (b *busyness) end() {
+	now := time.Now()
+	if all := now.Sub(b.from); all > 4*busyFor {
+		b.saturated = now.Sub(b.since) > busyFor
+		b.from, b.sum = now, 0
+		return
+	}
+	b.sum += now.Sub(b.since)
+	if all := now.Sub(b.from); all >= busyFor {
+		b.saturated = b.sum > all*3/4
+		b.from, b.sum = now, 0
+	}
+}
+
+// now reports whether the connection is saturated, given whether a flush is under way.
+func (b *busyness) now(flushing bool) bool {
+	now := time.Now()
+	if flushing && now.Sub(b.since) > busyFor {
+		return true
+	}
+	return b.saturated && now.Sub(b.from) < 2*busyFor
+}
+
+// appendWriter collects what is written to it.
+type appendWriter struct{ b []byte }
+
+func (a *appendWriter) Write(p []byte) (int, error) {
+	a.b = append(a.b, p...)
+	return len(p), nil
+}

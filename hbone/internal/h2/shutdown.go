@@ -1,0 +1,77 @@
+package h2
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
+
+// Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
+// last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
+func (c *Conn) Shutdown(ctx context.Context) error {
+	c.mu.Lock()
+	if c.err == nil && c.drain == drainNone {
+		if c.client {
+			c.wentAway = true
+			c.closeGoing()
+			c.drain = drainLast
+			_ = c.cw.WriteGoAway(0, http2.ErrCodeNo, nil)
+		} else {
+			c.drain = drainAsked
+			_ = c.cw.WriteGoAway(lastStreamID, http2.ErrCodeNo, nil)
+			_ = c.cw.WritePing(false, drainPing)
+			c.closeGoing()
+		}
+	}
+	c.maybeDrained()
+	c.mu.Unlock()
+	c.kick()
+	select {
+	case <-c.dead:
+	case <-ctx.Done():
+		c.Close()
+		return context.Cause(ctx)
+	}
+	<-c.done
+	c.serving.Wait()
+	return nil
+}
+
+// maybeDrained ends a draining connection that has no stream left; mu is held.
+func (c *Conn) maybeDrained() {
+	if c.drain == drainLast && len(c.streams) == 0 {
+		c.failLocked(errClosed)
+	}
+}
+
+// patience is how long a connection that ends for cause waits for the peer. What a peer sends meanwhile would, unread, make the kernel reset
+// the connection and throw away our last words, or data on their way to the application. mu is held.
+func (c *Conn) patience(cause error) time.Duration {
+	if _, ok := errors.AsType[*connError](cause); ok {
+		return time.Second
+	}
+	if c.drain == drainLast && len(c.streams) == 0 {
+		return 10 * time.Second // drained: all that is left is on its way
+	}
+	return 0
+}
+
+// linger ends our side, where the connection can do that alone, and waits for the peer's end.
+func (c *Conn) linger() {
+	c.mu.Lock()
+	patience := c.out.patience
+	c.mu.Unlock()
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if patience == 0 || !ok {
+		return
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(patience))
+	if half.CloseWrite() != nil || c.out.g.flush() != nil {
+		return
+	}
+	<-c.read
+}

@@ -1,0 +1,94 @@
+package h2
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestSaturationIsMostOfTheLastWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b busyness
+		if b.now(false) {
+			t.Error("saturated before anything was sent")
+		}
+		work := func(busy, idle time.Duration, n int) {
+			for range n {
+				b.begin()
+				time.Sleep(busy)
+				b.end()
+				time.Sleep(idle)
+			}
+		}
+		work(time.Millisecond, 9*time.Millisecond, 30)
+		if b.now(false) {
+			t.Error("saturated at a tenth of the time")
+		}
+		work(9*time.Millisecond, time.Millisecond, 30)
+		if !b.now(false) {
+			t.Error("not saturated at nine tenths of the time")
+		}
+		time.Sleep(time.Second)
+		if b.now(false) {
+			t.Error("saturated long after the last byte")
+		}
+		b.begin()
+		time.Sleep(2 * busyFor)
+		if !b.now(true) {
+			t.Error("not saturated in the middle of a long write")
+		}
+	})
+}
+
+func TestYieldingStopsWhereItDoesNotPay(t *testing.T) {
+	const limit = time.Millisecond
+	tests := map[string]struct {
+		took     time.Duration
+		gathered bool
+		least    int // yields of a thousand
+		most     int
+	}{
+		"others join":          {took: limit / 10, gathered: true, least: 1000, most: 1000},
+		"nobody joins":         {took: limit / 10, least: 100, most: 520},
+		"processors are taken": {took: 10 * limit, gathered: true, least: 10, most: 50},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var y yielding
+			n := 0
+			for range 1000 {
+				if y.wanted() {
+					n++
+					y.done(tt.took, limit, tt.gathered)
+				}
+			}
+			if n < tt.least || n > tt.most {
+				t.Errorf("%d yields of 1000, want %d to %d", n, tt.least, tt.most)
+			}
+		})
+	}
+}
+
+// Neighbours that send little keep a window small on a short path; a stream that is alone gets more.
+func TestWindowOfAStreamThatIsAlone(t *testing.T) {
+	for name, neighbour := range map[string]bool{"alone": false, "with a neighbour": true} {
+		t.Run(name, func(t *testing.T) {
+			c := &Conn{streams: map[uint32]*Stream{}, born: time.Now().Add(-time.Second)}
+			c.rtt = rtt{least: 50 * time.Microsecond, now: 20 * time.Millisecond, last: time.Now()}
+			s := c.newStream(1)
+			// 4 MiB came within the latest 20 ms: far more than a window in the shortest round trip, which is nothing.
+			for range 8 {
+				s.consumed = s.window / 4
+				s.measuredFrom = uint32((time.Since(c.born) - 20*time.Millisecond).Microseconds())
+				s.measured = 4 << 20
+				if neighbour {
+					c.turns++
+				}
+				s.tune()
+			}
+			if want := map[bool]uint32{false: aloneWindow, true: 512 << 10}[neighbour]; s.window != want {
+				t.Errorf("the window is %d, want %d", s.window, want)
+			}
+		})
+	}
+}

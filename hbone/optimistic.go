@@ -1,0 +1,290 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+	"golang.org/x/net/http2"
+)
+
+// maxKept is how much of what is written before the answer is kept, so that it can be sent again elsewhere.
+const maxKept = 16 << 10
+
+// optimistic is a tunnel that its user has before the peer has answered. As long as no peer acts on the CONNECT it is opened again on
+// another connection, from the Read or Write on that learns of it.
+type optimistic struct {
+	settled atomic.Bool // answered 200: nothing is kept, s and way stay
+	writing sync.Mutex  // keeps what is written in order; before mu
+
+	mu       sync.Mutex // guards the fields below; never held across I/O
+	s        *h2.Stream
+	way      *way
+	kept     []byte
+	over     bool // more was written than is kept
+	ended    bool // CloseWrite
+	closed   bool
+	err      error // why the tunnel never stood
+	attempts int
+	read     time.Time // deadlines
+	write    time.Time
+	opening  chan struct{} // not nil while it is opened again; closed afterwards
+	cancel   context.CancelCauseFunc
+	poke     chan struct{} // closed when a deadline changes or the tunnel is closed, while it is opened again
+}
+
+func newOptimistic(s *h2.Stream, w *way) *optimistic {
+	return &optimistic{s: s, way: w, attempts: 1}
+}
+
+// now is where the tunnel is. settled says that it stays there.
+func (o *optimistic) now() (s *h2.Stream, w *way) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.s, o.way
+}
+
+// Read is Conn.Read before the answer has been seen.
+func (o *optimistic) Read(p []byte) (int, error) {
+	for {
+		o.mu.Lock()
+		s, err := o.s, o.err
+		o.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+		n, err := s.Read(p)
+		o.look(s)
+		if n > 0 || err == nil || !o.again(s, err) {
+			return n, err
+		}
+		if err := o.await(true); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Write is Conn.Write before the answer has been seen.
+func (o *optimistic) Write(p []byte) (int, error) {
+	n, s, err := o.send(p)
+	if err == nil || !o.again(s, err) {
+		return n, err
+	}
+	// What was kept is sent again, so it counts as written, also when the deadline comes first.
+	if err := o.await(false); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// send keeps p, where there is room for it, and writes it.
+func (o *optimistic) send(p []byte) (int, *h2.Stream, error) {
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	o.mu.Lock()
+	s, before, err := o.s, len(o.kept), o.err
+	switch {
+	case err != nil:
+		o.mu.Unlock()
+		return 0, s, err
+	case o.over || o.settled.Load():
+	case before+len(p) > maxKept:
+		o.over, o.kept = true, nil
+	default:
+		o.kept = append(o.kept, p...)
+	}
+	o.mu.Unlock()
+	n, err := s.Write(p)
+	o.look(s)
+	if err != nil && !errors.Is(err, h2.ErrUnprocessed) {
+		o.mu.Lock()
+		o.kept = o.kept[:min(len(o.kept), before+n)] // the user will write the rest again, or not
+		o.mu.Unlock()
+	}
+	return n, s, err
+}
+
+// closeWrite is Conn.CloseWrite before the answer has been seen.
+func (o *optimistic) closeWrite() error {
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	o.mu.Lock()
+	o.ended = true
+	s, err := o.s, o.err
+	o.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.CloseWrite(); err != nil && !o.again(s, err) {
+		return err
+	}
+	return nil
+}
+
+// close ends the tunnel and what opens it again, and says where it is.
+func (o *optimistic) close() *h2.Stream {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	if o.cancel != nil {
+		o.cancel(net.ErrClosed)
+	}
+	o.nudge()
+	return o.s
+}
+
+// deadline sets one or both, now and wherever the tunnel goes.
+func (o *optimistic) deadline(t time.Time, read, write bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer o.nudge()
+	var err error
+	if read {
+		o.read = t
+		err = o.s.SetReadDeadline(t)
+	}
+	if write {
+		o.write = t
+		err = errors.Join(err, o.s.SetWriteDeadline(t))
+	}
+	return err
+}
+
+// nudge wakes who awaits; mu is held.
+func (o *optimistic) nudge() {
+	if o.poke != nil {
+		close(o.poke)
+		o.poke = make(chan struct{})
+	}
+}
+
+// look frees what was kept when the peer has answered.
+func (o *optimistic) look(s *h2.Stream) {
+	select {
+	case <-s.Answered():
+	default:
+		return
+	}
+	if s.Answer() != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.s == s {
+		o.kept = nil
+		o.settled.Store(true)
+	}
+}
+
+// again reports whether the tunnel is, or has been, opened again after s ended with err.
+func (o *optimistic) again(s *h2.Stream, err error) bool {
+	if !errors.Is(err, h2.ErrUnprocessed) {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.s != s || o.opening != nil:
+		return true
+	case o.over || o.closed || o.err != nil:
+		return false
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	o.cancel, o.opening, o.poke = cancel, make(chan struct{}), make(chan struct{})
+	go o.reopen(ctx)
+	return true
+}
+
+// await waits until the tunnel has been opened again.
+func (o *optimistic) await(read bool) error {
+	for {
+		o.mu.Lock()
+		opening, poke, by, closed, err := o.opening, o.poke, o.write, o.closed, o.err
+		if read {
+			by = o.read
+		}
+		o.mu.Unlock()
+		switch {
+		case closed:
+			return net.ErrClosed
+		case opening == nil:
+			return err
+		}
+		var late <-chan time.Time
+		if !by.IsZero() {
+			timer := time.NewTimer(time.Until(by))
+			defer timer.Stop() // one for each change of the deadline
+			late = timer.C
+		}
+		select {
+		case <-opening:
+		case <-poke:
+		case <-late:
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// reopen opens the tunnel again on another connection.
+func (o *optimistic) reopen(ctx context.Context) {
+	s, w, err := o.restart(ctx)
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	if err == nil {
+		// Nobody else writes meanwhile, and no deadline is set: a part of it would spoil the tunnel.
+		o.mu.Lock()
+		kept, ended := o.kept, o.ended
+		o.mu.Unlock()
+		if len(kept) > 0 {
+			_, _ = s.Write(kept) // what ends the stream will be seen by the next Read or Write
+		}
+		if ended {
+			_ = s.CloseWrite()
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cancel(nil)
+	close(o.opening)
+	o.cancel, o.opening, o.poke = nil, nil, nil
+	switch {
+	case err != nil:
+		o.err = err
+	case o.closed:
+		s.Reset(http2.ErrCodeCancel)
+	default:
+		_ = s.SetReadDeadline(o.read)
+		_ = s.SetWriteDeadline(o.write)
+		o.s, o.way = s, w
+	}
+}
+
+// restart sends the CONNECT again.
+func (o *optimistic) restart(ctx context.Context) (*h2.Stream, *way, error) {
+	s, w := o.now()
+	hop := w.hop()
+	avoid, last := w.pc, s.Answer()
+	for o.attempts < maxAttempts { // only restart uses it
+		o.attempts++
+		pc, _, err := w.d.pool().get(ctx, w.d, hop, avoid)
+		if err != nil {
+			return nil, nil, hop.fail(w.link.peer, false, fmt.Errorf("%w; and no other connection: %w", last, err))
+		}
+		next := pc.way(w.d, &w.route)
+		if s, err = pc.h2.Start(next.fields); err == nil {
+			return s, next, nil
+		}
+		pc.drop()
+		last = err
+		if !errors.Is(err, h2.ErrUnprocessed) {
+			return nil, nil, hop.fail(pc.link.peer, true, err)
+		}
+	}
+	return nil, nil, hop.fail(w.link.peer, false, last)
+}

@@ -1,0 +1,179 @@
+package hbone
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+)
+
+// assumed is how many tunnels a connection gets before the peer has said how many it takes (RFC 9113, section 6.5.2, and what Envoy bears).
+const assumed = 100
+
+// tick is how often a connection's bytes are looked at.
+const tick = 10 * time.Second
+
+// pooled is a connection. The pool's mu guards what changes.
+type pooled struct {
+	e    *entry
+	h2   *h2.Conn
+	link *link
+	stop chan struct{} // closed when it is to take no more tunnels
+	last atomic.Pointer[way]
+
+	granted, dropped uint64 // what get gave, and what of it came to no stream
+	settled          bool   // the peer's SETTINGS are known
+	retired          bool
+}
+
+// room is for how many more tunnels there is room. Streams that begin while it counts only make it too small.
+func (pc *pooled) room() (int, h2.ConnStats) {
+	free := pc.h2.Available()
+	stats := pc.h2.Stats()
+	free -= int(pc.granted - pc.dropped - stats.Opened)
+	if limit := pc.e.limit; !pc.settled && limit > 0 && limit < assumed {
+		free -= assumed - limit
+	}
+	return free, stats
+}
+
+// taken is how many tunnels it has, or will have.
+func (pc *pooled) taken() int {
+	stats := pc.h2.Stats()
+	return stats.Streams + int(pc.granted-pc.dropped-stats.Opened)
+}
+
+func (pc *pooled) unused() bool { return pc.taken() == 0 }
+
+// drop says that a get came to no stream.
+func (pc *pooled) drop() {
+	p := pc.e.p
+	p.mu.Lock()
+	pc.dropped++
+	p.mu.Unlock()
+}
+
+// retire lets a connection end with its last tunnel.
+func (pc *pooled) retire() {
+	if pc.retired {
+		return
+	}
+	pc.retired = true
+	close(pc.stop)
+	pc.leave()
+}
+
+// leave takes it from those that take tunnels.
+func (pc *pooled) leave() {
+	e := pc.e
+	e.conns = slices.DeleteFunc(e.conns, func(o *pooled) bool { return o == pc })
+	e.dialMore() // who waits for its SETTINGS waits in vain
+	e.forget()
+}
+
+// watch looks after a connection until it has ended.
+func (pc *pooled) watch() {
+	p := pc.e.p
+	pc.untilRetired()
+	p.mu.Lock()
+	pc.retire()
+	p.mu.Unlock()
+	_ = pc.h2.Shutdown(p.ctx) // the only error is the pool's end
+	<-pc.h2.Done()
+	p.mu.Lock()
+	delete(p.all, pc)
+	p.mu.Unlock()
+	pc.e.d.Trace.connClosed(pc.link, pc.h2.Stats().Age, pc.h2.Err())
+}
+
+// untilRetired returns when the connection shall take no more tunnels.
+func (pc *pooled) untilRetired() {
+	p := pc.e.p
+	var old <-chan time.Time
+	if age := jittered(p.MaxAge, time.Hour); age > 0 {
+		t := time.NewTimer(age)
+		defer t.Stop()
+		old = t.C
+	}
+	keep := p.idleTimeout()
+	every := tick
+	if keep > 0 {
+		every = max(min(every, keep/4), time.Millisecond)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	ready := pc.h2.Ready()
+	busy, opened := time.Now(), uint64(0)
+	for {
+		select {
+		case <-pc.h2.Done():
+			return
+		case <-pc.h2.GoingAway():
+			return
+		case <-pc.stop:
+			return
+		case <-pc.e.key.gen.changed:
+			return
+		case <-pc.e.key.gen.replaced:
+			return
+		case <-old:
+			return
+		case <-ready:
+			ready = nil
+			pc.settle()
+		case now := <-ticker.C:
+			stats := pc.h2.Stats()
+			if most := p.maxBytes(); most > 0 && max(stats.BytesIn, stats.BytesOut) >= uint64(most) {
+				return
+			}
+			if stats.Streams > 0 || stats.Opened != opened {
+				busy, opened = now, stats.Opened
+			}
+			if keep > 0 && now.Sub(busy) >= keep && pc.retireUnused() {
+				return
+			}
+		}
+	}
+}
+
+// settle takes note of the peer's limit and lets those in who waited for it.
+func (pc *pooled) settle() {
+	e := pc.e
+	e.p.mu.Lock()
+	defer e.p.mu.Unlock()
+	pc.settled = true
+	e.limit = pc.limit()
+	if pc.retired {
+		return
+	}
+	e.serve()
+	e.dialMore()
+}
+
+// limit is how many tunnels the peer takes. Where tunnels come and go all the while it is rather too great: then a CONNECT too many is
+// refused, where one too few would make a connection too many.
+func (pc *pooled) limit() int {
+	limit := 1
+	for range 8 {
+		before := pc.h2.Stats()
+		free := pc.h2.Available()
+		after := pc.h2.Stats()
+		if after.Opened == before.Opened && after.Streams == before.Streams {
+			return max(1, free+after.Streams)
+		}
+		limit = max(limit, free+before.Streams, free+after.Streams)
+	}
+	return limit
+}
+
+func (pc *pooled) retireUnused() bool {
+	p := pc.e.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !pc.unused() {
+		return false
+	}
+	pc.retire()
+	return true
+}

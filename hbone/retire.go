@@ -1,0 +1,76 @@
+package hbone
+
+import (
+	"context"
+)
+
+// Retire ends what goes a way that is not right any more: call it when a route has changed, so that nothing keeps walking past a new
+// waypoint. old tells which routes those are; it is called outside all locks. New dials ask the Resolver and need no Retire.
+//
+// Connections that carry nothing but such tunnels take no more of them, and idle ones close. The tunnels themselves may end in peace until ctx
+// ends; then those that are left are reset. Retire blocks until all have ended, and returns how many it had to reset. With a ctx that has ended
+// already it resets all at once. An http.Transport keeps tunnels open between requests: close its idle connections first.
+func (d *Dialer) Retire(ctx context.Context, old func(Route) bool) int {
+	tunnels := d.tunnels(old)
+	on := make(map[*pooled]int, len(tunnels))
+	for _, c := range tunnels {
+		if pc := c.currentWay().pc; pc != nil {
+			on[pc]++
+		}
+	}
+	d.pool().retire(d, on, old)
+	reset := 0
+	for _, c := range tunnels {
+		s, _ := c.at()
+		select {
+		case <-s.Done():
+			continue
+		default:
+		}
+		select {
+		case <-s.Done():
+		case <-ctx.Done():
+			c.Reset()
+			reset++
+		}
+	}
+	return reset
+}
+
+// tunnels lists the open ones whose route is old.
+func (d *Dialer) tunnels(old func(Route) bool) []*Conn {
+	d.mu.Lock()
+	var all []*Conn
+	for c := d.open.next; c != nil && c != &d.open; c = c.next {
+		all = append(all, c)
+	}
+	d.mu.Unlock()
+	var list []*Conn
+	for _, c := range all {
+		if old(c.Route()) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// retire takes the connections that carry only tunnels in on, or none since the last went an old way.
+func (p *Pool) retire(d *Dialer, on map[*pooled]int, old func(Route) bool) {
+	p.mu.Lock()
+	var all []*pooled
+	for pc := range p.all {
+		all = append(all, pc)
+	}
+	p.mu.Unlock()
+	for _, pc := range all {
+		w := pc.last.Load()
+		if w == nil || w.d != d || on[pc] == 0 && !old(w.route) {
+			continue
+		}
+		p.mu.Lock()
+		if pc.taken() <= on[pc] {
+			pc.retire()
+		}
+		p.mu.Unlock()
+	}
+}

@@ -1,0 +1,141 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+)
+
+// rotationSpread is the time in which a server drains its connections after its identity has changed, each at its own moment.
+const rotationSpread = time.Minute
+
+// tunnel is one CONNECT from its request to its end, or until Accept has it.
+func (s *Server) tunnel(st *h2.Stream, l *link) {
+	r, err := newConnectRequest(st, l)
+	r.start = s.Trace.now()
+	if err != nil {
+		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
+		return
+	}
+	switch ctx := (tunnelContext{st}); {
+	case s.Connect != nil:
+		s.forward(ctx, st, r)
+	case s.Admit != nil:
+		if err := s.Admit(ctx, r); err != nil {
+			s.refuse(st, r, err)
+			return
+		}
+		s.offer(st, r)
+	default:
+		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
+	}
+}
+
+// forward joins a tunnel with the connection that Connect makes.
+func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) {
+	backend, err := s.Connect(ctx, r)
+	if err == nil && backend == nil {
+		err = errors.New("hbone: Server.Connect returned no connection")
+	}
+	if err != nil {
+		s.refuse(st, r, err)
+		return
+	}
+	if err := st.Respond(s.beside...); err != nil {
+		abort(backend)
+		return
+	}
+	s.stands(r)
+	splice(st, backend)
+}
+
+// tunnelContext ends with its tunnel.
+type tunnelContext struct{ st *h2.Stream }
+
+// Deadline is there for context.Context: there is none.
+func (tunnelContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done is closed when the tunnel has ended.
+func (c tunnelContext) Done() <-chan struct{} { return c.st.Done() }
+
+// Err is context.Canceled when the tunnel has ended.
+func (c tunnelContext) Err() error {
+	select {
+	case <-c.st.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// Value is there for context.Context: there are none.
+func (tunnelContext) Value(any) any { return nil }
+
+func (s *Server) refuse(st *h2.Stream, r *ConnectRequest, err error) {
+	status := http.StatusServiceUnavailable
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		status = refusal.status()
+	}
+	_ = st.Refuse(status) // a peer that is gone needs no answer
+	s.Trace.answered(r.in.link, r.Authority, r, status, r.start, err)
+}
+
+// stands tells of a tunnel that was answered 200.
+func (s *Server) stands(r *ConnectRequest) {
+	s.Trace.answered(r.in.link, r.Authority, r, http.StatusOK, r.start, nil)
+}
+
+// watch waits for the end of c, and drains it when it is old, of no use for long, or made with an identity that has changed since.
+func (s *Server) watch(c *h2.Conn, changed <-chan struct{}) {
+	if s.untilDrain(c, changed) {
+		_ = c.Shutdown(context.Background()) // its end is all there is to know
+	}
+	<-c.Done()
+}
+
+// untilDrain returns when c is to be drained, or false when it has ended.
+func (s *Server) untilDrain(c *h2.Conn, changed <-chan struct{}) bool {
+	age := jittered(s.MaxAge, time.Hour)
+	old := time.NewTimer(max(age, time.Millisecond))
+	defer old.Stop()
+	if age <= 0 {
+		old.Stop()
+	}
+	var tick <-chan time.Time
+	keep := s.idleTimeout()
+	if keep > 0 {
+		ticker := time.NewTicker(max(keep/4, time.Millisecond))
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	busy, opened := time.Now(), uint64(0)
+	for {
+		select {
+		case <-c.Done():
+			return false
+		case <-c.GoingAway():
+			<-c.Done()
+			return false
+		case <-old.C:
+			return true
+		case <-changed:
+			changed = nil
+			old.Reset(time.Duration(rand.Int64N(int64(rotationSpread))))
+		case now := <-tick:
+			if stats := c.Stats(); stats.Streams > 0 || stats.Opened != opened {
+				busy, opened = now, stats.Opened
+			}
+			if now.Sub(busy) >= keep {
+				// What comes at this moment is served; a peer that does not answer is closed.
+				ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
+				_ = c.Shutdown(ctx)
+				cancel()
+				return false
+			}
+		}
+	}
+}
