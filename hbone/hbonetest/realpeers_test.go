@@ -247,6 +247,26 @@ func TestEnvoyEndsWithEOFAtARollout(t *testing.T) {
 	wait(t, again)
 }
 
+// A stream that was refused is opened elsewhere, and the user sees nothing of it.
+func TestRefusedStreamsAreOpenedElsewhere(t *testing.T) {
+	m := newMesh(t)
+	l := m.listen(t, orders)
+	first := m.dial(t)
+	p := hbonetest.AcceptTLS(t, l, m.ca.Source(shop), maxStreams(200))
+	p.Send(hbonetest.Answer(p.WantConnect(app), 200))
+	c := wait(t, first)
+	second := m.dial(t)
+	id := p.WantConnect(app)
+	p.Send(hbonetest.Reset{Stream: id, Code: http2.ErrCodeRefusedStream}) // as ztunnel does at its 201st
+	go p.Drain()
+	q := hbonetest.AcceptTLS(t, l, m.ca.Source(shop))
+	q.Send(hbonetest.Answer(q.WantConnect(app), 200))
+	wait(t, second)
+	if _, err := c.Write([]byte("the first goes on")); err != nil {
+		t.Error(err)
+	}
+}
+
 // ztunnel drains: GOAWAY in two steps, five seconds, then the end without a word. What is open goes on, what is new goes elsewhere.
 func TestZtunnelDrains(t *testing.T) {
 	m := newMesh(t)
