@@ -1,0 +1,85 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"unicode/utf8"
+)
+
+// widths of the columns; with a space between two they make 97 columns.
+var widths = []int{39, 11, 11, 6, 11, 5, 5, 4}
+
+var header = []string{"figure", "ours", "peer", "ratio", "low-high", "must", "goal", ""}
+
+// Write writes rows as one table, no line of it longer than 100 columns, and under it why figures are missing.
+func Write(w io.Writer, rows []Row) error {
+	var b strings.Builder
+	line(&b, header)
+	b.WriteString(strings.Repeat("-", 99) + "\n")
+	var missing []Row
+	for _, r := range rows {
+		l := r.Limit
+		line(&b, []string{r.Name, r.Unit.Text(r.Ours), r.Unit.Text(r.Peer), ratio(r), span(r), limit(l, l.Must), limit(l, l.Goal), r.Verdict()})
+		if r.Missing != "" {
+			missing = append(missing, r)
+		}
+	}
+	for _, r := range missing {
+		fmt.Fprintf(&b, "n/a: %s: %s\n", r.Name, r.Missing)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// line pads the first cell to the right, the others to the left.
+func line(b *strings.Builder, cells []string) {
+	for i, c := range cells {
+		if n := widths[i] - utf8.RuneCountInString(c); n > 0 {
+			pad := strings.Repeat(" ", n)
+			if i == 0 {
+				c += pad
+			} else {
+				c = pad + c
+			}
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(c)
+	}
+	b.WriteByte('\n')
+}
+
+func ratio(r Row) string {
+	if math.IsNaN(r.Ratio) {
+		return "-"
+	}
+	return digits(scaled(r, r.Ratio))
+}
+
+func span(r Row) string {
+	if math.IsNaN(r.Low) || r.Low == r.High {
+		return ""
+	}
+	return digits(scaled(r, r.Low)) + "-" + digits(scaled(r, r.High))
+}
+
+// scaled is a ratio, or in a row without a peer the figure in its unit.
+func scaled(r Row, v float64) float64 {
+	if math.IsNaN(r.Peer) && r.Unit.Scale != 0 {
+		return v / r.Unit.Scale
+	}
+	return v
+}
+
+func limit(l Limit, v float64) string {
+	if v == 0 {
+		return ""
+	}
+	if l.AtMost {
+		return "≤" + digits(v)
+	}
+	return "≥" + digits(v)
+}
