@@ -67,8 +67,12 @@ func setup(raw json.RawMessage) (string, proc.Handler, error) {
 	if err != nil {
 		return "", nil, err
 	}
+	handle := p.app.Handle
+	if cfg.Carrier.Keep {
+		handle = p.app.Keep
+	}
 	serve := map[role]func() error{
-		roleServer: func() error { return carrier.Serve(l, cfg.Carrier, p.app.Handle) },
+		roleServer: func() error { return carrier.Serve(l, cfg.Carrier, handle) },
 		roleApp: func() error {
 			return carrier.Serve(l, carrier.Config{Kind: carrier.Raw, ID: cfg.Carrier.ID}, p.app.Handle)
 		},

@@ -167,8 +167,8 @@ func path() scenario {
 			return []report.Row{
 				r.compare("50 ms path up ÷ TCP", report.Gbit, "ours up", "raw up", rate, report.AtLeast(0.9, 0.95)),
 				r.compare("50 ms path down ÷ TCP", report.Gbit, "ours down", "raw down", rate, report.AtLeast(0.9, 0.95)),
-				r.compare("50 ms path up ÷ x/net (4 MiB window)", report.Gbit, "ours up", "x/net up", rate, report.AtLeast(0, 8.5)),
-				r.compare("50 ms path down ÷ x/net (4 MiB window)", report.Gbit, "ours down", "x/net down", rate, report.AtLeast(0, 8.5)),
+				r.compare("50 ms path up ÷ x/net", report.Gbit, "ours up", "x/net up", rate, report.AtLeast(0, 8.5)),
+				r.compare("50 ms path down ÷ x/net", report.Gbit, "ours down", "x/net down", rate, report.AtLeast(0, 8.5)),
 			}
 		},
 	}
@@ -226,9 +226,9 @@ func pattern() scenario {
 		},
 		rows: func(r results) []report.Row {
 			return []report.Row{
-				r.compare("server CPU, ztunnel's frames, 10 MiB flows", report.PerGB, "small flows", "large flows", serverPerByte, report.AtMost(1.15, 0)),
-				r.compare("server CPU, ztunnel's frames, one tunnel", report.PerGB, "small", "large", serverPerByte, report.AtMost(1.15, 0)),
-				r.compare("server CPU, ztunnel's frames ÷ our client's", report.PerGB, "small", "ours", serverPerByte, report.Limit{AtMost: true}),
+				r.compare("CPU a GB, ztunnel's frames, short flows", report.PerGB, "small flows", "large flows", serverPerByte, report.AtMost(1.15, 0)),
+				r.compare("CPU a GB, ztunnel's frames, one tunnel", report.PerGB, "small", "large", serverPerByte, report.AtMost(1.15, 0)),
+				r.compare("CPU a GB, ztunnel's frames ÷ our own", report.PerGB, "small", "ours", serverPerByte, report.Limit{AtMost: true}),
 			}
 		},
 	}
@@ -290,7 +290,7 @@ func besideEnvoy() scenario {
 				r.compare("server CPU a GB up ÷ Envoy", report.PerGB, "ours up", "envoy up", serverPerByte, report.AtMost(1, 0.8)),
 				r.compare("server CPU a GB down ÷ Envoy", report.PerGB, "ours down", "envoy down", serverPerByte, report.AtMost(1, 0.8)),
 				r.compare("server CPU an echo (64 tunnels) ÷ Envoy", report.Micros, "ours echo", "envoy echo", serverPerOp, report.AtMost(0.8, 0)),
-				r.compare("server CPU an open (64 at once) ÷ Envoy", report.Micros, "ours open", "envoy open", serverPerOp, report.AtMost(0.65, 0)),
+				r.compare("server CPU an open (64 openers) ÷ Envoy", report.Micros, "ours open", "envoy open", serverPerOp, report.AtMost(0.65, 0)),
 			}
 		},
 	}

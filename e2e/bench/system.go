@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/e2e/bench/carrier"
@@ -84,11 +85,13 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 }
 
 func (s *system) close() {
+	var wg sync.WaitGroup
 	for _, c := range []*proc.Child{s.client, s.line, s.server, s.app} {
 		if c != nil {
-			c.Close()
+			wg.Go(func() { c.Close() })
 		}
 	}
+	wg.Wait()
 	if s.envoy != nil {
 		s.envoy.close()
 	}

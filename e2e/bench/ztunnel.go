@@ -21,7 +21,7 @@ func besideZtunnel() scenario {
 				report.Lacking("server CPU a GB down ÷ ztunnel", report.AtMost(1, 0.85), why),
 				report.Lacking("server CPU an echo ÷ ztunnel", report.AtMost(0.5, 0), why),
 				report.Lacking("server CPU an open ÷ ztunnel", report.AtMost(0.4, 0), why),
-				report.Lacking("resident a forwarded idle tunnel ÷ ztunnel", report.AtMost(0.45, 0), why),
+				report.Lacking("resident an idle forwarded one ÷ ztunnel", report.AtMost(0.45, 0), why),
 			}
 		},
 	}

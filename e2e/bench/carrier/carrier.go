@@ -31,7 +31,7 @@ type Config struct {
 	ID      Credentials
 	Forward bool   // the server carries on to Target over TCP
 	Target  string // where tunnels go, host:port
-	Keep    bool   // the server keeps tunnels and does not read them
+	Keep    bool   // tunnels that end at our server are handed over one by one, not each in a goroutine: handle does not block
 }
 
 // Client opens tunnels.

@@ -2,9 +2,11 @@ package carrier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -26,7 +28,15 @@ func newOurs(id *identity, cfg Config, addr string) (Client, error) {
 		Kind: hbone.HopWorkload, Name: "shop/orders", Addr: hop, Authority: cfg.Target, Peers: []spiffeid.ID{serverID},
 	}}}
 	resolver := hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return route, nil })
-	return oursClient{&hbone.Dialer{Identity: id, Resolver: resolver}, route}, nil
+	d := &hbone.Dialer{Identity: id, Resolver: resolver}
+	if cfg.Kind == Optimistic {
+		field := reflect.ValueOf(d).Elem().FieldByName("Optimistic")
+		if !field.IsValid() {
+			return nil, errors.New("hbone.Dialer has no optimistic data at this commit")
+		}
+		field.SetBool(true)
+	}
+	return oursClient{d, route}, nil
 }
 
 func (c oursClient) Open(ctx context.Context) (net.Conn, error) { return c.d.DialRoute(ctx, c.route) }
@@ -38,6 +48,21 @@ func serveOurs(l net.Listener, id *identity, cfg Config, handle func(net.Conn)) 
 		s.Connect = func(ctx context.Context, r *hbone.ConnectRequest) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", r.Target.String())
 		}
+		return s.Serve(l)
 	}
+	s.Admit = func(context.Context, *hbone.ConnectRequest) error { return nil }
+	go func() {
+		for {
+			c, err := s.Accept()
+			if err != nil {
+				return // Serve returns, and says why
+			}
+			if cfg.Keep {
+				handle(c)
+			} else {
+				go handle(c)
+			}
+		}
+	}()
 	return s.Serve(l)
 }

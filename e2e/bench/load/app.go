@@ -24,6 +24,16 @@ const (
 type App struct {
 	Counters
 	next atomic.Int64
+	kept []net.Conn
+}
+
+// Keep holds a tunnel and does nothing with it. It must not be called by two goroutines at once.
+func (a *App) Keep(c net.Conn) {
+	if a.kept == nil {
+		a.kept = make([]net.Conn, 0, 1<<17) // before anybody weighs this process
+	}
+	a.kept = append(a.kept, c)
+	a.active.Add(1)
 }
 
 // Handle serves one tunnel to its end and closes it.

@@ -8,8 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// widths of the columns; with a space between two they make 97 columns.
-var widths = []int{39, 11, 11, 6, 11, 5, 5, 4}
+// NameWidth is how many characters of a name fit.
+const NameWidth = 39
+
+// widths of the columns; with a space between two they make 99 columns.
+var widths = []int{NameWidth, 11, 11, 6, 11, 5, 5, 4}
 
 var header = []string{"figure", "ours", "peer", "ratio", "low-high", "must", "goal", ""}
 
