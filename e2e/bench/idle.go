@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -38,64 +37,77 @@ func weigh(c *proc.Child) (w weight, err error) {
 	return w, err
 }
 
+// Of a forwarded idle tunnel: how many are weighed, since each takes a descriptor or two, and what one takes in ztunnel.
+const (
+	idleForwarded = 4000
+	ztunnelIdle   = 5700
+)
+
 func (b *bench) idle(ctx context.Context, tunnels int) []report.Row {
 	heap, none := report.AtMost(300, 300), report.AtMost(0.001, 0.001)
 	var rows []report.Row
-	sides, took, err := b.weighIdle(ctx, tunnels)
+	sides, err := b.weighIdle(ctx, arrangement{client: carrier.Ours, server: carrier.Ours, keep: true}, tunnels)
 	for _, side := range []string{"client", "server"} {
-		names := []string{"heap an idle tunnel, " + side, "resident an idle tunnel, " + side, "goroutines an idle tunnel, " + side}
-		if err != nil {
-			rows = append(rows, report.Lacking(names[0], heap, err.Error()), report.Lacking(names[1], report.Limit{}, err.Error()),
-				report.Lacking(names[2], none, err.Error()))
-			continue
-		}
-		each := func(n int64) []float64 { return []float64{float64(n) / float64(tunnels)} }
-		before, after := sides[side][0], sides[side][1]
+		w := sides[side]
 		rows = append(rows,
-			report.Absolute(names[0], report.Bytes, each(after.Heap-before.Heap), heap),
-			report.Absolute(names[1], report.Bytes, each(after.rss-before.rss), report.Limit{}),
-			report.Absolute(names[2], report.Count, each(int64(after.Goroutines-before.Goroutines)), none))
+			idleRow("heap an idle tunnel, "+side, report.Bytes, w.Heap, tunnels, heap, err),
+			idleRow("resident an idle tunnel, "+side, report.Bytes, w.rss, tunnels, report.Limit{}, err),
+			idleRow("goroutines an idle tunnel, "+side, report.Count, int64(w.Goroutines), tunnels, none, err))
 	}
-	fmt.Fprintf(b.progress, "  opened in %v\n", took)
-	return rows
+	n := min(tunnels, idleForwarded)
+	sides, err = b.weighIdle(ctx, forwards(carrier.Ours, shared), n)
+	return append(rows, idleRow("resident an idle forwarded tunnel", report.Bytes, sides["server"].rss, n, report.AtMost(0.45*ztunnelIdle, 0), err))
 }
 
-// weighIdle weighs both sides with their first connection and without tunnels, and with the tunnels.
-func (b *bench) weighIdle(ctx context.Context, tunnels int) (map[string][2]weight, time.Duration, error) {
-	s, err := b.start(ctx, arrangement{client: carrier.Ours, server: carrier.Ours, keep: true})
+func idleRow(name string, unit report.Unit, more int64, tunnels int, limit report.Limit, err error) report.Row {
 	if err != nil {
-		return nil, 0, err
+		return report.Lacking(name, limit, err.Error())
+	}
+	return report.Absolute(name, unit, []float64{float64(more) / float64(tunnels)}, limit)
+}
+
+// weighIdle says how much more client and server weigh with tunnels than without, after a first one has come and gone.
+func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (map[string]weight, error) {
+	s, err := b.start(ctx, on)
+	if err != nil {
+		return nil, err
 	}
 	defer s.close()
-	var before, after [2]weight
-	children := []*proc.Child{s.client, s.server}
 	if err := s.client.Call("start", load.Spec{Kind: load.Idle, Tunnels: 1}, nil); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if err := s.client.Call("stop", nil, nil); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	for i, c := range children {
-		if before[i], err = weigh(c); err != nil {
-			return nil, 0, err
+	children := map[string]*proc.Child{"client": s.client, "server": s.server}
+	before := map[string]weight{}
+	for side, c := range children {
+		if before[side], err = weigh(c); err != nil {
+			return nil, err
 		}
 	}
 	began := time.Now()
 	if err := s.client.Call("start", load.Spec{Kind: load.Idle, Tunnels: tunnels}, nil); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	took := time.Since(began)
-	for i, c := range children {
-		if after[i], err = weigh(c); err != nil {
-			return nil, 0, err
+	fmt.Fprintf(b.progress, "  %d tunnels opened in %v\n", tunnels, time.Since(began).Round(time.Millisecond))
+	more := map[string]weight{}
+	for side, c := range children {
+		w, err := weigh(c)
+		if err != nil {
+			return nil, err
 		}
+		w.Heap -= before[side].Heap
+		w.Goroutines -= before[side].Goroutines
+		w.rss -= before[side].rss
+		more[side] = w
 	}
 	var held load.Sample
-	if err := s.server.Call("sample", nil, &held); err != nil {
-		return nil, 0, err
+	if err := s.far().Call("sample", nil, &held); err != nil {
+		return nil, err
 	}
 	if held.Active < int64(tunnels) {
-		return nil, 0, fmt.Errorf("the server holds %d tunnels: %w", held.Active, errors.New("they did not stay open"))
+		return nil, fmt.Errorf("the far end holds %d tunnels of %d: the others did not stay open", held.Active, tunnels)
 	}
-	return map[string][2]weight{"client": {before[0], after[0]}, "server": {before[1], after[1]}}, took, nil
+	return more, nil
 }

@@ -5,8 +5,8 @@
 //
 //	go run . [-run regexp] [-rounds n] [-short] [-json] [-profile dir]
 //
-// A verdict is GOAL (goal and must are met), PASS (the must is), MISS, n/a (the figure could not be taken; the reason stands below the
-// table) or - (shown for comparison). It needs Linux and two cores, and takes about ten minutes, or one with -short, which is for seeing that it
+// A verdict is GOAL (goal and must are met), PASS (the must is), MISS, LOW (below a goal, where there is no must), n/a (the figure could not
+// be taken; the reason stands below the table) or - (shown for comparison). It needs Linux and two cores, and takes about ten minutes, or one with -short, which is for seeing that it
 // works: its figures are of single short runs. Other work on the machine makes ratios of layouts with a core each wrong before others.
 package main
 

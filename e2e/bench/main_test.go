@@ -86,13 +86,17 @@ func TestEachPartCarriesItsLoads(t *testing.T) {
 }
 
 func TestIdleTunnelsAreWeighed(t *testing.T) {
-	sides, _, err := newBench(t).weighIdle(t.Context(), 400)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for side, w := range sides {
-		if w[1].Heap <= w[0].Heap {
-			t.Errorf("%s: 400 tunnels take no heap: %d bytes before, %d after", side, w[0].Heap, w[1].Heap)
+	for name, on := range map[string]arrangement{
+		"kept": {client: carrier.Ours, server: carrier.Ours, keep: true}, "forwarded": forwards(carrier.Ours, shared),
+	} {
+		sides, err := newBench(t).weighIdle(t.Context(), on, 400)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for side, w := range sides {
+			if w.Heap <= 0 {
+				t.Errorf("%s, %s: 400 tunnels take %d bytes of heap", name, side, w.Heap)
+			}
 		}
 	}
 }

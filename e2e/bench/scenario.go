@@ -121,6 +121,7 @@ func p50(f figures) float64           { return f.P50 }
 func p99(f figures) float64           { return f.P99 }
 func serverPerByte(f figures) float64 { return f.ServerPerByte }
 func serverPerOp(f figures) float64   { return f.ServerPerOp }
+func bothPerByte(f figures) float64   { return f.BothPerByte }
 func bothPerOp(f figures) float64     { return f.BothPerOp }
 
 // get is a figure of a cell by rounds.

@@ -50,6 +50,10 @@ func bulk() scenario {
 				r.compare("bulk down ÷ x/net", report.Gbit, "ours down", "x/net down", rate, report.AtLeast(1.7, 2.0)),
 				r.compare("bulk up ÷ TCP", report.Gbit, "ours up", "raw up", rate, report.AtLeast(0.65, 0.78)),
 				r.compare("bulk down ÷ TCP", report.Gbit, "ours down", "raw down", rate, report.AtLeast(0.65, 0.78)),
+				r.better("CPU a GB up, crypto/tls ÷ ours", report.PerGB, "ours up", "tls up", bothPerByte, report.AtLeast(0, 1.6)),
+				r.better("CPU a GB down, crypto/tls ÷ ours", report.PerGB, "ours down", "tls down", bothPerByte, report.AtLeast(0, 1.6)),
+				r.better("CPU a GB up, x/net ÷ ours", report.PerGB, "ours up", "x/net up", bothPerByte, report.AtLeast(0, 2.5)),
+				r.better("CPU a GB down, x/net ÷ ours", report.PerGB, "ours down", "x/net down", bothPerByte, report.AtLeast(0, 2.1)),
 			}
 		},
 	}
@@ -80,6 +84,8 @@ func forward() scenario {
 			return []report.Row{
 				r.compare("forwarding up ÷ Istio", report.Gbit, "ours up", "istio up", rate, report.AtLeast(2.6, 3.2)),
 				r.compare("forwarding down ÷ Istio", report.Gbit, "ours down", "istio down", rate, report.AtLeast(2.0, 2.8)),
+				r.better("CPU a GB forwarded up, Istio ÷ ours", report.PerGB, "ours up", "istio up", bothPerByte, report.Limit{}),
+				r.better("CPU a GB forwarded down, Istio ÷ ours", report.PerGB, "ours down", "istio down", bothPerByte, report.Limit{}),
 			}
 		},
 	}

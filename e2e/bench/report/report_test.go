@@ -26,7 +26,7 @@ func TestMedian(t *testing.T) {
 // A machine that is half as fast in one round changes no ratio.
 func TestRatiosAreThoseOfTheRounds(t *testing.T) {
 	r := Compare("x", Gbit, []float64{20, 10, 22}, []float64{10, 5, 10}, AtLeast(1.5, 2))
-	if r.Ratio != 2 || r.Low != 2 || r.High != 2.2 || r.Verdict() != Goal {
+	if r.Ratio != 2 || r.Least != 2 || r.Most != 2.2 || r.Verdict() != Goal {
 		t.Errorf("got %+v, %s", r, r.Verdict())
 	}
 	s := Smaller("x", Millis, []float64{1, 2}, []float64{10, 20}, AtLeast(6, 12))
@@ -55,7 +55,7 @@ func TestVerdicts(t *testing.T) {
 		{2, AtLeast(1, 2), Goal},
 		{1.9, AtLeast(1, 2), Pass},
 		{0.9, AtLeast(1, 2), Miss},
-		{0.9, AtLeast(0, 2), Miss},
+		{0.9, AtLeast(0, 2), Low},
 		{2.1, AtLeast(0, 2), Goal},
 		{1, AtLeast(1, 0), Pass},
 		{1, AtMost(1, 0.8), Pass},
@@ -98,7 +98,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%q has %d columns", got[i], n)
 		}
 	}
-	if s := Sum(rows); s != "0 GOAL, 1 PASS, 1 MISS, 1 n/a" {
+	if s := Sum(rows); s != "0 GOAL, 1 PASS, 0 LOW, 1 MISS, 1 n/a" {
 		t.Error(s)
 	}
 }

@@ -27,13 +27,13 @@ func (l Limit) holds(v, limit float64) bool {
 
 // Row is one line of the table.
 type Row struct {
-	Name       string
-	Ours, Peer float64 // medians, in Unit; NaN: there is none
-	Unit       Unit
-	Ratio      float64 // what Limit is about
-	Low, High  float64 // of the ratio among the rounds
-	Limit      Limit
-	Missing    string // why the figure could not be taken; else empty
+	Name        string
+	Ours, Peer  float64 // medians, in Unit; NaN: there is none
+	Unit        Unit
+	Ratio       float64 // what Limit is about
+	Least, Most float64 // of the ratio among the rounds
+	Limit       Limit
+	Missing     string // why the figure could not be taken; else empty
 }
 
 // Verdicts.
@@ -41,6 +41,7 @@ const (
 	Goal    = "GOAL" // goal and must are met
 	Pass    = "PASS" // the must is met
 	Miss    = "MISS"
+	Low     = "LOW" // below the goal, and there is no must
 	NotHad  = "n/a" // the figure could not be taken
 	NoLimit = "-"   // shown for comparison
 )
@@ -49,7 +50,7 @@ const (
 func Compare(name string, unit Unit, ours, peer []float64, limit Limit) Row {
 	ratios := Paired(ours, peer)
 	low, high := Span(ratios)
-	r := Row{Name: name, Unit: unit, Ours: Median(ours), Peer: Median(peer), Ratio: Median(ratios), Low: low, High: high, Limit: limit}
+	r := Row{Name: name, Unit: unit, Ours: Median(ours), Peer: Median(peer), Ratio: Median(ratios), Least: low, Most: high, Limit: limit}
 	if len(ratios) == 0 {
 		r.Missing = "no round gave both figures"
 	}
@@ -60,7 +61,7 @@ func Compare(name string, unit Unit, ours, peer []float64, limit Limit) Row {
 func Smaller(name string, unit Unit, ours, peer []float64, limit Limit) Row {
 	r := Compare(name, unit, ours, peer, limit)
 	ratios := Paired(peer, ours)
-	r.Low, r.High = Span(ratios)
+	r.Least, r.Most = Span(ratios)
 	r.Ratio = Median(ratios)
 	return r
 }
@@ -68,7 +69,7 @@ func Smaller(name string, unit Unit, ours, peer []float64, limit Limit) Row {
 // Absolute makes the row of a figure that is held against a number. The figures are in the limit's unit.
 func Absolute(name string, unit Unit, ours []float64, limit Limit) Row {
 	low, high := Span(ours)
-	r := Row{Name: name, Unit: unit, Ours: Median(ours), Peer: math.NaN(), Ratio: Median(ours), Low: low, High: high, Limit: limit}
+	r := Row{Name: name, Unit: unit, Ours: Median(ours), Peer: math.NaN(), Ratio: Median(ours), Least: low, Most: high, Limit: limit}
 	if len(ours) == 0 {
 		r.Missing = "no round gave the figure"
 	}
@@ -78,7 +79,7 @@ func Absolute(name string, unit Unit, ours []float64, limit Limit) Row {
 // Lacking makes the row of a figure that could not be taken.
 func Lacking(name string, limit Limit, why string) Row {
 	nan := math.NaN()
-	return Row{Name: name, Ours: nan, Peer: nan, Ratio: nan, Low: nan, High: nan, Limit: limit, Missing: why}
+	return Row{Name: name, Ours: nan, Peer: nan, Ratio: nan, Least: nan, Most: nan, Limit: limit, Missing: why}
 }
 
 // Verdict is one of the constants above.
@@ -93,7 +94,7 @@ func (r Row) Verdict() string {
 	case l.Goal != 0 && l.holds(r.Ratio, l.Goal):
 		return Goal
 	case l.Must == 0:
-		return Miss
+		return Low
 	default:
 		return Pass
 	}
@@ -109,7 +110,7 @@ func (r Row) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(map[string]any{
 		"name": r.Name, "unit": r.Unit.Name, "ours": number(r.Ours), "peer": number(r.Peer), "ratio": number(r.Ratio),
-		"low": number(r.Low), "high": number(r.High), "must": r.Limit.Must, "goal": r.Limit.Goal, "at_most": r.Limit.AtMost,
+		"low": number(r.Least), "high": number(r.Most), "must": r.Limit.Must, "goal": r.Limit.Goal, "at_most": r.Limit.AtMost,
 		"verdict": r.Verdict(), "missing": r.Missing,
 	})
 }
@@ -166,5 +167,5 @@ func Sum(rows []Row) string {
 	for _, r := range rows {
 		count[r.Verdict()]++
 	}
-	return fmt.Sprintf("%d GOAL, %d PASS, %d MISS, %d n/a", count[Goal], count[Pass], count[Miss], count[NotHad])
+	return fmt.Sprintf("%d GOAL, %d PASS, %d LOW, %d MISS, %d n/a", count[Goal], count[Pass], count[Low], count[Miss], count[NotHad])
 }

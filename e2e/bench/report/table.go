@@ -63,10 +63,10 @@ func ratio(r Row) string {
 }
 
 func span(r Row) string {
-	if math.IsNaN(r.Low) || r.Low == r.High {
+	if math.IsNaN(r.Least) || r.Least == r.Most {
 		return ""
 	}
-	return digits(scaled(r, r.Low)) + "-" + digits(scaled(r, r.High))
+	return digits(scaled(r, r.Least)) + "-" + digits(scaled(r, r.Most))
 }
 
 // scaled is a ratio, or in a row without a peer the figure in its unit.
