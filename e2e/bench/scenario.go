@@ -105,11 +105,24 @@ func (s scenario) measure(ctx context.Context, b *bench, r results, systems map[
 				delete(systems, c.on)
 			}
 		} else {
-			fmt.Fprintf(b.progress, "  %-28s %8.2f Gbit/s %9.1f k/s  p99 %8.3f ms  server %6.3f s/GB %7.2f µs\n",
-				c.name, f.Bytes*8e-9, f.Ops*1e-3, f.P99*1e3, f.ServerPerByte*1e9, f.ServerPerOp*1e6)
+			fmt.Fprintln(b.progress, f.line(c.name, c.load.Kind))
 		}
 	}
 	r.figures[c.name] = append(r.figures[c.name], f)
+}
+
+// line says what a run gave.
+func (f figures) line(name string, k load.Kind) string {
+	s := fmt.Sprintf("  %-16s", name)
+	if k == load.Up || k == load.Down || k == load.Beside {
+		s += fmt.Sprintf(" %6.2f Gbit/s (%5.2f a busy core), CPU server %.3f s/GB, both %.3f;",
+			f.Bytes*8e-9, f.Busier*8e-9, f.ServerPerByte*1e9, f.BothPerByte*1e9)
+	}
+	if k == load.Echo || k == load.Open || k == load.Beside {
+		s += fmt.Sprintf(" %7.2f k/s, p50 %.3f ms, p99 %.3f ms, CPU server %.2f µs, both %.2f",
+			f.Ops*1e-3, f.P50*1e3, f.P99*1e3, f.ServerPerOp*1e6, f.BothPerOp*1e6)
+	}
+	return s
 }
 
 // field is one of the figures.

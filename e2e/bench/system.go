@@ -140,6 +140,7 @@ type figures struct {
 	P50, P99      float64 // seconds
 	ServerPerByte float64 // CPU seconds
 	ServerPerOp   float64
+	Busier        float64 // bytes a CPU second of client or server, whichever has more to do: the rate with a core each that nobody else uses
 	BothPerByte   float64 // of client and server together
 	BothPerOp     float64
 }
@@ -147,7 +148,7 @@ type figures struct {
 // lost is a run that gave nothing.
 func lost() figures {
 	n := math.NaN()
-	return figures{n, n, n, n, n, n, n, n}
+	return figures{n, n, n, n, n, n, n, n, n}
 }
 
 // run puts a load on the system, waits for warm, and measures for long.
@@ -224,7 +225,8 @@ func between(a, b moment, spec load.Spec) figures {
 	ops := float64(b.client.Ops - a.client.Ops)
 	took := b.client.Took.Since(a.client.Took)
 	server := (b.serverCPU - a.serverCPU).Seconds()
-	both := server + (b.clientCPU - a.clientCPU).Seconds()
+	client := (b.clientCPU - a.clientCPU).Seconds()
+	both := server + client
 	return figures{
 		Bytes:         n / (to.At - from.At).Seconds(),
 		Ops:           ops / (b.client.At - a.client.At).Seconds(),
@@ -232,6 +234,7 @@ func between(a, b moment, spec load.Spec) figures {
 		P99:           took.Quantile(0.99).Seconds(),
 		ServerPerByte: server / n,
 		ServerPerOp:   server / ops,
+		Busier:        n / max(server, client),
 		BothPerByte:   both / n,
 		BothPerOp:     both / ops,
 	}
