@@ -78,11 +78,14 @@ func (s scenario) take(ctx context.Context, b *bench) []report.Row {
 	for _, c := range s.cells {
 		if b.profiles != "" && (c.on.server == carrier.Ours && !c.on.envoy) {
 			name := strings.NewReplacer(" ", "-", "/", "-").Replace(s.name + "-" + c.name)
-			s.measure(ctx, b, results{map[string][]figures{}, r.failed}, systems, c, warm, max(long, time.Second), filepath.Join(b.profiles, name))
+			s.measure(ctx, b, results{map[string][]figures{}, r.failed}, systems, c, warm, max(long, profileTime), filepath.Join(b.profiles, name))
 		}
 	}
 	return s.rows(r)
 }
+
+// profileTime is enough for some hundred samples.
+const profileTime = 3 * time.Second
 
 // measure takes one figure. A cell that has failed is not tried again.
 func (s scenario) measure(ctx context.Context, b *bench, r results, systems map[arrangement]*system, c cell, warm, long time.Duration, profiles string) {

@@ -24,7 +24,7 @@ var (
 // NewCredentials makes an authority, and by it credentials for the two ends.
 func NewCredentials() (client, server Credentials) {
 	ca := identitytest.NewCA(domain)
-	make := func(id spiffeid.ID) Credentials {
+	issue := func(id spiffeid.ID) Credentials {
 		svid := ca.SVID(id)
 		return Credentials{
 			Cert: identitytest.PEM(svid.Certificates...),
@@ -32,7 +32,7 @@ func NewCredentials() (client, server Credentials) {
 			Root: identitytest.PEM(ca.Root),
 		}
 	}
-	return make(clientID), make(serverID)
+	return issue(clientID), issue(serverID)
 }
 
 // identity is an hbone.Identity, and what crypto/tls wants of it.

@@ -1,3 +1,4 @@
+//nolint:staticcheck // http2's API is deprecated in favour of net/http, which has the same code: it is what is compared here
 package carrier
 
 import (

@@ -59,22 +59,22 @@ func TestBytesComeLateButAll(t *testing.T) {
 		}
 		near.CloseWrite()
 	}()
-	one := make([]byte, 1)
-	if _, err := io.ReadFull(far, one); err != nil {
+	var one [1]byte
+	if _, err := io.ReadFull(far, one[:]); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(begun); took < 3*oneWay { // a round trip for the connection, and one way
 		t.Errorf("the first byte took %v", took)
 	}
 	rest, err := io.ReadAll(far)
-	if err != nil || !bytes.Equal(append(one, rest...), data) {
+	if err != nil || !bytes.Equal(append(one[:], rest...), data) {
 		t.Errorf("%d bytes came, %v", len(rest)+1, err)
 	}
 	begin := time.Now()
 	if _, err := far.Write([]byte("x")); err != nil { // the other direction goes on
 		t.Fatal(err)
 	}
-	if _, err := io.ReadFull(near, one); err != nil || one[0] != 'x' {
+	if _, err := io.ReadFull(near, one[:]); err != nil || one[0] != 'x' {
 		t.Errorf("%q, %v", one, err)
 	}
 	if took := time.Since(begin); took < oneWay {
