@@ -17,7 +17,7 @@ const (
 
 const (
 	readSize  = 64 << 10
-	writeSize = 128 << 10
+	writeSize = 256 << 10
 )
 
 // App answers loads. The zero value is ready.
