@@ -128,7 +128,7 @@ func TestRowsReferToCellsThatExist(t *testing.T) {
 				t.Errorf("%s has two cells %q", s.name, c.name)
 			}
 			v := float64(i + 1)
-			r.figures[c.name] = []figures{{v, v, v, v, v, v, v, v, v}}
+			r.figures[c.name] = []figures{{v, v, v, v, v, v, v, v, v, v}}
 		}
 		for _, row := range s.rows(r) {
 			if row.Verdict() == report.NotHad {

@@ -37,10 +37,11 @@ type arrangement struct {
 type system struct {
 	client, server, app, line *proc.Child // nil where there is none
 	envoy                     *envoy
+	cpus                      []int // that they run on
 }
 
 func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error) {
-	s := &system{}
+	s := &system{cpus: b.cpus}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -101,6 +102,7 @@ func (s *system) close() {
 type moment struct {
 	client, far                  load.Sample
 	clientCPU, serverCPU, appCPU time.Duration
+	lineCPU, busy                time.Duration // busy: of all cores in use, whoever used them
 }
 
 // far is the process in which tunnels end.
@@ -130,6 +132,14 @@ func (s *system) look() (m moment, err error) {
 			return m, err
 		}
 	}
+	if s.line != nil {
+		if m.lineCPU, err = proc.CPUTime(s.line.PID()); err != nil {
+			return m, err
+		}
+	}
+	if m.busy, err = proc.Busy(s.cpus); err != nil {
+		return m, err
+	}
 	return m, errors.Join(s.far().Call("sample", nil, &m.far), s.client.Call("sample", nil, &m.client))
 }
 
@@ -143,12 +153,13 @@ type figures struct {
 	Busier        float64 // bytes a CPU second of client or server, whichever has more to do: the rate with a core each that nobody else uses
 	BothPerByte   float64 // of client and server together
 	BothPerOp     float64
+	Others        float64 // cores' worth of time that other programs took meanwhile
 }
 
 // lost is a run that gave nothing.
 func lost() figures {
 	n := math.NaN()
-	return figures{n, n, n, n, n, n, n, n, n}
+	return figures{n, n, n, n, n, n, n, n, n, n}
 }
 
 // run puts a load on the system, waits for warm, and measures for long.
@@ -227,8 +238,10 @@ func between(a, b moment, spec load.Spec) figures {
 	server := (b.serverCPU - a.serverCPU).Seconds()
 	client := (b.clientCPU - a.clientCPU).Seconds()
 	both := server + client
+	mine := both + (b.appCPU - a.appCPU + b.lineCPU - a.lineCPU).Seconds()
+	span := (to.At - from.At).Seconds()
 	return figures{
-		Bytes:         n / (to.At - from.At).Seconds(),
+		Bytes:         n / span,
 		Ops:           ops / (b.client.At - a.client.At).Seconds(),
 		P50:           took.Quantile(0.5).Seconds(),
 		P99:           took.Quantile(0.99).Seconds(),
@@ -237,5 +250,6 @@ func between(a, b moment, spec load.Spec) figures {
 		Busier:        n / max(server, client),
 		BothPerByte:   both / n,
 		BothPerOp:     both / ops,
+		Others:        max(0, (b.busy-a.busy).Seconds()-mine) / span,
 	}
 }

@@ -73,3 +73,36 @@ func TwoCPUs() ([]int, error) {
 	}
 	return nil, fmt.Errorf("two cores are needed, this process may use %d", len(cpus))
 }
+
+// tick is the unit of /proc/stat, 1/100 s on every architecture that Go runs on.
+const tick = 10 * time.Millisecond
+
+// Busy is how long cpus have not been idle since the machine started, whoever used them.
+func Busy(cpus []int) (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	return busy(string(b), cpus)
+}
+
+func busy(stat string, cpus []int) (time.Duration, error) {
+	var total time.Duration
+	for _, cpu := range cpus {
+		_, line, ok := strings.Cut(stat, fmt.Sprintf("\ncpu%d ", cpu))
+		if !ok {
+			return 0, fmt.Errorf("/proc/stat has no core %d", cpu)
+		}
+		line, _, _ = strings.Cut(line, "\n")
+		for i, f := range strings.Fields(line) {
+			n, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read /proc/stat: %w", err)
+			}
+			if i != 3 && i != 4 && i < 8 { // idle and iowait; guests are counted as user already
+				total += time.Duration(n) * tick
+			}
+		}
+	}
+	return total, nil
+}
