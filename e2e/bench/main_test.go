@@ -55,6 +55,7 @@ func TestEachPartCarriesItsLoads(t *testing.T) {
 		"ours, apart":      {ends(carrier.Ours, apart), []load.Spec{up, down}},
 		"ours, forwarding": {forwards(carrier.Ours, alone), []load.Spec{up, down, echo, open}},
 		"ours, far away":   {far, []load.Spec{up, echo}},
+		"optimistic":       {arrangement{client: carrier.Optimistic, server: carrier.Ours}, []load.Spec{echo, open}},
 		"istio":            {forwards(carrier.Istio, shared), []load.Spec{up, down, open}},
 		"x/net":            {ends(carrier.XNet, shared), []load.Spec{up, down, echo, open, besideUp, besideDown}},
 		"tls":              {ends(carrier.TLS, apart), []load.Spec{up, down, echo}},

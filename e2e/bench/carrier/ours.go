@@ -2,11 +2,9 @@ package carrier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"reflect"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -28,14 +26,7 @@ func newOurs(id *identity, cfg Config, addr string) (Client, error) {
 		Kind: hbone.HopWorkload, Name: "shop/orders", Addr: hop, Authority: cfg.Target, Peers: []spiffeid.ID{serverID},
 	}}}
 	resolver := hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return route, nil })
-	d := &hbone.Dialer{Identity: id, Resolver: resolver}
-	if cfg.Kind == Optimistic {
-		field := reflect.ValueOf(d).Elem().FieldByName("Optimistic")
-		if !field.IsValid() {
-			return nil, errors.New("hbone.Dialer has no optimistic data at this commit")
-		}
-		field.SetBool(true)
-	}
+	d := &hbone.Dialer{Identity: id, Resolver: resolver, Optimistic: cfg.Kind == Optimistic}
 	return oursClient{d, route}, nil
 }
 
