@@ -35,6 +35,8 @@ type Spec struct {
 	Tunnels int   // how many at once
 	Flow    int64 // bytes after which an Up takes a new tunnel; zero: never
 	Bulk    Kind  // Up or Down, of Beside
+	// Every is the time between the beginnings of two tunnels, the first of which work already. Zero: all open, then all begin.
+	Every time.Duration
 }
 
 // message is how long a message of Echo is.
@@ -80,12 +82,34 @@ func (c *Client) Start(s Spec) error {
 	if s.Kind == Beside {
 		kinds = []Kind{Echo, s.Bulk}
 	}
-	conns, err := c.open(ctx, kinds)
-	if err != nil {
+	if err := c.begins(ctx, kinds, s); err != nil {
 		return errors.Join(err, c.Stop())
 	}
-	for i, nc := range conns {
+	return nil
+}
+
+// begins opens a tunnel for each kind and puts a worker on it.
+func (c *Client) begins(ctx context.Context, kinds []Kind, s Spec) error {
+	start := func(i int, nc net.Conn) {
 		c.wg.Go(func() { c.fail(c.work(ctx, kinds[i], nc, i%shards, s.Flow)) })
+	}
+	if s.Every > 0 {
+		for i, k := range kinds {
+			nc, err := c.begin(ctx, k)
+			if err != nil {
+				return err
+			}
+			start(i, nc)
+			time.Sleep(s.Every)
+		}
+		return nil
+	}
+	conns, err := c.open(ctx, kinds)
+	if err != nil {
+		return err
+	}
+	for i, nc := range conns {
+		start(i, nc)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (o opener) Open(context.Context) (net.Conn, error) {
 
 func TestClientCountsWhatComes(t *testing.T) {
 	for _, s := range []Spec{
-		{Kind: Up, Tunnels: 2}, {Kind: Up, Tunnels: 1, Flow: 1 << 20}, {Kind: Down, Tunnels: 2}, {Kind: Echo, Tunnels: 3}, {Kind: Open, Tunnels: 2},
+		{Kind: Up, Tunnels: 2}, {Kind: Up, Tunnels: 1, Flow: 1 << 20}, {Kind: Down, Tunnels: 2, Every: time.Millisecond}, {Kind: Echo, Tunnels: 3}, {Kind: Open, Tunnels: 2},
 		{Kind: Beside, Bulk: Up}, {Kind: Beside, Bulk: Down},
 	} {
 		app := &App{}
