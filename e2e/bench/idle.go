@@ -44,7 +44,7 @@ const (
 )
 
 func (b *bench) idle(ctx context.Context, tunnels int) []report.Row {
-	heap, none := report.AtMost(300, 300), report.AtMost(0.001, 0.001)
+	heap, none := report.AtMost(300, 300), report.AtMost(0.05, 0) // a connection of 200 tunnels may have some
 	var rows []report.Row
 	sides, err := b.weighIdle(ctx, arrangement{client: carrier.Ours, server: carrier.Ours, keep: true}, tunnels)
 	for _, side := range []string{"client", "server"} {
@@ -53,6 +53,11 @@ func (b *bench) idle(ctx context.Context, tunnels int) []report.Row {
 			idleRow("heap an idle tunnel, "+side, report.Bytes, w.Heap, tunnels, heap, err),
 			idleRow("resident an idle tunnel, "+side, report.Bytes, w.rss, tunnels, report.Limit{}, err),
 			idleRow("goroutines an idle tunnel, "+side, report.Count, int64(w.Goroutines), tunnels, none, err))
+	}
+	one := arrangement{client: carrier.Ours, server: carrier.Ours, keep: true, streams: uint32(tunnels)}
+	sides, err = b.weighIdle(ctx, one, tunnels)
+	for _, side := range []string{"client", "server"} {
+		rows = append(rows, idleRow("heap, all on one connection, "+side, report.Bytes, sides[side].Heap, tunnels, report.Limit{}, err))
 	}
 	n := min(tunnels, idleForwarded)
 	sides, err = b.weighIdle(ctx, forwards(carrier.Ours, shared), n)

@@ -30,6 +30,7 @@ type arrangement struct {
 	layout         layout
 	oneWay         time.Duration // of a delay line between client and server; zero: none
 	keep           bool          // the server leaves tunnels alone
+	streams        uint32        // tunnels a connection of our server; zero: its default
 	envoy          bool          // instead of server
 }
 
@@ -66,7 +67,7 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 		}
 		addr = s.envoy.addr
 	} else {
-		cfg := carrier.Config{Kind: a.server, ID: b.serverID, Forward: a.forward, Target: target, Keep: a.keep}
+		cfg := carrier.Config{Kind: a.server, ID: b.serverID, Forward: a.forward, Target: target, Keep: a.keep, Streams: a.streams}
 		if s.server, err = proc.Start(ctx, far, partConfig{Role: roleServer, Carrier: cfg}); err != nil {
 			return nil, fmt.Errorf("start the server of %s: %w", a.server, err)
 		}

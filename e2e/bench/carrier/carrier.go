@@ -31,6 +31,7 @@ type Config struct {
 	ID      Credentials
 	Forward bool   // the server carries on to Target over TCP
 	Target  string // where tunnels go, host:port
+	Streams uint32 // tunnels a connection of our server; zero: its default
 	Keep    bool   // tunnels that end at our server are handed over one by one, not each in a goroutine: handle does not block
 }
 

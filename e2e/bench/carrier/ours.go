@@ -34,7 +34,7 @@ func (c oursClient) Open(ctx context.Context) (net.Conn, error) { return c.d.Dia
 
 // serveOurs is a Server with its defaults.
 func serveOurs(l net.Listener, id *identity, cfg Config, handle func(net.Conn)) error {
-	s := &hbone.Server{Identity: id}
+	s := &hbone.Server{Identity: id, MaxStreams: cfg.Streams}
 	if cfg.Forward {
 		s.Connect = func(ctx context.Context, r *hbone.ConnectRequest) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", r.Target.String())
