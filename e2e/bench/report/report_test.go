@@ -76,6 +76,8 @@ func TestTable(t *testing.T) {
 		Compare("bulk", Gbit, []float64{2e9, 4e9}, []float64{1e9, 1e9}, AtLeast(2.5, 4)),
 		Absolute("heap", Bytes, []float64{1234.4}, AtMost(300, 300)),
 		Lacking("gone", AtLeast(1, 0), "the server did not start: exit status 1"),
+		Lacking("gone too", AtLeast(1, 0), "the server did not start: exit status 1"),
+		Lacking("away", Limit{}, strings.Repeat("it went away ", 9)),
 	}
 	var b strings.Builder
 	if err := Write(&b, rows); err != nil {
@@ -86,8 +88,12 @@ func TestTable(t *testing.T) {
 		strings.Repeat("-", 99),
 		"bulk                                    24.0 Gbit/s 8.00 Gbit/s   3.00   2.00-4.00 ≥2.50 ≥4.00 PASS",
 		"heap                                         1234 B           -   1234              ≤300  ≤300 MISS",
-		"gone                                              -           -      -             ≥1.00        n/a",
-		"n/a: gone: the server did not start: exit status 1",
+		"gone                                              -           -    [1]             ≥1.00        n/a",
+		"gone too                                          -           -    [1]             ≥1.00        n/a",
+		"away                                              -           -    [2]                          n/a",
+		"[1] the server did not start: exit status 1",
+		"[2] it went away it went away it went away it went away it went away it went away it went away it",
+		"    went away it went away",
 	}
 	got := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 	for i := range max(len(got), len(want)) {
@@ -98,7 +104,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%q has %d columns", got[i], n)
 		}
 	}
-	if s := Sum(rows); s != "0 GOAL, 1 PASS, 0 LOW, 1 MISS, 1 n/a" {
+	if s := Sum(rows); s != "0 GOAL, 1 PASS, 0 LOW, 1 MISS, 3 n/a" {
 		t.Error(s)
 	}
 }

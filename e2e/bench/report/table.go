@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -16,24 +17,54 @@ var widths = []int{NameWidth, 11, 11, 6, 11, 5, 5, 4}
 
 var header = []string{"figure", "ours", "peer", "ratio", "low-high", "must", "goal", ""}
 
-// Write writes rows as one table, no line of it longer than 100 columns, and under it why figures are missing.
+// width is that of the table, and of what stands below it.
+const width = 99
+
+// Write writes rows as one table, no line of it longer than 100 columns, and under it why figures are missing: a number in place of
+// the ratio leads there.
 func Write(w io.Writer, rows []Row) error {
 	var b strings.Builder
 	line(&b, header)
-	b.WriteString(strings.Repeat("-", 99) + "\n")
-	var missing []Row
+	b.WriteString(strings.Repeat("-", width) + "\n")
+	var reasons []string
 	for _, r := range rows {
 		l := r.Limit
-		line(&b, []string{r.Name, r.Unit.Text(r.Ours), r.Unit.Text(r.Peer), ratio(r), span(r), limit(l, l.Must), limit(l, l.Goal), r.Verdict()})
+		middle := ratio(r)
 		if r.Missing != "" {
-			missing = append(missing, r)
+			i := slices.Index(reasons, r.Missing)
+			if i < 0 {
+				i = len(reasons)
+				reasons = append(reasons, r.Missing)
+			}
+			middle = fmt.Sprintf("[%d]", i+1)
 		}
+		line(&b, []string{r.Name, r.Unit.Text(r.Ours), r.Unit.Text(r.Peer), middle, span(r), limit(l, l.Must), limit(l, l.Goal), r.Verdict()})
 	}
-	for _, r := range missing {
-		fmt.Fprintf(&b, "n/a: %s: %s\n", r.Name, r.Missing)
+	for i, reason := range reasons {
+		wrap(&b, fmt.Sprintf("[%d] %s", i+1, reason))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// wrap writes text in lines that are not too long, where its words allow that.
+func wrap(b *strings.Builder, text string) {
+	column := 0
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+n > width:
+			b.WriteString("\n    ")
+			column = 4
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	b.WriteByte('\n')
 }
 
 // line pads the first cell to the right, the others to the left.
