@@ -189,30 +189,19 @@ func firstByte() scenario {
 		return arrangement{client: client, server: server, oneWay: oneWay}
 	}
 	return scenario{
-		name: "firstbyte", about: "from dial to the first byte back on a warm connection, path of 50 ms", rounds: 2, warm: 500 * time.Millisecond, long: time.Second,
+		name: "firstbyte", about: "from dial to the first byte back on a warm connection, path of 50 ms; a round trip is what TCP takes there and back",
+		rounds: 3, warm: 500 * time.Millisecond, long: time.Second,
 		cells: []cell{
 			{"ours", far(carrier.Ours, carrier.Ours), spec},
 			{"optimistic", far(carrier.Optimistic, carrier.Ours), spec},
+			{"tcp", far(carrier.Raw, carrier.Raw), load.Spec{Kind: load.Echo, Tunnels: 1}},
 			{"x/net", far(carrier.XNet, carrier.XNet), spec},
 		},
 		rows: func(r results) []report.Row {
-			trips := func(cell string) []float64 {
-				var out []float64
-				for _, s := range r.get(cell, p50) {
-					out = append(out, s/(2*oneWay).Seconds())
-				}
-				return out
-			}
-			row := func(name, cell string, l report.Limit) report.Row {
-				if why := r.why(cell); why != "" {
-					return report.Lacking(name, l, why)
-				}
-				return report.Absolute(name, report.Trips, trips(cell), l)
-			}
 			return []report.Row{
-				row("warm first byte, optimistic", "optimistic", report.AtMost(1.05, 1.05)),
-				row("warm first byte, after the 200", "ours", report.Limit{}),
-				row("warm first byte, x/net", "x/net", report.Limit{}),
+				r.compare("warm first byte, optimistic ÷ RTT", report.Millis, "optimistic", "tcp", p50, report.AtMost(1.05, 1.05)),
+				r.compare("warm first byte, after the 200 ÷ RTT", report.Millis, "ours", "tcp", p50, report.Limit{}),
+				r.compare("warm first byte, x/net ÷ RTT", report.Millis, "x/net", "tcp", p50, report.Limit{}),
 			}
 		},
 	}

@@ -130,7 +130,6 @@ var (
 	Millis = Unit{"ms", 1e-3}        // of seconds
 	Bytes  = Unit{"B", 1}            // of bytes
 	Count  = Unit{"", 1}             // of things
-	Trips  = Unit{"RTT", 1}          // of round trips
 )
 
 // Text is v in this unit with three digits that matter.
