@@ -73,7 +73,12 @@ func idleRow(name string, unit report.Unit, more int64, tunnels int, limit repor
 }
 
 // weighIdle says how much more client and server weigh with tunnels than without, after a first one has come and gone.
-func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (map[string]weight, error) {
+func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (_ map[string]weight, err error) {
+	defer func() {
+		if err != nil {
+			b.failures++
+		}
+	}()
 	s, err := b.start(ctx, on)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,8 @@
 // A verdict is GOAL (goal and must are met), PASS (the must is), MISS, LOW (below a goal, where there is no must), n/a (the figure could not
 // be taken; the reason stands below the table) or - (shown for comparison). It needs Linux and two cores, and takes about ten minutes, or one with -short, which is for seeing that it
 // works: its figures are of single short runs. Other work on the machine makes ratios wrong, those of throughput first: a run that others
-// took more than 0.15 of a core from is repeated while -patience lasts, and the last line says what they took in the median.
+// took more than 0.15 of a core from is repeated while -patience lasts, and the last line says what they took in the median. The exit status is 1 when a
+// measurement failed, and says nothing about musts and goals.
 package main
 
 import (
@@ -40,6 +41,7 @@ type bench struct {
 	progress           io.Writer
 	patience           time.Duration // for repeating what others disturbed
 	others             []float64     // of all runs that count
+	failures           int           // measurements that ended in an error
 }
 
 func main() {
@@ -108,7 +110,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *list {
 		return nil
 	}
-	if *asJSON {
+	if len(rows) == 0 {
+		return fmt.Errorf("no scenario matches %q; -list shows them", *pattern)
+	}
+	if err := b.print(stdout, rows, *asJSON, began, loadBefore); err != nil {
+		return err
+	}
+	if b.failures > 0 {
+		return fmt.Errorf("%d measurements failed; the reasons stand with their rows", b.failures)
+	}
+	return nil
+}
+
+// print writes rows, as a table with a line about the run or as JSON.
+func (b *bench) print(stdout io.Writer, rows []report.Row, asJSON bool, began time.Time, loadBefore string) error {
+	if asJSON {
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(rows)
@@ -116,7 +132,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := report.Write(stdout, rows); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "%s; %v\nload average %s before, %s after; %s\n",
+	_, err := fmt.Fprintf(stdout, "%s; %v\nload average %s before, %s after; %s\n",
 		report.Sum(rows), time.Since(began).Round(time.Second), loadBefore, loadAverage(), b.disturbance())
 	return err
 }

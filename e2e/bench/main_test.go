@@ -110,7 +110,11 @@ func TestAnEndThatFailsIsToldAndNotDropped(t *testing.T) {
 			return []report.Row{r.compare("a ÷ a", report.Gbit, "a", "a", rate, report.AtLeast(1, 1))}
 		},
 	}
-	rows := s.take(t.Context(), newBench(t))
+	b := newBench(t)
+	rows := s.take(t.Context(), b)
+	if b.failures != 1 {
+		t.Errorf("%d failures are counted", b.failures)
+	}
 	if len(rows) != 1 || rows[0].Verdict() != report.NotHad || !strings.Contains(rows[0].Missing, `there is no client "nothing"`) {
 		t.Errorf("got %+v", rows)
 	}
@@ -143,6 +147,12 @@ func TestRowsReferToCellsThatExist(t *testing.T) {
 			}
 			names[row.Name] = true
 		}
+	}
+}
+
+func TestRunTellsThatNothingMatches(t *testing.T) {
+	if err := run(t.Context(), []string{"-run", "^nothing$"}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-list") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -102,6 +102,7 @@ func (s scenario) measure(ctx context.Context, b *bench, r results, systems map[
 		}
 		if err != nil {
 			r.failed[c.name] = err
+			b.failures++
 			fmt.Fprintf(b.progress, "  %s: %v\n", c.name, err)
 			if sys != nil { // its state is unknown
 				sys.close()
