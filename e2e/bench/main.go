@@ -6,10 +6,12 @@
 //	go run . [-run regexp] [-rounds n] [-short] [-patience t] [-json] [-profile dir]
 //
 // A verdict is GOAL (goal and must are met), PASS (the must is), MISS, LOW (below a goal, where there is no must), n/a (the figure could not
-// be taken; the reason stands below the table) or - (shown for comparison). It needs Linux and two cores, and takes about ten minutes, or one with -short, which is for seeing that it
-// works: its figures are of single short runs. Other work on the machine makes ratios wrong, those of throughput first: a run that others
-// took more than 0.15 of a core from is repeated while -patience lasts, and the last line says what they took in the median. The exit status is 1 when a
-// measurement failed, and says nothing about musts and goals.
+// be taken; the reason stands below the table) or - (shown for comparison). The exit status is 1 when a measurement failed; it says
+// nothing about musts and goals.
+//
+// It needs Linux and two cores, and takes six to nine minutes, or half of one with -short, which is for seeing that it works: its figures
+// are of single short runs. Other work on the machine makes ratios wrong, those of throughput first: a run that others took more than
+// 0.15 of a core from is repeated while -patience lasts, and the last line says what they took in the median.
 package main
 
 import (
