@@ -47,7 +47,7 @@ type Client struct {
 
 // asked is a name that istiod was asked for.
 type asked struct {
-	absent time.Time // when istiod said that there is nothing; zero: it did not
+	absent time.Time // when istiod said that there is nothing, or a Service without pods; zero: it did not
 	anew   bool      // asked for again since
 }
 
@@ -227,7 +227,8 @@ func (c *Client) ask(names ...string) error {
 func (c *Client) evict() bool {
 	n := len(c.names)
 	for name, a := range c.names {
-		if name != c.own() && c.expired(a) {
+		// What is held stays subscribed to, also a Service without pods: it would be served as it was for ever.
+		if name != c.own() && c.expired(a) && !c.table.Has(name) {
 			delete(c.names, name)
 			c.again = append(c.again, name)
 		}
