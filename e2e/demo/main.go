@@ -25,7 +25,10 @@ func main() {
 	switch {
 	case world.IsReexec():
 	case command == "up": // this and down work on the host
-		os.Exit(finish(up(os.Stdout)))
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		err := up(ctx, os.Stdout)
+		stop()
+		os.Exit(finish(err))
 	case command == "down":
 		os.Exit(finish(down(os.Stdout)))
 	case play == nil:

@@ -25,38 +25,53 @@ const serveCommand = "serve"
 
 // Files in the state folder.
 const (
-	pidFile   = "pid"
-	logFile   = "log"
-	usageFile = "usage" // written when all is ready
-	stopWait  = 20 * time.Second
+	pidFile        = "pid"
+	logFile        = "log"
+	usageFile      = "usage" // written when all is ready
+	kubeconfigFile = "kubeconfig"
+	programFile    = "demo"
+	lockName       = "lock"
 )
 
-// up starts a world in the background, and returns when it is ready.
-func up(out io.Writer) error {
+// stopWait is how long a world has to end before it is killed.
+const stopWait = 20 * time.Second
+
+// up starts a world in the background, and returns when it is ready. When ctx ends before, so does the world.
+func up(ctx context.Context, out io.Writer) error {
 	dir, err := stateDir()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make a folder for the demo's state: %w", err)
+	cmd, log, err := start(out, dir)
+	if err != nil || cmd == nil {
+		return err
 	}
+	defer log.Close()
+	if err := await(ctx, out, dir, cmd); err != nil {
+		return errors.Join(err, down(io.Discard))
+	}
+	return nil
+}
+
+// start starts the process, unless there is one that runs already: cmd is then nil.
+func start(out io.Writer, dir string) (*exec.Cmd, *os.File, error) {
+	alone, err := lock(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer alone.Close()
 	pid, err := readPID(filepath.Join(dir, pidFile))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if pid != 0 {
 		if err := show(out, dir); err == nil {
 			fmt.Fprintln(out, "It was running already.")
-			return nil
+			return nil, nil, nil
 		}
-		return fmt.Errorf("a world is being started already by process %d: wait for it, or end it with make demo-down", pid)
+		return nil, nil, fmt.Errorf("a world is being started already by process %d: wait for it, or end it with make demo-down", pid)
 	}
-	cmd, log, err := background(dir)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	return await(out, dir, cmd)
+	return background(dir)
 }
 
 // background starts this program as a process of its own, from a copy: what go run has built does not stay.
@@ -64,7 +79,7 @@ func background(dir string) (*exec.Cmd, *os.File, error) {
 	if err := os.Remove(filepath.Join(dir, usageFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
-	exe := filepath.Join(dir, "demo")
+	exe := filepath.Join(dir, programFile)
 	if err := os.Remove(exe); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
@@ -86,11 +101,15 @@ func background(dir string) (*exec.Cmd, *os.File, error) {
 		log.Close()
 		return nil, nil, err
 	}
-	return cmd, log, writePID(filepath.Join(dir, pidFile), cmd.Process.Pid)
+	if err := writePID(filepath.Join(dir, pidFile), cmd.Process.Pid); err != nil {
+		log.Close()
+		return nil, nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	return cmd, log, nil
 }
 
 // await shows the log until the world is ready or has failed.
-func await(out io.Writer, dir string, cmd *exec.Cmd) error {
+func await(ctx context.Context, out io.Writer, dir string, cmd *exec.Cmd) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -100,6 +119,8 @@ func await(out io.Writer, dir string, cmd *exec.Cmd) error {
 		var end error
 		done := false
 		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		case end = <-ended:
 			done = true
 		case <-tick.C:
@@ -138,16 +159,17 @@ func serve(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Stop(), os.Remove(filepath.Join(dir, usageFile))) }()
+	defer func() {
+		if removeErr := os.Remove(filepath.Join(dir, usageFile)); err == nil {
+			err = removeErr
+		}
+		err = errors.Join(err, w.Stop())
+	}()
 	text, err := publish(ctx, dir, w)
 	if err != nil {
 		return err
 	}
-	part := filepath.Join(dir, usageFile+".part")
-	if err := os.WriteFile(part, []byte(text), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(part, filepath.Join(dir, usageFile)); err != nil {
+	if err := replaceFile(filepath.Join(dir, usageFile), []byte(text)); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -174,7 +196,7 @@ func publish(ctx context.Context, dir string, w *story.World) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	kubeconfig := filepath.Join(dir, "kubeconfig")
+	kubeconfig := filepath.Join(dir, kubeconfigFile)
 	if err := os.WriteFile(kubeconfig, config, 0o600); err != nil {
 		return "", err
 	}
@@ -185,10 +207,10 @@ func usage(w *story.World, kubeconfig, edge, native string) string {
 	kubectl := w.Programs.Path(programs.Kubectl)
 	curl := func(address string) string {
 		_, port, _ := net.SplitHostPort(address)
-		return fmt.Sprintf("curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1", w.CertificateFile(), story.Hostname, port, story.Hostname, port)
+		return fmt.Sprintf("curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1", quote(w.CertificateFile()), story.Hostname, port, story.Hostname, port)
 	}
 	return fmt.Sprintf(`
-The world is up. The gateway is outside the mesh, the shop is in it:
+The world is up. The gateway is outside the mesh, the shop is in it. From the folder of the clone:
 
   export KUBECONFIG=%s
   alias kubectl=%s
@@ -205,7 +227,15 @@ The gateway that embeds hbone:
   %s
 
 make demo-down ends it.
-`, kubeconfig, kubectl, w.Binary, curl(edge), w.EdgeFile(), w.EdgeFile(), curl(native))
+`, quote(kubeconfig), quote(kubectl), quote(w.Binary), curl(edge), w.EdgeFile(), w.EdgeFile(), curl(native))
+}
+
+// quote is a word for the shell.
+func quote(word string) string {
+	if strings.ContainsFunc(word, func(r rune) bool { return strings.ContainsRune(" \t'\"\\$`&;()<>|*?", r) }) {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return word
 }
 
 // down ends a world that up has left, and all processes of it.
@@ -214,6 +244,11 @@ func down(out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	alone, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	path := filepath.Join(dir, pidFile)
 	pid, err := readPID(path)
 	if err != nil {
@@ -222,7 +257,7 @@ func down(out io.Writer) error {
 	if pid == 0 {
 		world.Sweep() // it may have been killed
 		fmt.Fprintln(out, "no world is running")
-		return os.RemoveAll(dir)
+		return forget(dir)
 	}
 	// The process group is that of the session which up has made.
 	if err := unix.Kill(-pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -242,5 +277,5 @@ func down(out io.Writer) error {
 	}
 	world.Sweep()
 	fmt.Fprintln(out, "the world is gone")
-	return os.RemoveAll(dir)
+	return forget(dir)
 }

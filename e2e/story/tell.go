@@ -105,9 +105,11 @@ func (t *teller) denied(ctx context.Context) error {
 		return err
 	}
 	t.passage("client > edge/gateway", p)
-	_, err = t.Allow(ctx)
-	t.say("It is taken away again: 200.")
-	return err
+	if p, err = t.Allow(ctx); err != nil {
+		return err
+	}
+	t.say("It is taken away again: %d.", p.Status)
+	return nil
 }
 
 func (t *teller) stranger(ctx context.Context) error {
@@ -117,6 +119,9 @@ func (t *teller) stranger(ctx context.Context) error {
 		return err
 	}
 	t.passage("edge/impostor", p)
+	if p.Status == 200 {
+		return errors.New("the impostor was let in")
+	}
 	return nil
 }
 
@@ -134,6 +139,9 @@ func (t *teller) native(ctx context.Context) error {
 		return err
 	}
 	t.passage("client > edge/native-gateway", p)
+	if p.Status != 200 || p.Clear {
+		return fmt.Errorf("the native gateway got %d; readable on the wire: %t", p.Status, p.Clear)
+	}
 	return nil
 }
 
