@@ -209,10 +209,12 @@ func (c *Conn) readLoop() {
 		rd.buf.Free()
 	}
 	var away [4 << 10]byte
-	for n, left := 0, int(c.cfg.connWindow())+maxControl; left > 0; left -= n {
-		if n, err = rd.pull(away[:]); err != nil { // while our side lingers, and for what may be on its way
+	for left := int(c.cfg.connWindow()) + maxControl; left > 0; { // while our side lingers, and for what may be on its way
+		n, err := rd.pull(away[:])
+		if err != nil {
 			break
 		}
+		left -= n
 	}
 	c.g.forget()
 	close(c.read)
