@@ -32,34 +32,15 @@ var notForTunnels = map[string]string{
 	"http2/6.9.2/1":   noBody + " (own test: 6.9.2 WindowsMayBecomeNegative)",
 	"http2/6.9.2/2":   noBody + " (own test: 6.9.2 WindowsMayBecomeNegative)",
 	"http2/8.1/1":     racy + "a GET is refused, and ended, before or after its second HEADERS come (own test: 8.1 trailers without END_STREAM)",
-	"http2/8.1.2.3/1": onlyConnect,
-	"http2/8.1.2.3/3": onlyConnect,
-	"http2/8.1.2.3/4": onlyConnect,
 	"http2/8.1.2.6/1": length,
 	"http2/8.1.2.6/2": length,
 }
 
-// notYet are the cases that the engine still fails, with what is wrong.
-var notYet = map[string]string{
-	"http2/5.1/5":     racy + "DATA after both ends is passed over in silence",
-	"http2/5.1/6":     racy + "HEADERS after both ends are passed over in silence",
-	"http2/5.1/8":     "DATA after the peer's RST_STREAM is passed over in silence",
-	"http2/5.1/11":    "DATA after both ends is passed over in silence",
-	"http2/5.1/12":    "HEADERS after both ends are a stream error only",
-	"http2/5.1.1/2":   "a stream id below the highest is a stream error only",
-	"http2/6.1/2":     racy + "DATA after both ends is passed over in silence",
-	"http2/8.1.2.1/3": racy + "trailers with a pseudo-header are taken for the end",
-	"http2/8.1.2.2/1": "connection-specific fields are accepted",
-	"http2/8.1.2.2/2": "te: gzip is accepted",
-	"http2/8.1.2.3/2": "a request without :method gets an answer",
-}
-
 const (
-	racy        = "depends on who is quicker: "
-	noBody      = "it wants an answer with a body to a GET; the Server refuses what is not CONNECT with 400 and no body"
-	priorities  = "RFC 9113, section 5.3.2, has done away with priorities and with this error"
-	onlyConnect = "the Server refuses what is not CONNECT with 400, whatever its :scheme and :path are"
-	length      = "a GET is refused with 400 before its DATA come, and a CONNECT has no content (RFC 9110, section 9.3.6)"
+	racy       = "depends on who is quicker: "
+	noBody     = "it wants an answer with a body to a GET; the Server refuses what is not CONNECT with 400 and no body"
+	priorities = "RFC 9113, section 5.3.2, has done away with priorities and with this error"
+	length     = "a GET is refused with 400 before its DATA come, and a CONNECT has no content (RFC 9110, section 9.3.6)"
 )
 
 var td = spiffeid.RequireTrustDomainFromString("cluster.local")
@@ -100,9 +81,6 @@ func runGroup(t *testing.T, c *config.Config, group *spec.TestGroup, seen map[st
 		seen[id] = true
 		t.Run(id+" "+tc.Desc, func(t *testing.T) {
 			reason, excused := notForTunnels[id]
-			if !excused {
-				reason, excused = notYet[id]
-			}
 			// The Server refuses h2spec's GETs at once, so a case that needs an open stream may come too late: it gets three attempts. The
 			// engine's own tests hold the stream open and have one.
 			var err error

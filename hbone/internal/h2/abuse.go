@@ -11,10 +11,10 @@ import (
 // that what is right now and then for a connection of many hours (a PING, a CONNECT that is given up) never adds up to an attack.
 
 const (
-	maxResets = 1000        // streams opened and reset at once before the peer is cut off
-	perReset  = 10          // what one of them costs
-	perSecond = 20 * 10     // what a second pays back
-	young     = time.Second // a CONNECT given up later than that has not been opened to be reset
+	maxResets = 1000    // streams opened and reset at once before the peer is cut off
+	perReset  = 10      // what one of them costs
+	perSecond = 20 * 10 // what a second pays back
+	young     = 1000    // milliseconds: a CONNECT given up later than that has not been opened to be reset
 )
 
 // account is the reader's, of its peer.
@@ -59,6 +59,9 @@ func (rd *reader) refuse(id uint32, code http2.ErrCode, cost int) error {
 	return nil
 }
 
+// age is the connection's, in milliseconds; it wraps.
+func (c *Conn) age() uint32 { return uint32(time.Since(c.born).Milliseconds()) }
+
 // provoked resets a stream for what the peer did to it (CVE-2025-8671). mu is held.
 func (rd *reader) provoked(s *Stream, code http2.ErrCode) error {
 	s.reset(code)
@@ -68,7 +71,7 @@ func (rd *reader) provoked(s *Stream, code http2.ErrCode) error {
 // resetCost is what RST_STREAM of s costs. A tunnel that stood ends so when its user closes it, and a client waits for answers no faster
 // than they are given: only a CONNECT that is taken back at once is an attack (CVE-2023-44487). mu is held.
 func (c *Conn) resetCost(s *Stream) int {
-	if c.client || s.status == http.StatusOK || time.Since(c.born)-time.Duration(s.opened)*time.Millisecond >= young {
+	if c.client || s.status == http.StatusOK || c.age()-s.opened >= young {
 		return 0
 	}
 	return perReset

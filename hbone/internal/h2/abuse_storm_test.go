@@ -237,3 +237,28 @@ func TestHealthyIdleDays(t *testing.T) {
 		})
 	}
 }
+
+// Thousands of CONNECTs whose callers wait for a target that does not answer, and give up after two seconds, are no rapid reset.
+func TestHealthyDialsThatAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c, streams := asServer(t, h2.Config{})
+		id := uint32(1)
+		for range 50 {
+			var opens, resets []hbonetest.Frame
+			for range 100 {
+				opens = append(opens, hbonetest.Open(id, target))
+				resets = append(resets, hbonetest.Reset{Stream: id, Code: http2.ErrCodeCancel})
+				id += 2
+			}
+			p.Send(opens...)
+			p.Sync()
+			time.Sleep(2 * time.Second) // the callers' patience, on the bubble's clock
+			p.Send(resets...)
+			p.Sync()
+			for range 100 {
+				next(t, streams)
+			}
+		}
+		wantHealthy(t, c)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -277,4 +278,81 @@ func TestConformance5_4LossIsNoEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A drain ends when the peer has all that was sent, also when he keeps the connection open.
+func TestConformance6_8ADrainDoesNotWaitForThePeersEnd(t *testing.T) {
+	inBothRoles(t, h2.Config{}, func(t *testing.T, w world) {
+		drained := hbonetest.Go(func() (time.Duration, error) {
+			start := time.Now()
+			err := w.c.Shutdown(t.Context())
+			return time.Since(start), err
+		})
+		w.p.WantGoAway(http2.ErrCodeNo)
+		w.p.Send(hbonetest.Data{Stream: 1, End: true})
+		wantRead(t, w.s, "")
+		if _, err := w.s.Write([]byte("the last")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.s.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.p.WantEnd(1); string(got) != "the last" {
+			t.Errorf("read %q", got)
+		}
+		w.p.WantPing()
+		if took, err := drained.Wait(); err != nil || took > 5*time.Second {
+			t.Errorf("shutdown gave %v after %v", err, took)
+		}
+		wantEnded(t, w.c)
+	})
+}
+
+// The GOAWAY of a connection error arrives although the peer has sent more than was read: TCP would throw it away when we closed at once. Who goes on
+// sending is not listened to for long.
+func TestConformance5_4_1GoAwayArrives(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 20 {
+		far, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := h2.NewServer(near, h2.Config{}, func(*h2.Stream) {})
+		p := hbonetest.Client(t, far)
+		sent := hbonetest.Go(func() (bool, error) {
+			return true, p.TrySend(hbonetest.Data{Bytes: []byte("stream 0")}, hbonetest.Bytes(make([]byte, 4<<20)))
+		})
+		p.WantGoAway(http2.ErrCodeProtocol)
+		if _, err := sent.Wait(); err != nil {
+			t.Errorf("the rest was not taken: %v", err)
+		}
+		far.Close()
+		wantEnded(t, c)
+	}
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := h2.NewServer(near, h2.Config{}, func(*h2.Stream) {})
+	p := hbonetest.Client(t, far)
+	go p.Drain()
+	start := time.Now()
+	for p.TrySend(hbonetest.Data{Bytes: []byte("stream 0")}) == nil {
+		if time.Since(start) > patience {
+			t.Fatal("it is still listened to")
+		}
+	}
+	wantEnded(t, c)
 }

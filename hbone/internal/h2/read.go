@@ -20,6 +20,9 @@ const bulk = 4 << 10
 // wakeAfter is how many bytes of bulk are gathered before a blocked Read hears of them, unless there are no more.
 const wakeAfter = 64 << 10
 
+// errGone ends the reading of a connection whose peer has all that was sent.
+var errGone = errors.New("nothing more is to be heard of the peer")
+
 // reader is the state of the goroutine that reads.
 type reader struct {
 	c     *Conn
@@ -209,10 +212,12 @@ func (c *Conn) readLoop() {
 		rd.buf.Free()
 	}
 	var away [4 << 10]byte
-	for n, left := 0, int(c.cfg.connWindow())+maxControl; left > 0; left -= n {
-		if n, err = rd.pull(away[:]); err != nil { // while our side lingers, and for what may be on its way
+	for left := int(c.cfg.connWindow()) + maxControl; left > 0 && !errors.Is(err, errGone); { // while our side lingers, and for what may be on its way
+		n, err := rd.pull(away[:])
+		if err != nil {
 			break
 		}
+		left -= n
 	}
 	c.g.forget()
 	close(c.read)
@@ -238,8 +243,11 @@ func (rd *reader) all() error {
 		if err := rd.full(rd.head[:]); err != nil {
 			return err
 		}
-		if isClosed(rd.c.dead) {
-			return errClosed // fail has another cause already
+		if isClosed(rd.c.dead) { // fail has a cause already
+			if err := rd.goodbye(); err != nil {
+				return err
+			}
+			return errGone
 		}
 		h := parseHeader(rd.head[:])
 		if first && (h.kind != http2.FrameSettings || h.flags.Has(http2.FlagSettingsAck)) {

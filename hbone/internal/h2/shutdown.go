@@ -8,7 +8,11 @@ import (
 	"golang.org/x/net/http2"
 )
 
-var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
+var (
+	drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
+	// byePing is our last frame: its answer says that all before it has arrived.
+	byePing = [8]byte{'b', 'y', 'e'}
+)
 
 // Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
 // last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
@@ -43,9 +47,34 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 
 // maybeDrained ends a draining connection that has no stream left; mu is held.
 func (c *Conn) maybeDrained() {
-	if c.drain == drainLast && len(c.streams) == 0 {
+	if c.drain == drainLast && len(c.streams) == 0 && c.err == nil {
+		_ = c.cw.WritePing(false, byePing)
 		c.failLocked(errClosed)
 	}
+}
+
+// goodbye passes over frames of a connection that has ended, from the one whose header is in rd.head on, until the peer has answered our last PING
+// or is gone, or has sent more than can have been on its way. mu is not held.
+func (rd *reader) goodbye() error {
+	for left := int(rd.c.cfg.connWindow()) + maxControl; left > 0; {
+		h := parseHeader(rd.head[:])
+		left -= frameHeader + int(h.length)
+		if h.kind == http2.FramePing && h.flags.Has(http2.FlagPingAck) && h.length == uint32(len(byePing)) {
+			var data [len(byePing)]byte
+			if err := rd.full(data[:]); err != nil {
+				return err
+			}
+			if data == byePing {
+				return nil
+			}
+		} else if err := rd.discard(int(h.length)); err != nil {
+			return err
+		}
+		if err := rd.full(rd.head[:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // patience is how long a connection that ends for cause waits for the peer. What a peer sends meanwhile would, unread, make the kernel reset

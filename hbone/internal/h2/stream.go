@@ -34,7 +34,7 @@ type Stream struct {
 	measured       uint32 // bytes consumed since
 	measuredFrom   uint32 // microseconds of the connection's life
 	id             uint32
-	opened         uint32 // milliseconds of the connection's life
+	opened         uint32 // age of the connection then
 	status         uint16 // client: the answer; server: what was answered
 	isDone         bool
 	recvEnd        bool // END_STREAM came and in ends with it
@@ -54,7 +54,7 @@ type ending struct {
 
 // newStream registers a stream; mu is held.
 func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{c: c, id: id, window: c.cfg.streamWindow(), sendWindow: c.peerWindow, opened: uint32(time.Since(c.born).Milliseconds())}
+	s := &Stream{c: c, id: id, window: c.cfg.streamWindow(), sendWindow: c.peerWindow, opened: c.age()}
 	s.recvWindow = int32(s.window)
 	c.streams[id] = s
 	c.opened++
