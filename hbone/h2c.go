@@ -201,23 +201,28 @@ func (p *h2cPool) forget(address string, h *h2cHost) {
 }
 
 // closeIdle retires the connections that no request uses.
-func (p *h2cPool) closeIdle() {
+func (p *h2cPool) closeIdle() { p.retireWhere(func(c *h2cConn) bool { return c.cc.InFlight() == 0 }) }
+
+// retireAll lets all connections end with their last requests.
+func (p *h2cPool) retireAll() { p.retireWhere(func(*h2cConn) bool { return true }) }
+
+func (p *h2cPool) retireWhere(ok func(*h2cConn) bool) {
 	p.mu.Lock()
 	type at struct {
 		address string
 		h       *h2cHost
 		c       *h2cConn
 	}
-	var idle []at
+	var list []at
 	for address, h := range p.hosts {
 		for _, c := range h.conns {
-			if c.cc.InFlight() == 0 {
-				idle = append(idle, at{address, h, c})
+			if ok(c) {
+				list = append(list, at{address, h, c})
 			}
 		}
 	}
 	p.mu.Unlock()
-	for _, i := range idle {
+	for _, i := range list {
 		p.retire(i.address, i.h, i.c)
 	}
 }

@@ -12,8 +12,9 @@ import (
 
 // Transport sends HTTP requests through a Dialer: HTTP/1.1 or h2c inside the tunnel for http, and whatever TLS negotiates there for https. The
 // Resolver is asked for each request's host and port whenever a new tunnel is needed. Tunnels are kept for later requests, and a
-// request is repeated only where that is safe: when it was not sent, or is idempotent and its body can be had again. One Transport has one
-// Dialer, so identities do not mix. Set its fields before the first use.
+// request is repeated only where that is safe: when it was not sent, or is idempotent and its body can be had again. Where the Resolver tells of
+// changes (a method Changed, as wds.Client has), a tunnel is not used again after its way has changed: a request goes through a waypoint
+// that came, or fails, but never past it. One Transport has one Dialer, so identities do not mix. Set its fields before the first use.
 type Transport struct {
 	// Dialer is required.
 	Dialer *Dialer
@@ -24,13 +25,16 @@ type Transport struct {
 	H2CMaxAge time.Duration
 	// H2CMaxStreams is how many h2c requests a tunnel has at once; beyond that there is a further tunnel. Zero means 100.
 	H2CMaxStreams int
-	// Configure, where set, adjusts the http.Transports beneath, one for h2c and one for the rest, before their first use; it must leave DialContext
-	// and Protocols alone.
+	// Configure, where set, adjusts the http.Transports beneath, one for h2c and one for the rest and a further one when ways change, before their
+	// first use; it must leave DialContext and Protocols alone.
 	Configure func(*http.Transport)
 
 	once sync.Once
-	base *http.Transport
 	h2c  h2cPool
+	ways follower
+
+	mu   sync.Mutex // guards base; never held across I/O
+	base *http.Transport
 }
 
 func (t *Transport) h2cMaxAge() time.Duration { return cmp.Or(t.H2CMaxAge, time.Minute) }
@@ -65,10 +69,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		clone.URL = &url
 		r = clone
 	}
+	t.follow(r)
 	if r.URL.Scheme == "http" && t.H2C != nil && t.H2C(r) {
 		return t.h2c.roundTrip(r)
 	}
-	return t.base.RoundTrip(r)
+	t.mu.Lock()
+	base := t.base
+	t.mu.Unlock()
+	return base.RoundTrip(r)
 }
 
 // refuse is an error before anything was sent; a RoundTripper closes the body.
@@ -82,19 +90,28 @@ func (t *Transport) refuse(r *http.Request, err error) error {
 // CloseIdleConnections closes the tunnels that no request uses.
 func (t *Transport) CloseIdleConnections() {
 	t.init()
-	t.base.CloseIdleConnections()
+	t.mu.Lock()
+	base := t.base
+	t.mu.Unlock()
+	base.CloseIdleConnections()
 	t.h2c.closeIdle()
 }
 
 func (t *Transport) init() {
 	t.once.Do(func() {
-		t.base, t.h2c.base = t.transport(), t.transport()
-		t.base.ForceAttemptHTTP2 = true // over TLS
+		t.base, t.h2c.base = t.newBase(), t.transport()
 		t.h2c.base.Protocols = new(http.Protocols)
 		t.h2c.base.Protocols.SetUnencryptedHTTP2(true)
 		t.h2c.maxAge, t.h2c.maxStreams = t.h2cMaxAge(), t.h2cMaxStreams()
 		t.h2c.hosts = map[string]*h2cHost{}
 	})
+}
+
+// newBase is for all but h2c.
+func (t *Transport) newBase() *http.Transport {
+	base := t.transport()
+	base.ForceAttemptHTTP2 = true // over TLS
+	return base
 }
 
 func (t *Transport) transport() *http.Transport {

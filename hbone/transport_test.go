@@ -27,6 +27,9 @@ type webMesh struct {
 	conns map[string]int
 }
 
+// authorityKey is a request's context's key of the authority of its tunnel.
+type authorityKey struct{}
+
 func newWebMesh(t *testing.T, handler http.HandlerFunc) *webMesh {
 	t.Helper()
 	w := &webMesh{conns: map[string]int{}}
@@ -38,7 +41,9 @@ func newWebMesh(t *testing.T, handler http.HandlerFunc) *webMesh {
 		w.asked = append(w.asked, address)
 		return route, nil
 	})
-	web := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
+	web := &http.Server{Handler: handler, Protocols: new(http.Protocols), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, authorityKey{}, c.(*hbone.Conn).Request().Authority)
+	}}
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetUnencryptedHTTP2(true)
 	done := make(chan struct{})

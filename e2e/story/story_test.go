@@ -71,6 +71,12 @@ func TestStory(t *testing.T) {
 		t.Errorf("outside the mesh, under STRICT: %+v; want 502, refused by what STRICT becomes", p)
 	}
 
+	// The native gateway keeps this tunnel for later requests; none of them may go past the waypoint that is yet to come.
+	p = play(w.FromOutside(ctx, story.Native))
+	if p.Status != 200 || p.Clear || slices.ContainsFunc(p.Hops, func(h story.Hop) bool { return h.To == "shop/waypoint" }) {
+		t.Errorf("the native gateway before there is a waypoint: %+v; want 200 by HBONE straight to orders", p)
+	}
+
 	text, err := w.Plan(ctx)
 	if err != nil {
 		t.Fatal(err)
