@@ -219,15 +219,20 @@ The world is up. The gateway is outside the mesh, the shop is in it. From the fo
   %s
   kubectl apply -f e2e/story/manifests/strict.yaml        # the shop refuses plaintext: 502
   isthmus plan -f e2e/story/manifests/%s.yaml
-  kubectl apply -f e2e/story/manifests/%s.yaml    # the gateway comes in: 200
+  kubectl apply -f e2e/story/manifests/%s.yaml    # the gateway comes in: 200 (namespace shop has consented already)
   isthmus status -A
+  kubectl apply -f e2e/story/manifests/%s.yaml           # 403, by the gateway's identity; delete it again: 200
+  kubectl delete --wait=false -f e2e/story/manifests/%s.yaml
+  isthmus status -A                                       # it halts, where policies depend on its waypoint
+  kubectl annotate ambientedge -n edge public isthmus.dev/undo=confirmed
+  kubectl delete -f e2e/story/manifests/strict.yaml       # and all is as it was: 200 in plaintext
 
 The gateway that embeds hbone:
 
   %s
 
-make demo-down ends it.
-`, quote(kubeconfig), quote(kubectl), quote(w.Binary), curl(edge), w.EdgeFile(), w.EdgeFile(), curl(native))
+make demo-down ends it; then: unset KUBECONFIG; unalias kubectl isthmus
+`, quote(kubeconfig), quote(kubectl), quote(w.Binary), curl(edge), w.EdgeFile(), w.EdgeFile(), w.DenyFile(), w.EdgeFile(), curl(native))
 }
 
 // quote is a word for the shell.

@@ -39,7 +39,7 @@ func (w *World) Before() State { return w.before }
 
 // Deny adds a policy against the gateway's identity, and returns what then comes of a request.
 func (w *World) Deny(ctx context.Context) (*Passage, error) {
-	if err := w.ApplyFile(ctx, w.deny()); err != nil {
+	if err := w.ApplyFile(ctx, w.DenyFile()); err != nil {
 		return nil, err
 	}
 	want := 403
@@ -51,13 +51,14 @@ func (w *World) Deny(ctx context.Context) (*Passage, error) {
 
 // Allow takes Deny back.
 func (w *World) Allow(ctx context.Context) (*Passage, error) {
-	if err := w.DeleteFile(ctx, w.deny()); err != nil {
+	if err := w.DeleteFile(ctx, w.DenyFile()); err != nil {
 		return nil, err
 	}
 	return w.becomes(ctx, 200, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
 }
 
-func (w *World) deny() string {
+// DenyFile is the file with the policy of Deny, for ApplyFile.
+func (w *World) DenyFile() string {
 	if w.Envoy {
 		return "deny"
 	}
