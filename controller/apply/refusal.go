@@ -44,14 +44,14 @@ func (e *RefusedError) Rights() bool {
 }
 
 // Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
-// with the object's name.
+// with the object's name: what a new plan may mend.
 func Explain(verb, object string, err error) error {
 	switch fields := conflicts(err); {
 	case err == nil:
 		return nil
 	case len(fields) > 0:
 		return &ConflictError{Object: object, Fields: fields, Err: err}
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+	case denied(err), apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
 		return &RefusedError{Verb: verb, Object: object, Err: err}
 	}
 	return fmt.Errorf("%s %s: %w", verb, object, err)
@@ -70,4 +70,25 @@ func conflicts(err error) []string {
 		}
 	}
 	return fields
+}
+
+// message is what the API server says, or "".
+func message(err error) string {
+	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return status.ErrStatus.Message
+	}
+	return ""
+}
+
+// denied says whether a webhook or an admission policy denies it. They choose code and reason as they like: a webhook that gives neither
+// comes as code 400 without a reason.
+func denied(err error) bool {
+	m := message(err)
+	return strings.HasPrefix(m, "admission webhook ") && strings.Contains(m, " denied the request") ||
+		strings.Contains(m, "ValidatingAdmissionPolicy ") && strings.Contains(m, " denied request")
+}
+
+// noDryRun says whether a webhook has side effects, so that the API server does not ask it on a dry run.
+func noDryRun(err error) bool {
+	return apierrors.ReasonForError(err) == metav1.StatusReasonBadRequest && !denied(err) && strings.Contains(message(err), "does not support dry run")
 }
