@@ -82,18 +82,19 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		answer *metav1.Status
+		rights bool
 	}{
-		{"a webhook without a code", webhook(http.StatusBadRequest, "")},
-		{"a webhook that calls it a bad request", webhook(http.StatusBadRequest, metav1.StatusReasonBadRequest)},
-		{"a webhook that forbids", webhook(http.StatusForbidden, metav1.StatusReasonForbidden)},
-		{"a webhook with a code of its own", webhook(http.StatusTeapot, "Teapot")},
-		{"a policy", policy},
-		{"a policy that says unauthorized", unauthorized},
-		{"the authorizer", status(apierrors.NewForbidden(services, "orders", errors.New(`User "system:serviceaccount:a:b" cannot patch resource "services" in API group "" in the namespace "shop"`)))},
-		{"the authorizer, of one with a strange name", status(apierrors.NewForbidden(services, "orders", errors.New(`User "a \" b" cannot patch resource "services" in API group "" in the namespace "shop": RBAC: clusterrole "x" not found`)))},
-		{"a quota", status(apierrors.NewForbidden(services, "orders", errors.New(`exceeded quota: none, requested: count/services=1, used: count/services=0, limited: count/services=0`)))},
-		{"admission that quotes the authorizer", status(apierrors.NewForbidden(services, "orders", errors.New(`cannot set blockOwnerDeletion: User "x" cannot set finalizers on`)))},
-		{"what is invalid", status(apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, "orders", nil))},
+		{"a webhook without a code", webhook(http.StatusBadRequest, ""), false},
+		{"a webhook that calls it a bad request", webhook(http.StatusBadRequest, metav1.StatusReasonBadRequest), false},
+		{"a webhook that forbids", webhook(http.StatusForbidden, metav1.StatusReasonForbidden), false},
+		{"a webhook with a code of its own", webhook(http.StatusTeapot, "Teapot"), false},
+		{"a policy", policy, false},
+		{"a policy that says unauthorized", unauthorized, false},
+		{"the authorizer", status(apierrors.NewForbidden(services, "orders", errors.New(`User "system:serviceaccount:a:b" cannot patch resource "services" in API group "" in the namespace "shop"`))), true},
+		{"the authorizer, of one with a strange name", status(apierrors.NewForbidden(services, "orders", errors.New(`User "a \" b" cannot patch resource "services" in API group "" in the namespace "shop": RBAC: clusterrole "x" not found`))), true},
+		{"a quota", status(apierrors.NewForbidden(services, "orders", errors.New(`exceeded quota: none, requested: count/services=1, used: count/services=0, limited: count/services=0`))), false},
+		{"admission that quotes the authorizer", status(apierrors.NewForbidden(services, "orders", errors.New(`cannot set blockOwnerDeletion: User "x" cannot set finalizers on`))), false},
+		{"what is invalid", status(apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, "orders", nil)), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for name, do := range map[string]func(client.Client) error{
@@ -101,8 +102,12 @@ func TestRefusals(t *testing.T) {
 				"try": func(cl client.Client) error { return apply.Try(t.Context(), cl, edge, write("u")) },
 			} {
 				err := do(answering(t, c.answer))
-				if _, ok := errors.AsType[*apply.RefusedError](err); !ok {
+				refused, ok := errors.AsType[*apply.RefusedError](err)
+				if !ok {
 					t.Fatalf("%s: the error is %v, no refusal", name, err)
+				}
+				if refused.Rights() != c.rights {
+					t.Errorf("%s: rights are missing: %t, in %v", name, refused.Rights(), err)
 				}
 			}
 		})
@@ -115,7 +120,7 @@ func TestTryAsksToTakeBack(t *testing.T) {
 		t.Error(err)
 	}
 	refused, ok := errors.AsType[*apply.RefusedError](apply.Try(t.Context(), answering(t, nil, forbidden), edge, write("")))
-	if !ok || refused.Verb != "delete" {
+	if !ok || refused.Verb != "delete" || !refused.Rights() {
 		t.Errorf("the refusal is %v", refused)
 	}
 }

@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,10 +38,19 @@ func (e *RefusedError) Error() string {
 // Unwrap gives the API server's answer.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// Rights says whether it is rights that are missing. Admission refuses with a cause, where rights have none.
+// Rights says whether it is rights that are missing. Quotas and other admission built into the API server are told from the authorizer
+// by its sentence, as nothing else differs: User "…" cannot <verb> resource "…".
 func (e *RefusedError) Rights() bool {
-	status, ok := errors.AsType[*apierrors.StatusError](e.Err)
-	return ok && apierrors.IsForbidden(e.Err) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind != "" && len(status.ErrStatus.Details.Causes) == 0
+	if !apierrors.IsForbidden(e.Err) {
+		return false
+	}
+	_, why, _ := strings.Cut(message(e.Err), " is forbidden: ")
+	user, ok := strings.CutPrefix(why, "User ")
+	if !ok {
+		return false
+	}
+	name, err := strconv.QuotedPrefix(user)
+	return err == nil && strings.HasPrefix(user[len(name):], " cannot ")
 }
 
 // Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
