@@ -136,6 +136,8 @@ func TestAWebhookThatKnowsNoDryRunSaysNothing(t *testing.T) {
 }
 
 func TestWhatANewPlanMayMendIsNoRefusal(t *testing.T) {
+	immutable := status(apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, "orders", nil))
+	immutable.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Field: "metadata.uid", Message: "field is immutable"}}
 	remove := write("u")
 	remove.Delete, remove.Fields = true, nil
 	for _, c := range []struct {
@@ -143,6 +145,7 @@ func TestWhatANewPlanMayMendIsNoRefusal(t *testing.T) {
 		write  *plan.Write
 		answer *metav1.Status
 	}{
+		{"it was replaced", write("u"), immutable},
 		{"it is gone", write("u"), status(apierrors.NewConflict(services, "orders", errors.New("uid mismatch")))},
 		{"what is to go was replaced", remove, status(apierrors.NewConflict(services, "orders", errors.New("the UID in the precondition is not that of the record")))},
 		{"the API server is ill", write("u"), status(apierrors.NewInternalError(errors.New("no leader")))},

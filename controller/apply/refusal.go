@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,13 +55,15 @@ func (e *RefusedError) Rights() bool {
 }
 
 // Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
-// with the object's name: what a new plan may mend.
+// with the object's name: what a new plan may mend, an object that was replaced among it.
 func Explain(verb, object string, err error) error {
 	switch fields := conflicts(err); {
 	case err == nil:
 		return nil
 	case len(fields) > 0:
 		return &ConflictError{Object: object, Fields: fields, Err: err}
+	case replaced(err):
+		return fmt.Errorf("%s %s: it was replaced since the plan was made: %w", verb, object, err)
 	case denied(err), apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
 		return &RefusedError{Verb: verb, Object: object, Err: err}
 	}
@@ -101,4 +104,11 @@ func denied(err error) bool {
 // noDryRun says whether a webhook has side effects, so that the API server does not ask it on a dry run.
 func noDryRun(err error) bool {
 	return apierrors.ReasonForError(err) == metav1.StatusReasonBadRequest && !denied(err) && strings.Contains(message(err), "does not support dry run")
+}
+
+// replaced says whether the object has another UID than the write: the API server takes that for an attempt to change it.
+func replaced(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && apierrors.IsInvalid(err) && status.ErrStatus.Details != nil &&
+		slices.ContainsFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
