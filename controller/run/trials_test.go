@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -183,7 +184,7 @@ func TestAfterARefusedWriteAllIsTriedAgain(t *testing.T) {
 	controllerutil.AddFinalizer(s.Edge, v1alpha1.Finalizer)
 	got, err := round(t, r, s) // they have been let through
 	want(t, got, "apply edge", "create waypoint")
-	if f, told := stop(s.Edge, true, err); !told || !strings.Contains(f.Message, "what was written before stays") {
+	if f, told := stop(s.Edge, true, err); !told || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Message, "what was written before stays") {
 		t.Errorf("the finding is %+v", f)
 	}
 	got, _ = round(t, r, s)
@@ -218,4 +219,66 @@ func TestWhatIsBlockedIsTriedAnew(t *testing.T) {
 	s.Namespaces[1].Annotations = consent
 	got, _ = round(t, r, s)
 	want(t, got, append(slices.Clone(tries), "apply edge", "create waypoint")...)
+}
+
+func TestALaterRefusalNeedNotStopAPlan(t *testing.T) {
+	api := &server{answers: map[string]error{"apply stock": denied}}
+	r := &reconciler{client: api}
+	s := fresh()
+	_, err := round(t, r, s)
+	f, _ := stop(s.Edge, false, err)
+	const annotate = "kubectl annotate ambientedge -n edge public isthmus.dev/begin=confirmed"
+	if !strings.Contains(f.Message, "tried ahead") || !strings.Contains(f.Fix, annotate) {
+		t.Errorf("the finding is %+v", f)
+	}
+	s.Edge.Annotations = map[string]string{v1alpha1.AnnotationBegin: v1alpha1.BeginConfirmed}
+	got, err := round(t, r, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, got, "try apply edge", "try create waypoint", "try delete waypoint", "patch public", "apply edge", "create waypoint")
+
+	api.answers = map[string]error{"create waypoint": denied}
+	r.trials.forget(client.ObjectKeyFromObject(s.Edge))
+	if got, err = round(t, r, s); err == nil {
+		t.Error("the write that comes next was refused, and nobody says so")
+	}
+	want(t, got, "try apply edge", "try create waypoint")
+}
+
+func TestMissingRightsAreNoMatterOfOrder(t *testing.T) {
+	missing := apierrors.NewForbidden(schema.GroupResource{Resource: "services"}, "stock", errors.New(`User "x" cannot patch resource "services" in API group "" in the namespace "shop"`))
+	r := &reconciler{client: &server{answers: map[string]error{"apply stock": missing}}}
+	s := fresh()
+	_, err := round(t, r, s)
+	if f, _ := stop(s.Edge, false, err); !strings.Contains(f.Fix, "isthmus-manage") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) {
+		t.Errorf("the finding is %+v", f)
+	}
+}
+
+func TestUndoTakesBackWhatItCan(t *testing.T) {
+	ours := func(path string) []metav1.ManagedFieldsEntry {
+		return []metav1.ManagedFieldsEntry{{
+			Manager: "isthmus.dev/edge.public", Operation: metav1.ManagedFieldsOperationApply, FieldsType: "FieldsV1",
+			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:` + path + `":{}}}}`),
+		}}
+	}
+	s := fresh()
+	now := metav1.Now()
+	s.Edge.DeletionTimestamp = &now
+	s.Namespaces[0].Labels, s.Namespaces[0].ManagedFields = map[string]string{plan.LabelDataplaneMode: "ambient"}, ours(plan.LabelDataplaneMode)
+	s.Services[0].Labels, s.Services[0].ManagedFields = map[string]string{plan.LabelUseWaypoint: "waypoint"}, ours(plan.LabelUseWaypoint)
+	r := &reconciler{client: &server{answers: map[string]error{"apply edge": denied}}}
+	got, err := round(t, r, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, got, "try apply orders", "apply orders")
+
+	s.Services[0].Labels, s.Services[0].ManagedFields = nil, nil
+	got, err = round(t, r, s)
+	if f, told := stop(s.Edge, false, err); !told || f.Object != "Namespace edge" {
+		t.Errorf("the finding is %+v", f)
+	}
+	want(t, got, "try apply edge")
 }

@@ -69,10 +69,12 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 	case wrote || controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer):
 		done, instead = "what was written before stays, and goes with the AmbientEdge", "delete the AmbientEdge to take all back"
 	}
-	f.Message = fmt.Sprintf("%v; %s", refused, done)
-	f.Fix = "change what refuses it, an admission policy or webhook that is named here; or " + instead
+	f.Message = fmt.Sprintf("%v; %s", err, done)
+	f.Fix = "change what refuses it, an admission policy, webhook or quota that is named here; or " + instead
 	if refused.Rights() {
 		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/install/bindings.yaml does; or " + instead
+	} else if _, later := errors.AsType[*laterError](err); later {
+		f.Fix += fmt.Sprintf("; or, if it passes when the steps before are done: kubectl annotate ambientedge -n %s %s %s=%s", e.Namespace, e.Name, v1alpha1.AnnotationBegin, v1alpha1.BeginConfirmed)
 	}
 	return f, true
 }
