@@ -2,9 +2,7 @@ package apply
 
 import (
 	"context"
-	"errors"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -42,8 +40,8 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 }
 
 // Try finds out whether the API server would let a write through, and writes nothing. It blocks for one request, and for two where an
-// object is to be created: what is made must be taken back one day. Its error is a ConflictError or a RefusedError; what else goes
-// wrong says nothing about the write, which meets it again.
+// object is to be created: what is made must be taken back one day, and this finds missing rights to do so. Its errors are those of Do.
+// A webhook that knows no dry run says nothing about the write, which meets it again: that is no error.
 func Try(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write) error {
 	dry := client.NewDryRunClient(c)
 	err := Do(ctx, dry, e, w)
@@ -52,12 +50,8 @@ func Try(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.
 		back.Delete = true
 		err = Do(ctx, dry, e, &back)
 	}
-	if _, ok := errors.AsType[*ConflictError](err); ok {
-		return err
+	if noDryRun(err) {
+		return nil
 	}
-	// A webhook that knows no dry run is a bad request, and no refusal of the write.
-	if refused, ok := errors.AsType[*RefusedError](err); ok && !apierrors.IsBadRequest(refused.Err) {
-		return err
-	}
-	return nil
+	return err
 }

@@ -3,6 +3,8 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,21 +39,32 @@ func (e *RefusedError) Error() string {
 // Unwrap gives the API server's answer.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// Rights says whether it is rights that are missing. Admission refuses with a cause, where rights have none.
+// Rights says whether it is rights that are missing. Quotas and other admission built into the API server are told from the authorizer
+// by its sentence, as nothing else differs: User "…" cannot <verb> resource "…".
 func (e *RefusedError) Rights() bool {
-	status, ok := errors.AsType[*apierrors.StatusError](e.Err)
-	return ok && apierrors.IsForbidden(e.Err) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind != "" && len(status.ErrStatus.Details.Causes) == 0
+	if !apierrors.IsForbidden(e.Err) {
+		return false
+	}
+	_, why, _ := strings.Cut(message(e.Err), " is forbidden: ")
+	user, ok := strings.CutPrefix(why, "User ")
+	if !ok {
+		return false
+	}
+	name, err := strconv.QuotedPrefix(user)
+	return err == nil && strings.HasPrefix(user[len(name):], " cannot ")
 }
 
 // Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
-// with the object's name.
+// with the object's name: what a new plan may mend, an object that was replaced among it.
 func Explain(verb, object string, err error) error {
 	switch fields := conflicts(err); {
 	case err == nil:
 		return nil
 	case len(fields) > 0:
 		return &ConflictError{Object: object, Fields: fields, Err: err}
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+	case replaced(err):
+		return fmt.Errorf("%s %s: it was replaced since the plan was made: %w", verb, object, err)
+	case denied(err), apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
 		return &RefusedError{Verb: verb, Object: object, Err: err}
 	}
 	return fmt.Errorf("%s %s: %w", verb, object, err)
@@ -70,4 +83,32 @@ func conflicts(err error) []string {
 		}
 	}
 	return fields
+}
+
+// message is what the API server says, or "".
+func message(err error) string {
+	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return status.ErrStatus.Message
+	}
+	return ""
+}
+
+// denied says whether a webhook or an admission policy denies it. They choose code and reason as they like: a webhook that gives neither
+// comes as code 400 without a reason.
+func denied(err error) bool {
+	m := message(err)
+	return strings.HasPrefix(m, "admission webhook ") && strings.Contains(m, " denied the request") ||
+		strings.Contains(m, "ValidatingAdmissionPolicy ") && strings.Contains(m, " denied request")
+}
+
+// noDryRun says whether a webhook has side effects, so that the API server does not ask it on a dry run.
+func noDryRun(err error) bool {
+	return apierrors.ReasonForError(err) == metav1.StatusReasonBadRequest && !denied(err) && strings.Contains(message(err), "does not support dry run")
+}
+
+// replaced says whether the object has another UID than the write: the API server takes that for an attempt to change it.
+func replaced(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && apierrors.IsInvalid(err) && status.ErrStatus.Details != nil &&
+		slices.ContainsFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }

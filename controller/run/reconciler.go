@@ -36,6 +36,7 @@ type reconciler struct {
 	trustDomain string
 	observeOnly bool
 	facts       facts
+	trials      trials
 
 	mu      sync.Mutex // guards the field below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -45,6 +46,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	e := &v1alpha1.AmbientEdge{}
 	if err := r.client.Get(ctx, req.NamespacedName, e); apierrors.IsNotFound(err) {
 		if e = r.orphaned(req.NamespacedName); e == nil {
+			r.trials.forget(req.NamespacedName)
 			return reconcile.Result{}, nil
 		}
 	} else if err != nil {
@@ -111,6 +113,7 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 	if err = client.IgnoreNotFound(err); err != nil {
 		return apply.Explain("remove the finalizer of", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
 	}
+	r.trials.forget(client.ObjectKeyFromObject(e))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, client.ObjectKeyFromObject(e))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -15,25 +14,25 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
-// write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, those of later steps too, so
-// that what the API server would refuse half-way is not begun. The finalizer comes next, so that nothing is written that would stay.
+// write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, and later on those that are
+// new; trials says which. The finalizer comes next, so that nothing is written that would stay.
 func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) (bool, error) {
+	key := client.ObjectKeyFromObject(e)
 	writes := p.Writes()
 	if len(writes) == 0 || !r.manages(e) {
+		if p.Done() || p.Blocked() || !r.manages(e) {
+			r.trials.forget(key)
+		}
 		return false, nil
 	}
-	if untried(e) {
-		for _, w := range p.Ahead() {
-			if err := apply.Try(ctx, r.client, e, w); err != nil {
-				return false, err
-			}
-		}
+	if err := r.trials.all(ctx, r.client, e, p); err != nil {
+		return false, err
 	}
 	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		next := e.DeepCopy()
 		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
 		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
-			return false, apply.Explain("add a finalizer to", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
+			return false, apply.Explain("add a finalizer to", "AmbientEdge "+key.String(), err)
 		}
 		next.DeepCopyInto(e)
 	}
@@ -42,17 +41,12 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan
 	for _, w := range writes {
 		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
 		if err := apply.Do(ctx, r.client, e, w); err != nil {
+			r.trials.forget(key)
 			return wrote, err
 		}
 		wrote = true
 	}
 	return wrote, nil
-}
-
-// untried says whether nothing tells that the writes for this spec have been tried, and let through.
-func untried(e *v1alpha1.AmbientEdge) bool {
-	return !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) || e.Status.ObservedGeneration != e.Generation ||
-		slices.ContainsFunc(e.Status.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingRefused })
 }
 
 // stop is the finding for an error of a write that somebody has to do something about, if it is one.
@@ -75,10 +69,12 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 	case wrote || controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer):
 		done, instead = "what was written before stays, and goes with the AmbientEdge", "delete the AmbientEdge to take all back"
 	}
-	f.Message = fmt.Sprintf("%v; %s", refused, done)
-	f.Fix = "change what refuses it, an admission policy or webhook that is named here; or " + instead
+	f.Message = fmt.Sprintf("%v; %s", err, done)
+	f.Fix = "change what refuses it, an admission policy, webhook or quota that is named here; or " + instead
 	if refused.Rights() {
 		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/install/bindings.yaml does; or " + instead
+	} else if _, later := errors.AsType[*laterError](err); later {
+		f.Fix += fmt.Sprintf("; or, if it passes when the steps before are done: kubectl annotate ambientedge -n %s %s %s=%s", e.Namespace, e.Name, v1alpha1.AnnotationBegin, v1alpha1.BeginConfirmed)
 	}
 	return f, true
 }

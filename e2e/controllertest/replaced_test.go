@@ -1,6 +1,7 @@
 package controllertest
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/controller/apply"
@@ -40,6 +41,8 @@ func TestWhatWasReplacedSinceThePlanIsLeftAlone(t *testing.T) {
 	for _, w := range []*plan.Write{label, remove} {
 		if err := apply.Do(t.Context(), s.c, s.theEdge("public"), w); err == nil {
 			t.Errorf("%s is another one, and was written to", w)
+		} else if _, refused := errors.AsType[*apply.RefusedError](err); refused {
+			t.Errorf("a new plan would do, and this asks for somebody's hands: %v", err)
 		}
 	}
 	s.same(before, true)

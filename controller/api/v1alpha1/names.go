@@ -32,6 +32,11 @@ const (
 	AnnotationUndo = "isthmus.dev/undo"
 	// UndoConfirmed is its value.
 	UndoConfirmed = "confirmed"
+	// AnnotationBegin on an AmbientEdge, with value "confirmed", lets its plan begin though the API server refuses the write of a later step
+	// as things are today: it may pass when the steps before are done. If it does not, the plan stops half-way.
+	AnnotationBegin = "isthmus.dev/begin"
+	// BeginConfirmed is its value.
+	BeginConfirmed = "confirmed"
 	// Finalizer keeps an AmbientEdge until all is undone.
 	Finalizer = "isthmus.dev/undo"
 	// FieldOwnerPrefix comes before namespace.name of an AmbientEdge in the field manager of what is written for it.

@@ -1,0 +1,92 @@
+package run
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/apply"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// trials remembers which writes the API server has let through on trial. The zero value remembers none.
+type trials struct {
+	mu     sync.Mutex // guards the field below; not held across I/O
+	passed map[types.NamespacedName]map[digest]bool
+}
+
+// digest tells one write from another.
+type digest [sha256.Size]byte
+
+// laterError is a refusal of a write that waits for others of its plan.
+type laterError struct{ err error }
+
+func (e *laterError) Error() string {
+	return e.err.Error() + " (the write of a later step, tried ahead)"
+}
+
+// Unwrap gives the refusal.
+func (e *laterError) Unwrap() error { return e.err }
+
+// all tries the writes of a plan that have not been let through yet, those of later steps too, so that what the API server would refuse
+// half-way is not begun. It blocks for two requests at most for each. After an error all are tried again.
+//
+// Later writes are tried against a state in which the steps before them are still to be done, and may be refused for that alone. Whoever
+// knows this says so by AnnotationBegin. Undo never waits for later steps: whatever can be taken back is, and each of its steps leaves what
+// works without the rest. With either, only the writes that come next are tried.
+func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
+	key := client.ObjectKeyFromObject(e)
+	t.mu.Lock()
+	before := t.passed[key]
+	t.mu.Unlock()
+	now, ahead := p.Writes(), p.Ahead()
+	if p.Undoing || e.Annotations[v1alpha1.AnnotationBegin] == v1alpha1.BeginConfirmed {
+		ahead = now
+	}
+	passed := map[digest]bool{} // those that have left the plan are forgotten
+	for _, w := range ahead {
+		d, err := digestOf(w)
+		if err != nil {
+			return err
+		}
+		if !before[d] {
+			if err := apply.Try(ctx, c, e, w); err != nil {
+				t.forget(key)
+				if !slices.Contains(now, w) {
+					err = &laterError{err}
+				}
+				return err
+			}
+		}
+		passed[d] = true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.passed == nil {
+		t.passed = map[types.NamespacedName]map[digest]bool{}
+	}
+	t.passed[key] = passed
+	return nil
+}
+
+// forget what was let through for an edge: it says nothing about what comes.
+func (t *trials) forget(key types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.passed, key)
+}
+
+func digestOf(w *plan.Write) (digest, error) {
+	text, err := json.Marshal(w)
+	if err != nil {
+		return digest{}, fmt.Errorf("encode %s: %w", w, err)
+	}
+	return sha256.Sum256(text), nil
+}
