@@ -1,7 +1,9 @@
 package manifeststest
 
 import (
+	"context"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,6 +75,39 @@ func TestObserverIsBoundToTheSmallRole(t *testing.T) {
 	}
 	if args, _, _ := unstructured.NestedStringSlice(containers[0].(map[string]any), "args"); !slices.Contains(args, "--observe-only") {
 		t.Errorf("the observer's arguments are %q", args)
+	}
+}
+
+// TestObserverLeavesNoRightsBehind: over a controller that manages, the binding is refused until the one before is gone.
+func TestObserverLeavesNoRightsBehind(t *testing.T) {
+	const name = "isthmus-controller"
+	text, err := kustomize(t, "observe")["ClusterRoleBinding "+name].MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "binding.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := installed(t)
+	apply := []string{"apply", "--dry-run=server", "-f", file}
+	if out, err := m.Run(t.Context(), "kubectl", apply...); err == nil || !strings.Contains(out+err.Error(), "cannot change roleRef") {
+		t.Errorf("the API server says %v: %s", err, out)
+	}
+	if _, err := m.Run(t.Context(), "kubectl", "delete", "clusterrolebinding", name); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		text, err := manifests.Install()
+		if err == nil {
+			err = m.Apply(context.WithoutCancel(t.Context()), string(text))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := m.Run(t.Context(), "kubectl", apply...); err != nil {
+		t.Error(err)
 	}
 }
 
