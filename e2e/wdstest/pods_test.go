@@ -60,6 +60,14 @@ func TestPodsAreReplaced(t *testing.T) {
 		if err := m.Apply(t.Context(), service); err != nil {
 			t.Fatal(err)
 		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // istiod tells a moment later
+			if _, err := c.resolve("10.96.77.5:80"); err != nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("a Service that was deleted leads somewhere")
+			}
+		}
 		// It is dialled while it has no pod, which is what makes istiod forget to tell.
 		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if _, err := c.resolve("10.96.77.5:80"); err == nil {

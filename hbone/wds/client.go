@@ -207,6 +207,11 @@ func (c *Client) ask(names ...string) error {
 		switch a := c.names[name]; {
 		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
 			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
+		case a == nil && c.table.Has(name):
+			// A Service without pods that came by another name. istiod does not answer for what it has sent already, so that
+			// the time for asking anew begins here.
+			c.names[name] = &asked{absent: time.Now()}
+			c.broadcast()
 		case a == nil:
 			c.names[name] = &asked{}
 			c.pending = append(c.pending, name)
