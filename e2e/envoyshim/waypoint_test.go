@@ -11,10 +11,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
+// waypoint drains as long as Istio's do by default, longer than MeshConfig has it: a gateway must hear of its end before it comes.
 const waypoint = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: waypoint, namespace: shop, labels: {istio.io/waypoint-for: service}}
+metadata:
+  name: waypoint
+  namespace: shop
+  labels: {istio.io/waypoint-for: service}
+  annotations: {proxy.istio.io/config: "terminationDrainDuration: 5s"}
 spec:
   gatewayClassName: istio-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
