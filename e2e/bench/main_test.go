@@ -60,6 +60,7 @@ func TestEachPartCarriesItsLoads(t *testing.T) {
 		"x/net":            {ends(carrier.XNet, shared), []load.Spec{up, down, echo, open, besideUp, besideDown}},
 		"tls":              {ends(carrier.TLS, apart), []load.Spec{up, down, echo}},
 		"tcp":              {ends(carrier.Raw, apart), []load.Spec{up, down, echo}},
+		"floor":            {ends(carrier.Floor, apart), []load.Spec{up, down}},
 		"small frames":     {arrangement{client: carrier.Small, server: carrier.Ours, forward: true}, []load.Spec{up, flows}},
 		"large frames":     {arrangement{client: carrier.Large, server: carrier.Ours, forward: true}, []load.Spec{up, flows}},
 	} {

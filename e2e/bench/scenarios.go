@@ -41,11 +41,15 @@ var besidePeers = []carrier.Kind{carrier.Ours, carrier.TLS, carrier.XNet, carrie
 func bulk() scenario {
 	return scenario{
 		name: "bulk", about: "one tunnel, client and server on a core each",
-		cells: bothWays(besidePeers, 1, func(k carrier.Kind) arrangement { return ends(k, apart) }),
+		cells: bothWays(append(besidePeers, carrier.Floor), 1, func(k carrier.Kind) arrangement { return ends(k, apart) }),
 		rows: func(r results) []report.Row {
 			return []report.Row{
 				r.compare("bulk up ÷ crypto/tls", report.Gbit, "ours up", "tls up", rate, report.AtLeast(1.35, 1.6)),
 				r.compare("bulk down ÷ crypto/tls", report.Gbit, "ours down", "tls down", rate, report.AtLeast(1.35, 1.6)),
+				r.compare("floor up ÷ crypto/tls", report.Gbit, "floor up", "tls up", rate, report.Limit{}),
+				r.compare("floor down ÷ crypto/tls", report.Gbit, "floor down", "tls down", rate, report.Limit{}),
+				r.compare("bulk up ÷ floor", report.Gbit, "ours up", "floor up", rate, report.Limit{}),
+				r.compare("bulk down ÷ floor", report.Gbit, "ours down", "floor down", rate, report.Limit{}),
 				r.compare("bulk up ÷ x/net", report.Gbit, "ours up", "x/net up", rate, report.AtLeast(2.0, 2.4)),
 				r.compare("bulk down ÷ x/net", report.Gbit, "ours down", "x/net down", rate, report.AtLeast(1.7, 2.0)),
 				r.compare("bulk up ÷ TCP", report.Gbit, "ours up", "raw up", rate, report.AtLeast(0.65, 0.78)),

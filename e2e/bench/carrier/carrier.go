@@ -23,6 +23,7 @@ const (
 	Raw        Kind = "raw"        // TCP, a connection a tunnel
 	Small      Kind = "small"      // a client only: an HTTP/2 client that sends ztunnel's frames
 	Large      Kind = "large"      // the same with frames of 64 KiB
+	Floor      Kind = "floor"      // TCP and AES-GCM, a connection a tunnel, and nothing else: what bulk costs at least
 )
 
 // Config is one end.
@@ -57,6 +58,8 @@ func Dial(cfg Config, addr string) (Client, error) {
 		return tlsClient{addr: addr, id: id}, nil
 	case Raw:
 		return rawClient(addr), nil
+	case Floor:
+		return floorClient(addr), nil
 	case Small:
 		return &framesClient{addr: addr, target: cfg.Target, id: id, sizes: ztunnelSizes}, nil
 	case Large:
@@ -79,9 +82,11 @@ func Serve(l net.Listener, cfg Config, handle func(net.Conn)) error {
 	case Istio:
 		return serveIstio(l, id)
 	case TLS:
-		return serveEach(l, cfg, func(c net.Conn) net.Conn { return tlsServer(c, id) }, handle)
+		return serveEach(l, cfg, func(c net.Conn) (net.Conn, error) { return tlsServer(c, id), nil }, handle)
 	case Raw:
-		return serveEach(l, cfg, func(c net.Conn) net.Conn { return c }, handle)
+		return serveEach(l, cfg, func(c net.Conn) (net.Conn, error) { return c, nil }, handle)
+	case Floor:
+		return serveEach(l, cfg, newFloorConn, handle)
 	}
 	return fmt.Errorf("there is no server %q", cfg.Kind)
 }

@@ -40,7 +40,7 @@ func dialTLS(ctx context.Context, addr string, config *tls.Config) (*tls.Conn, e
 func tlsServer(c net.Conn, id *identity) net.Conn { return tls.Server(c, id.tlsConfig()) }
 
 // serveEach serves a tunnel a connection.
-func serveEach(l net.Listener, cfg Config, wrap func(net.Conn) net.Conn, handle func(net.Conn)) error {
+func serveEach(l net.Listener, cfg Config, wrap func(net.Conn) (net.Conn, error), handle func(net.Conn)) error {
 	if cfg.Forward {
 		return errors.New("this server does not forward")
 	}
@@ -49,6 +49,9 @@ func serveEach(l net.Listener, cfg Config, wrap func(net.Conn) net.Conn, handle 
 		if err != nil {
 			return err
 		}
-		go handle(wrap(c))
+		if c, err = wrap(c); err != nil {
+			return err
+		}
+		go handle(c)
 	}
 }
