@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-
-	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 )
 
 // backlog is how many tunnels may wait for Accept after they were answered; further ones wait for room, unanswered.
@@ -41,7 +39,8 @@ func (s *Server) Addr() net.Addr {
 }
 
 // offer answers a tunnel and hands it to Accept.
-func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
+func (s *Server) offer(c *Conn, r *ConnectRequest) {
+	st := &c.own
 	select {
 	case s.room <- struct{}{}: // most often there is room, and nothing to be made to wait with
 	default:
@@ -54,13 +53,15 @@ func (s *Server) offer(st *h2.Stream, r *ConnectRequest) {
 			return
 		}
 	}
-	if err := st.Respond(s.beside...); err != nil {
+	if err := st.RespondSoon(s.beside...); err != nil {
 		<-s.room
 		st.Close() // the peer has given up
 		return
 	}
 	s.stands(r)
-	s.accepts <- &Conn{s: st, in: r.in}
+	c.in = r.in
+	s.accepts <- c
+	st.Flush() // by now there may be more to send, since the peer may have written behind its CONNECT
 }
 
 // halt ends Accept, and resets what waits for it.

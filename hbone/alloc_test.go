@@ -52,15 +52,16 @@ func opener(tb testing.TB, optimistic bool) func(buf []byte) {
 	return open
 }
 
-// BenchmarkOpenAllocations fails when a warm open with one byte each way and its close allocates more than it did, both ends together. Of that the
-// public part makes three: a Conn at each end and the ConnectRequest. It is a benchmark since the race detector, which tests run with, adds its own.
+// BenchmarkOpenAllocations fails when a warm open with one byte each way and its close allocates more than it did, both ends together: a Conn at
+// each end, the ConnectRequest and a goroutine's closure; the rest is crypto/tls's, one for each batch that arrives. It is a benchmark since the
+// race detector, which tests run with, adds its own.
 func BenchmarkOpenAllocations(b *testing.B) {
 	for name, optimistic := range map[string]bool{"answered": false, "optimistic": true} {
 		b.Run(name, func(b *testing.B) {
 			open := opener(b, optimistic)
 			buf := make([]byte, 1)
 			n := testing.AllocsPerRun(300, func() { open(buf) })
-			if n > 21 {
+			if n > 8 {
 				b.Errorf("%v allocations an open", n)
 			}
 			for b.Loop() {

@@ -19,7 +19,7 @@ import (
 // Read gives io.EOF only after the other end has ended its direction. When the tunnel was reset or its connection lost
 // before, Read gives a *TunnelError that is syscall.ECONNRESET: what was read is not all there was.
 type Conn struct {
-	s     *h2.Stream  // unless early is set
+	own   h2.Stream   // unless early has gone elsewhere
 	way   *way        // at a client, unless early is set; else nil
 	in    *inbound    // at a server; else nil
 	early *optimistic // with Dialer.Optimistic; else nil
@@ -38,7 +38,7 @@ type link struct {
 func (c *Conn) at() (s *h2.Stream, settled bool) {
 	switch {
 	case c.early == nil:
-		return c.s, true
+		return &c.own, true
 	case c.early.settled.Load():
 		return c.early.s, true
 	}
@@ -123,7 +123,7 @@ func (c *Conn) end() *h2.Stream {
 	if c.early != nil {
 		return c.early.close()
 	}
-	return c.s
+	return &c.own
 }
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.
@@ -151,7 +151,7 @@ func (c *Conn) Request() *ConnectRequest {
 	if c.in == nil {
 		return nil
 	}
-	return c.in.request(c.s)
+	return c.in.request(&c.own)
 }
 
 // SetDeadline sets both deadlines, as for a net.Conn.

@@ -14,7 +14,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"golang.org/x/net/http2"
 )
 
 // PlaintextPolicy says what a Dialer does with a route that has no HBONE hop.
@@ -174,38 +173,30 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 		d.Trace.gotConn(pc.link, start, reused)
 		w := pc.way(d, route)
 		start = d.Trace.now()
-		s, err := pc.h2.Start(w.fields)
+		conn := &Conn{way: w}
+		err = pc.h2.StartIn(&conn.own, w.fields)
+		started := err == nil
 		switch {
-		case err != nil:
+		case !started:
 			pc.drop()
 		case d.Optimistic:
-			return &Conn{early: newOptimistic(s, w)}, nil
+			conn.early = newOptimistic(&conn.own, w)
+			return conn, nil
 		default:
-			err = answer(ctx, s)
+			err = conn.own.Await(ctx)
 		}
 		if err == nil {
 			d.Trace.answered(pc.link, hop.Authority, nil, http.StatusOK, start, nil)
-			return &Conn{s: s, way: w}, nil
+			return conn, nil
 		}
 		failed := hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
 		d.Trace.answered(pc.link, hop.Authority, nil, failed.Status, start, err)
 		if failed.Sent || attempt == maxAttempts {
 			return nil, failed
 		}
-		if s != nil {
+		if started {
 			avoid = pc
 		}
-	}
-}
-
-// answer waits for the answer to a CONNECT.
-func answer(ctx context.Context, s *h2.Stream) error {
-	select {
-	case <-s.Answered():
-		return s.Answer()
-	case <-ctx.Done():
-		s.Reset(http2.ErrCodeCancel)
-		return context.Cause(ctx)
 	}
 }
 
@@ -219,9 +210,11 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 	c := h2.NewClient(nc, h2.Config{})
 	w := newWay(d, route, i, li)
 	start := d.Trace.now()
-	s, err := c.Start(w.fields)
+	conn := &Conn{way: w}
+	s := &conn.own
+	err = c.StartIn(s, w.fields)
 	if err == nil && !d.Optimistic {
-		err = answer(ctx, s)
+		err = s.Await(ctx)
 		status := http.StatusOK
 		if err != nil {
 			status = hop.fail(li.peer, true, err).Status
@@ -236,7 +229,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		<-s.Done()
 		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
 	}()
-	return &Conn{s: s, way: w}, nil
+	return conn, nil
 }
 
 // connect makes a TCP connection to hop and the handshake on it.

@@ -93,13 +93,13 @@ func (e *entry) pick(avoid *pooled) *pooled {
 	var best *pooled
 	fewest := 0
 	for _, pc := range e.conns {
-		room, stats := pc.room()
+		room, load := pc.room()
 		switch {
 		case room <= 0 || pc == avoid:
-		case !stats.Saturated:
+		case !load.Saturated:
 			return pc
-		case best == nil || stats.Streams < fewest:
-			best, fewest = pc, stats.Streams
+		case best == nil || load.Streams < fewest:
+			best, fewest = pc, load.Streams
 		}
 	}
 	switch {
@@ -216,7 +216,7 @@ func (e *entry) dial(relief bool) {
 			}
 			return
 		}
-		pc := &pooled{e: e, h2: h2.NewClient(nc, h2.Config{}), link: li, stop: make(chan struct{})}
+		pc := &pooled{e: e, h2: h2.NewClient(nc, h2.Config{Signals: &p.kept}), link: li, stop: make(chan struct{})}
 		e.conns = append(e.conns, pc)
 		p.all[pc] = struct{}{}
 		p.wg.Go(pc.watch)

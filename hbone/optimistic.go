@@ -166,12 +166,7 @@ func (o *optimistic) nudge() {
 
 // look frees what was kept when the peer has answered.
 func (o *optimistic) look(s *h2.Stream) {
-	select {
-	case <-s.Answered():
-	default:
-		return
-	}
-	if s.Answer() != nil {
+	if !s.Stands() {
 		return
 	}
 	o.mu.Lock()

@@ -34,6 +34,7 @@ type Pool struct {
 	ctx    context.Context // ends with the pool
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // dials and watchers
+	kept   h2.Signals
 
 	mu     sync.Mutex // guards the fields below, and those of entries and pooled connections; never held across I/O
 	byKey  map[poolKey]*entry

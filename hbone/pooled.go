@@ -27,21 +27,20 @@ type pooled struct {
 	retired          bool
 }
 
-// room is for how many more tunnels there is room. Streams that begin while it counts only make it too small.
-func (pc *pooled) room() (int, h2.ConnStats) {
-	free := pc.h2.Available()
-	stats := pc.h2.Stats()
-	free -= int(pc.granted - pc.dropped - stats.Opened)
+// room is for how many more tunnels there is room.
+func (pc *pooled) room() (int, h2.Load) {
+	load := pc.h2.Load()
+	free := load.Available - int(pc.granted-pc.dropped-load.Opened)
 	if limit := pc.e.limit; !pc.settled && limit > 0 && limit < assumed {
 		free -= assumed - limit
 	}
-	return free, stats
+	return free, load
 }
 
 // taken is how many tunnels it has, or will have.
 func (pc *pooled) taken() int {
-	stats := pc.h2.Stats()
-	return stats.Streams + int(pc.granted-pc.dropped-stats.Opened)
+	load := pc.h2.Load()
+	return load.Streams + int(pc.granted-pc.dropped-load.Opened)
 }
 
 func (pc *pooled) unused() bool { return pc.taken() == 0 }
@@ -151,20 +150,10 @@ func (pc *pooled) settle() {
 	e.dialMore()
 }
 
-// limit is how many tunnels the peer takes. Where tunnels come and go all the while it is rather too great: then a CONNECT too many is
-// refused, where one too few would make a connection too many.
+// limit is how many tunnels the peer takes.
 func (pc *pooled) limit() int {
-	limit := 1
-	for range 8 {
-		before := pc.h2.Stats()
-		free := pc.h2.Available()
-		after := pc.h2.Stats()
-		if after.Opened == before.Opened && after.Streams == before.Streams {
-			return max(1, free+after.Streams)
-		}
-		limit = max(limit, free+before.Streams, free+after.Streams)
-	}
-	return limit
+	load := pc.h2.Load()
+	return max(1, load.Available+load.Streams)
 }
 
 func (pc *pooled) retireUnused() bool {

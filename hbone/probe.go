@@ -56,7 +56,7 @@ func Probe(ctx context.Context, cfg ProbeConfig) (ProbeResult, error) {
 	defer c.Close()
 	s, err := c.Start(newWay(d, &Route{Hops: []Hop{hop}}, 0, li).fields)
 	if err == nil {
-		err = answer(ctx, s)
+		err = s.Await(ctx)
 	}
 	if err == nil {
 		defer s.Close()

@@ -49,6 +49,7 @@ func (r *ConnectRequest) Done() <-chan struct{} { return r.stream.Done() }
 // inbound is what is kept of a CONNECT while its tunnel is open. Tunnels that come with the same share it.
 type inbound struct {
 	link      *link
+	server    *Server // before the CONNECT was read; else nil
 	authority string
 	claims    Claims
 }

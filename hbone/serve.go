@@ -13,9 +13,25 @@ import (
 // rotationSpread is the time in which a server drains its connections after its identity has changed, each at its own moment.
 const rotationSpread = time.Minute
 
+// arrival is a Conn whose CONNECT has just come.
+type arrival Conn
+
+// Stream is there for h2.Tunnel.
+func (a *arrival) Stream() *h2.Stream { return &a.own }
+
+// Serve is there for h2.Tunnel.
+func (a *arrival) Serve() { a.in.server.tunnel((*Conn)(a)) }
+
+// arrivals makes the tunnels of a connection.
+func (s *Server) arrivals(l *link) func() h2.Tunnel {
+	first := &inbound{link: l, server: s}
+	return func() h2.Tunnel { return &arrival{in: first} }
+}
+
 // tunnel is one CONNECT from its request to its end, or until Accept has it.
-func (s *Server) tunnel(st *h2.Stream, l *link) {
-	r, err := newConnectRequest(st, l)
+func (s *Server) tunnel(c *Conn) {
+	st := &c.own
+	r, err := newConnectRequest(st, c.in.link)
 	r.start = s.Trace.now()
 	if err != nil {
 		s.refuse(st, r, &Refusal{Status: http.StatusBadRequest, Err: err})
@@ -29,7 +45,7 @@ func (s *Server) tunnel(st *h2.Stream, l *link) {
 			s.refuse(st, r, err)
 			return
 		}
-		s.offer(st, r)
+		s.offer(c, r)
 	default:
 		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
 	}

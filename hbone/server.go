@@ -174,7 +174,7 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 		nc.Close()
 		return
 	}
-	c := h2.NewServer(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, func(st *h2.Stream) { s.tunnel(st, li) })
+	c := h2.NewTunnels(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, s.arrivals(li))
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.watch(c, changed)

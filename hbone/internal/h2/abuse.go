@@ -71,7 +71,7 @@ func (rd *reader) provoked(s *Stream, code http2.ErrCode) error {
 // resetCost is what RST_STREAM of s costs. A tunnel that stood ends so when its user closes it, and a client waits for answers no faster
 // than they are given: only a CONNECT that is taken back at once is an attack (CVE-2023-44487). mu is held.
 func (c *Conn) resetCost(s *Stream) int {
-	if c.client || s.status == http.StatusOK || c.age()-s.opened >= young {
+	if c.client || s.status == http.StatusOK || c.age()-s.measuredFrom >= young {
 		return 0
 	}
 	return perReset

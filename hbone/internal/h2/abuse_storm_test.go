@@ -136,7 +136,7 @@ func TestHealthyRefusals(t *testing.T) {
 			continue
 		}
 		w.p.Send(hbonetest.Headers{Stream: id, Fields: fields(":status", "503"), End: true}, hbonetest.Reset{Stream: id, Code: http2.ErrCodeNo})
-		<-s.Answered()
+		_ = s.Await(t.Context())
 		w.p.WantReset(id, http2.ErrCodeCancel)
 	}
 	w.wantAlive(t)

@@ -33,6 +33,8 @@ type Config struct {
 	PingTimeout time.Duration
 	// SettingsTimeout is the time a peer has to send its SETTINGS. Zero means 10 s.
 	SettingsTimeout time.Duration
+	// Signals is shared by connections on which streams are opened often. Nil means that each Await makes what it needs.
+	Signals *Signals
 }
 
 func (c *Config) streamWindow() uint32 { return min(lastStreamID, cmp.Or(c.StreamWindow, 512<<10)) }

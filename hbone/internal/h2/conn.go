@@ -27,7 +27,7 @@ type Conn struct {
 	g      *Gather
 	client bool
 	cfg    Config
-	accept func(*Stream) // server
+	fresh  func() Tunnel // server
 	born   time.Time
 
 	rd    reader      // the reader goroutine's
@@ -42,18 +42,19 @@ type Conn struct {
 	loops   sync.WaitGroup
 	serving sync.WaitGroup
 
-	mu       sync.Mutex // guards the fields below; never held across I/O
-	streams  map[uint32]*Stream
-	out      outbox
-	enc      *hpack.Encoder
-	encBuf   appendWriter
-	cw       *http2.Framer // writes into out
-	err      error         // first cause of the end
-	nextID   uint32        // client: the next stream's
-	lastPeer uint32        // server: the highest stream the peer opened
-	goneLast uint32        // the last stream that a GOAWAY of the peer covers
-	wentAway bool          // the peer sent GOAWAY
-	drain    drainState
+	mu        sync.Mutex // guards the fields below; never held across I/O
+	streams   map[uint32]*Stream
+	out       outbox
+	enc       *hpack.Encoder
+	encBuf    appendWriter
+	cw        *http2.Framer // writes into out
+	err       error         // first cause of the end
+	nextID    uint32        // client: the next stream's
+	leftBelow uint32        // client: the CONNECTs of streams from this one on have not left
+	lastPeer  uint32        // server: the highest stream the peer opened
+	goneLast  uint32        // the last stream that a GOAWAY of the peer covers
+	wentAway  bool          // the peer sent GOAWAY
+	drain     drainState
 
 	sendWindow int64
 	peerWindow int64 // initial window of a stream
@@ -68,8 +69,8 @@ type Conn struct {
 	growth     int64  // by how much stream windows have grown
 	rtt        rtt
 	latest     *Stream // that got DATA
-	turns      uint32  // how often another stream than the latest got DATA
-	turnsSeen  uint32  // when a window was tuned
+	turned     bool    // another than the latest got DATA since a window was tuned
+	turnedAt   uint32  // microseconds of the connection's life when that was seen last
 	past       past    // streams that have ended
 	earned     uint64  // what bytes sent pay back of the peer's account
 
@@ -90,7 +91,7 @@ const (
 func NewClient(nc net.Conn, cfg Config) *Conn {
 	c := newConn(nc, cfg, true)
 	c.nextID = 1
-	c.out.buf = append(c.out.buf, http2.ClientPreface...)
+	c.out.raw([]byte(http2.ClientPreface))
 	c.start([]http2.Setting{
 		{ID: http2.SettingEnablePush, Val: 0},
 		{ID: http2.SettingInitialWindowSize, Val: cfg.streamWindow()},
@@ -100,11 +101,33 @@ func NewClient(nc net.Conn, cfg Config) *Conn {
 	return c
 }
 
+// Tunnel is what a server's user has for a stream, with the Stream in it: they are made at once.
+type Tunnel interface {
+	// Stream is the tunnel's own; the connection calls it once, before it is used.
+	Stream() *Stream
+	// Serve takes the CONNECT. It is called in a goroutine of its own.
+	Serve()
+}
+
+// plain is a Tunnel that is a Stream.
+type plain struct {
+	s      Stream
+	accept func(*Stream)
+}
+
+func (p *plain) Stream() *Stream { return &p.s }
+func (p *plain) Serve()          { p.accept(&p.s) }
+
 // NewServer speaks HTTP/2 on nc as the server and calls accept, in a goroutine of its own, for every CONNECT. It owns nc from now
 // on. It does not block.
 func NewServer(nc net.Conn, cfg Config, accept func(*Stream)) *Conn {
+	return NewTunnels(nc, cfg, func() Tunnel { return &plain{accept: accept} })
+}
+
+// NewTunnels is NewServer for a user who makes Tunnels himself: fresh is called for every CONNECT, with a lock held, and only makes one.
+func NewTunnels(nc net.Conn, cfg Config, fresh func() Tunnel) *Conn {
 	c := newConn(nc, cfg, false)
-	c.accept = accept
+	c.fresh = fresh
 	c.start([]http2.Setting{
 		{ID: http2.SettingMaxConcurrentStreams, Val: cfg.maxStreams()},
 		{ID: http2.SettingInitialWindowSize, Val: cfg.streamWindow()},
@@ -129,6 +152,7 @@ func newConn(nc net.Conn, cfg Config, client bool) *Conn {
 		peerFrame:  16 << 10,
 		peerMax:    assumeMax,
 		recvWindow: int64(cfg.connWindow()),
+		turnedAt:   1<<32 - aloneAfter,
 	}
 	var r io.Reader = nc
 	var w io.Writer = nc
@@ -166,12 +190,7 @@ func (c *Conn) start(settings []http2.Setting) {
 }
 
 // kick wakes the standby writer.
-func (c *Conn) kick() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
+func (c *Conn) kick() { signal(c.wake) }
 
 // Ready is closed when the peer's SETTINGS are known.
 func (c *Conn) Ready() <-chan struct{} { return c.ready }
@@ -220,13 +239,7 @@ func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, e
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-s.Answered():
-	case <-ctx.Done():
-		s.Reset(http2.ErrCodeCancel)
-		return nil, context.Cause(ctx)
-	}
-	if err := s.Answer(); err != nil {
+	if err := s.Await(ctx); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -234,23 +247,32 @@ func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, e
 }
 
 // Start sends a CONNECT as Open does and returns at once. What is written before the answer goes out as optimistic data; when the answer is a refusal,
-// Read and Write give it, and what was written is lost. Answered and Answer tell of it.
+// Read and Write give it, and what was written is lost. Await and Answer tell of it.
 func (c *Conn) Start(fields []hpack.HeaderField) (*Stream, error) {
+	s := &Stream{}
+	if err := c.StartIn(s, fields); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// StartIn is Start with a zero Stream of the caller's. After an error it is as it was.
+func (c *Conn) StartIn(s *Stream, fields []hpack.HeaderField) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrUnprocessed, c.err)
+		return fmt.Errorf("%w: %w", ErrUnprocessed, c.err)
 	case c.wentAway || c.nextID > lastStreamID:
-		return nil, fmt.Errorf("the connection is going away: %w", ErrUnprocessed)
+		return fmt.Errorf("the connection is going away: %w", ErrUnprocessed)
 	case c.available() == 0:
-		return nil, ErrFull
+		return ErrFull
 	}
-	s := c.newStream(c.nextID)
+	c.begin(s, c.nextID)
 	c.nextID += 2
 	c.writeHeaders(s.id, fields, false)
 	c.flushSoon(len(c.streams) > 1)
-	return s, nil
+	return nil
 }
 
 // fail ends the connection for cause; the first cause is kept. It does not wait.
@@ -265,6 +287,7 @@ func (c *Conn) failLocked(cause error) {
 		return
 	}
 	c.err = cause
+	c.holdBack()
 	if e, ok := errors.AsType[*connError](cause); ok {
 		_ = c.cw.WriteGoAway(c.lastPeer, e.code, []byte(e.why))
 	}
@@ -274,13 +297,24 @@ func (c *Conn) failLocked(cause error) {
 	c.closeGoing()
 	for _, s := range c.streams {
 		var err error = &LostError{Cause: cause}
-		if c.client && s.status == 0 && s.id > c.goneLast && c.wentAway {
+		if c.client && s.status == 0 && (s.id >= c.leftBelow || c.wentAway && s.id > c.goneLast) {
 			err = fmt.Errorf("%w: %w", ErrUnprocessed, cause)
 		}
 		s.end(err)
 	}
 	clear(c.streams)
 	c.kick()
+}
+
+// holdBack drops what waits to be sent when there is a CONNECT in it: who asked for that may ask elsewhere. mu is held.
+func (c *Conn) holdBack() {
+	for id := c.leftBelow; c.client && id < c.nextID; id += 2 {
+		if c.streams[id] != nil {
+			buf, from := c.out.take()
+			from.free(buf)
+			return
+		}
+	}
 }
 
 func (c *Conn) closeGoing() {

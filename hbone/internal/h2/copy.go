@@ -22,7 +22,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 		}
 		if s.in.n > 0 {
 			var err error
-			n := s.lend(s.in.head, func(b []byte) (n int) {
+			n := s.lend(s.in.head(), func(b []byte) (n int) {
 				n, err = w.Write(b)
 				return n
 			})

@@ -2,8 +2,7 @@ package h2
 
 import "time"
 
-// deadline is a point in time that can be moved while somebody waits for it. A stream has one once it was set. The connection's
-// mu guards it.
+// deadline is a point in time that can be moved while somebody waits for it. The connection's mu guards it.
 type deadline struct {
 	at     time.Time
 	timer  *time.Timer
@@ -11,18 +10,14 @@ type deadline struct {
 }
 
 // set moves a stream's deadline; wake is called, with mu held, when it passes.
-func (s *Stream) setDeadline(slot **deadline, t time.Time, wake func(*Stream)) {
+func (s *Stream) setDeadline(t time.Time, which func(*extra) *deadline, wake func(*Stream)) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := *slot
-	if d == nil {
-		if t.IsZero() {
-			return
-		}
-		d = &deadline{}
-		*slot = d
+	if t.IsZero() && s.extra == nil {
+		return
 	}
+	d := which(s.more())
 	d.at, d.passed = t, false
 	if d.timer != nil {
 		d.timer.Stop()
@@ -53,6 +48,3 @@ func (s *Stream) expire(d *deadline, wake func(*Stream)) {
 	d.passed = true
 	wake(s)
 }
-
-// over reports whether the deadline has passed; mu is held.
-func (d *deadline) over() bool { return d != nil && d.passed }

@@ -1,9 +1,7 @@
 package h2
 
 import (
-	"fmt"
 	"net/http"
-	"syscall"
 
 	"golang.org/x/net/http2"
 )
@@ -59,23 +57,24 @@ func (s *Stream) reset(code http2.ErrCode) {
 	if s.isDone {
 		return
 	}
-	_ = s.c.cw.WriteRSTStream(s.id, code)
+	s.c.out.reset(s.id, code)
 	s.end(&ResetError{Code: code})
 	s.forget()
 }
 
 // end makes err the end of both directions that have not ended; mu is held.
 func (s *Stream) end(err error) {
-	e := s.endings()
-	if e.recv == nil && !s.recvEnd {
-		e.recv = err
+	recv, send := s.recvErr(), s.sendErr()
+	if recv == nil && !s.recvEnd {
+		recv = err
 	}
-	if e.send == nil {
-		e.send = err
+	if send == nil {
+		send = err
 		if s.recvEnd {
-			e.send = fmt.Errorf("the stream has ended: %w", syscall.EPIPE)
+			send = errPeerEnd
 		}
 	}
+	s.setEnding(recv, send)
 	s.finish()
 	s.wakeReader()
 	s.wakeWriter()
@@ -87,22 +86,25 @@ func (s *Stream) finish() {
 		return
 	}
 	s.isDone = true
-	if s.done != nil {
-		close(s.done)
-		s.done = nil
+	if x := s.extra; x != nil && x.done != nil {
+		close(x.done)
+		x.done = nil
 	}
 	s.answer()
 }
 
-// answer wakes Open; mu is held.
+// answer wakes who waits for the answer; mu is held.
 func (s *Stream) answer() {
 	if s.answeredOnce {
 		return
 	}
 	s.answeredOnce = true
-	if s.answered != nil {
-		close(s.answered)
-		s.answered = nil
+	switch rd := &s.c.rd; {
+	case s.answered == nil:
+	case rd.locked:
+		rd.answers = append(rd.answers, s.answered)
+	default:
+		signal(s.answered)
 	}
 }
 
@@ -120,9 +122,14 @@ func (s *Stream) forget() {
 	s.c.maybeDrained()
 }
 
-// wakeReader makes a blocked Read look again; mu is held.
+// wakeReader makes a blocked Read look again; mu is held. The connection's reader wakes when it has seen what came together, for who is woken
+// wants mu.
 func (s *Stream) wakeReader() {
-	if s.rw != nil {
+	switch {
+	case s.rw == nil:
+	case s.c.rd.locked:
+		s.c.rd.list(s)
+	default:
 		s.rw.wake()
 	}
 }

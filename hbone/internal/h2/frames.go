@@ -31,10 +31,6 @@ func (rd *reader) other() error {
 		return err
 	}
 	switch f := f.(type) {
-	case *http2.WindowUpdateFrame:
-		return errors.Join(rd.cost(1), rd.onWindowUpdate(f))
-	case *http2.RSTStreamFrame:
-		return rd.onReset(f)
 	case *http2.SettingsFrame:
 		return errors.Join(rd.cost(10+len(c.streams)/64), c.onSettings(f))
 	case *http2.PingFrame:
@@ -81,32 +77,49 @@ func (c *Conn) idle(id uint32) bool {
 	return id%2 == 0 || id > c.lastPeer && c.drain != drainLast // what comes beyond the last stream is passed over
 }
 
-// onReset takes RST_STREAM; mu is held.
-func (rd *reader) onReset(f *http2.RSTStreamFrame) error {
-	c := rd.c
-	s := c.streams[f.StreamID]
+// onReset takes the payload of RST_STREAM.
+func (rd *reader) onReset(id uint32) error {
+	word, err := rd.word()
+	if err != nil {
+		return err
+	}
+	c, code := rd.c, http2.ErrCode(word)
+	s := c.streams[id]
 	switch {
-	case s == nil && c.idle(f.StreamID):
+	case s == nil && c.idle(id):
 		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
 	case s == nil:
 		return rd.late()
 	}
 	cost := c.resetCost(s)
-	var err error = &ResetError{Code: f.ErrCode, Remote: true}
-	if c.client && s.status == 0 && f.ErrCode == http2.ErrCodeRefusedStream {
-		err = fmt.Errorf("%w: %w", ErrUnprocessed, err)
+	switch {
+	case s.recvEnd:
+		s.end(errPeerEnd)
+	case c.client && s.status == 0 && code == http2.ErrCodeRefusedStream:
+		s.end(fmt.Errorf("%w: %w", ErrUnprocessed, &ResetError{Code: code, Remote: true}))
+	default:
+		s.end(&ResetError{Code: code, Remote: true})
 	}
-	s.end(err)
 	s.forget()
-	c.past.reset(f.StreamID)
+	c.past.reset(id)
 	return rd.cost(cost)
 }
 
-// onWindowUpdate takes WINDOW_UPDATE; mu is held.
-func (rd *reader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
-	c := rd.c
-	if f.StreamID == 0 {
-		if c.sendWindow += int64(f.Increment); c.sendWindow > lastStreamID {
+// onWindowUpdate takes the payload of WINDOW_UPDATE.
+func (rd *reader) onWindowUpdate(id uint32) error {
+	word, err := rd.word()
+	if err != nil {
+		return err
+	}
+	if err := rd.cost(1); err != nil {
+		return err
+	}
+	c, more := rd.c, int64(word&lastStreamID)
+	if id == 0 {
+		if more == 0 {
+			return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE of nothing"}
+		}
+		if c.sendWindow += more; c.sendWindow > lastStreamID {
 			return &connError{http2.ErrCodeFlowControl, "the connection's window overflows"}
 		}
 		if s := c.out.head; s != nil && !c.out.flushing {
@@ -114,18 +127,30 @@ func (rd *reader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 		}
 		return nil
 	}
-	s := c.streams[f.StreamID]
+	s := c.streams[id]
 	switch {
-	case s == nil && c.idle(f.StreamID):
+	case s == nil && c.idle(id):
 		return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
+	case more == 0:
+		return rd.badHeaders(id, http2.ErrCodeProtocol)
 	case s == nil:
 		return nil
 	}
-	if s.sendWindow += int64(f.Increment); s.sendWindow > lastStreamID {
+	if !s.widen(more) {
 		return rd.provoked(s, http2.ErrCodeFlowControl)
 	}
 	s.resume()
 	return nil
+}
+
+// widen changes what may be sent, and reports whether that is still a window (RFC 9113, section 6.9.1). mu is held.
+func (s *Stream) widen(by int64) bool {
+	now := int64(s.sendWindow) + by
+	if now > lastStreamID {
+		return false
+	}
+	s.sendWindow = int32(now)
+	return true
 }
 
 // resume puts a stream whose Write waits for window back into its turn; mu is held.
@@ -158,7 +183,7 @@ func (c *Conn) onSettings(f *http2.SettingsFrame) error {
 			delta := int64(s.Val) - c.peerWindow
 			c.peerWindow = int64(s.Val)
 			for _, st := range c.streams {
-				if st.sendWindow += delta; st.sendWindow > lastStreamID {
+				if !st.widen(delta) {
 					return &connError{http2.ErrCodeFlowControl, "a stream's window overflows"}
 				}
 				st.resume()

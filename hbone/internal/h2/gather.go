@@ -28,6 +28,7 @@ type Gather struct {
 	idle  func() // called before a read that waits; nil before the engine took over, and there is no reading ahead
 	dry   bool   // Read does not wait but gives errDry
 	err   error  // what wait found, for the next Read
+	load  reading
 
 	mu     sync.Mutex // guards the fields below
 	notify func()     // tells the engine of a record that it did not ask for (KeyUpdate, an alert); nil before it took over
@@ -39,7 +40,7 @@ type Gather struct {
 
 // NewGather wraps nc, which it owns from now on.
 func NewGather(nc net.Conn) *Gather {
-	g := &Gather{nc: nc, ahead: leastAhead}
+	g := &Gather{nc: nc, ahead: leastAhead, load: reading{waits: true}}
 	g.raw = newRawConn(g)
 	return g
 }

@@ -47,12 +47,14 @@ func (f *fdConn) readReady(fd uintptr) bool {
 		case err == syscall.EINTR:
 			continue
 		case n > 0:
+			f.g.load.got(n)
 			f.g.filled(buf, n)
 			f.rerr = nil
 			return true
 		}
 		buf.Free()
 		if err == syscall.EAGAIN {
+			f.g.load.pause()
 			return false
 		}
 		f.rerr = io.EOF

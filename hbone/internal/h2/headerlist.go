@@ -2,13 +2,14 @@ package h2
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
 )
 
-// headerList is what a header block says. The reader makes it anew where somebody keeps it.
+// headerList is what a header block says. It does not change once the decoder has given it, and streams share it.
 type headerList struct {
 	fields []hpack.HeaderField
 	store  [6]hpack.HeaderField // so that a CONNECT as it usually is takes one allocation
@@ -45,14 +46,15 @@ func (l *headerList) trailers() bool {
 // decoder makes a headerList of the fragments of a block.
 type decoder struct {
 	hpack   *hpack.Decoder
-	max     uint32 // bytes of a list
-	list    *headerList
-	left    uint32 // bytes that the list may still take
-	encoded int    // bytes that the block may still take
-	parts   int    // frames that it may still take
-	regular bool   // a field that is no pseudo-header field was seen
-	bad     bool   // a field breaks the rules: the stream is refused
-	long    bool   // the list is too long
+	max     uint32      // bytes of a list
+	list    *headerList // that is being made; nil once it was given
+	last    *headerList // that was given last
+	left    uint32      // bytes that the list may still take
+	encoded int         // bytes that the block may still take
+	parts   int         // frames that it may still take
+	regular bool        // a field that is no pseudo-header field was seen
+	bad     bool        // a field breaks the rules: the stream is refused
+	long    bool        // the list is too long
 }
 
 func (d *decoder) init(most uint32) {
@@ -70,11 +72,21 @@ const (
 func (d *decoder) mostEncoded() int { return int(min(d.max, 1<<24)) + beyond }
 
 func (d *decoder) begin() {
-	d.list = &headerList{}
+	if d.list == nil {
+		d.list = &headerList{}
+	}
 	d.list.fields = d.list.store[:0]
 	d.left, d.regular, d.bad, d.long = d.max, false, false, false
 	d.encoded, d.parts = d.mostEncoded(), maxParts
 	d.hpack.SetEmitEnabled(true)
+}
+
+// end gives the list: the last one, where this one says the same. Tunnels to one place most often do.
+func (d *decoder) end() *headerList {
+	if d.last == nil || !slices.Equal(d.last.fields, d.list.fields) {
+		d.last, d.list = d.list, nil
+	}
+	return d.last
 }
 
 // field takes a decoded field (RFC 9113, sections 8.2.1 and 8.3).

@@ -18,7 +18,6 @@ func (rd *reader) headers(h header) error {
 	if c.client && h.length == 1 && h.flags == http2.FlagHeadersEndHeaders {
 		return rd.shortAnswer(h)
 	}
-	rd.unlock()
 	d := &rd.dec
 	d.begin()
 	for f, first := h, true; ; first = false {
@@ -39,9 +38,7 @@ func (rd *reader) headers(h header) error {
 			return &connError{http2.ErrCodeFrameSize, "a CONTINUATION that is too large"}
 		}
 		rd.lock()
-		err := rd.cost(10)
-		rd.unlock()
-		if err != nil {
+		if err := rd.cost(10); err != nil {
 			return err
 		}
 	}
@@ -49,13 +46,14 @@ func (rd *reader) headers(h header) error {
 		return &connError{http2.ErrCodeCompression, "a header block that ends within a field"}
 	}
 	rd.lock()
-	if d.bad || !d.list.pseudos() {
+	list := d.end()
+	if d.bad || !list.pseudos() {
 		return rd.badHeaders(h.id, http2.ErrCodeProtocol)
 	}
 	if c.client {
-		return rd.onAnswer(h, d.list, d.long)
+		return rd.onAnswer(h, list, d.long)
 	}
-	return rd.onConnect(h, d.list, d.long)
+	return rd.onConnect(h, list, d.long)
 }
 
 // fragment decodes the payload of a HEADERS or CONTINUATION.
@@ -68,12 +66,22 @@ func (rd *reader) fragment(h header, first bool) error {
 	if h.length == 0 {
 		return nil
 	}
+	if n := int(h.length); rd.w-rd.r >= n { // as a rule
+		err := d.write(h, rd.buf.B[rd.r:rd.r+n], first)
+		rd.advance(n)
+		return err
+	}
 	buf := bufpool.Get(int(h.length))
 	defer buf.Free()
 	p := buf.B[:h.length]
 	if err := rd.full(p); err != nil {
 		return err
 	}
+	return d.write(h, p, first)
+}
+
+// write decodes the payload p of a HEADERS or CONTINUATION.
+func (d *decoder) write(h header, p []byte, first bool) error {
 	if first {
 		pad := 0
 		if h.flags.Has(http2.FlagHeadersPadded) {
@@ -99,24 +107,24 @@ func (rd *reader) fragment(h header, first bool) error {
 
 // shortAnswer is a client's HEADERS of one byte: ":status: 200" and nothing else, as a rule.
 func (rd *reader) shortAnswer(h header) error {
-	var b [1]byte
-	rd.unlock()
-	if err := rd.full(b[:]); err != nil {
+	b := rd.four[:1]
+	if err := rd.full(b); err != nil {
 		return err
 	}
 	if b[0] != statusOK {
 		rd.dec.begin()
-		if _, err := rd.dec.hpack.Write(b[:]); err != nil {
+		if _, err := rd.dec.hpack.Write(b); err != nil {
 			return &connError{http2.ErrCodeCompression, "a header block that cannot be decoded"}
 		}
 		if err := rd.dec.hpack.Close(); err != nil {
 			return &connError{http2.ErrCodeCompression, "a header block that ends within a field"}
 		}
 		rd.lock()
-		if rd.dec.bad || !rd.dec.list.pseudos() {
+		list := rd.dec.end()
+		if rd.dec.bad || !list.pseudos() {
 			return rd.badHeaders(h.id, http2.ErrCodeProtocol)
 		}
-		return rd.onAnswer(h, rd.dec.list, rd.dec.long)
+		return rd.onAnswer(h, list, rd.dec.long)
 	}
 	rd.lock()
 	return rd.onAnswer(h, &okList, false)
@@ -234,19 +242,21 @@ func (rd *reader) onConnect(h header, list *headerList, long bool) error {
 	case !list.request():
 		return rd.refuse(id, http2.ErrCodeProtocol, 2*perReset)
 	}
-	s := c.newStream(id)
+	t := c.fresh()
+	s := t.Stream()
+	c.begin(s, id)
 	s.fields = list
 	s.recvEnd = ended
 	c.handlers++
 	c.serving.Add(1)
-	go c.serve(s)
+	go c.serve(t)
 	return nil
 }
 
 // serve gives a stream to the server's user.
-func (c *Conn) serve(s *Stream) {
+func (c *Conn) serve(t Tunnel) {
 	defer c.serving.Done()
-	c.accept(s)
+	t.Serve()
 	c.mu.Lock()
 	c.handlers--
 	c.mu.Unlock()

@@ -30,8 +30,15 @@ func (k *chunk) release() {
 
 // inbox holds the received bytes of a stream. The zero value is empty and owns nothing. The connection's mu guards it.
 type inbox struct {
-	head, tail *chunk
-	n          uint32 // bytes held
+	tail *chunk // whose next is the head
+	n    uint32 // bytes held
+}
+
+func (q *inbox) head() *chunk {
+	if q.tail == nil {
+		return nil
+	}
+	return q.tail.next
 }
 
 // space is a chunk with room for some of want bytes at its end. What a few bytes hold on to is bounded: chunks grow with what is held.
@@ -41,10 +48,8 @@ func (q *inbox) space(want int) *chunk {
 	}
 	k := chunks.Get().(*chunk)
 	k.buf, k.refs = bufpool.Get(min(max(want, int(q.n)), maxChunk)), 1
-	if q.tail == nil {
-		q.head = k
-	} else {
-		q.tail.next = k
+	if k.next = k; q.tail != nil {
+		k.next, q.tail.next = q.tail.next, k
 	}
 	q.tail = k
 	return k
@@ -63,7 +68,7 @@ func (q *inbox) write(p []byte) {
 
 // skip takes n bytes away from the head chunk, which has as many.
 func (q *inbox) skip(n int) {
-	k := q.head
+	k := q.head()
 	k.r += n
 	q.n -= uint32(n)
 	if k.r == k.w && (k != q.tail || k.refs == 1) {
@@ -73,22 +78,23 @@ func (q *inbox) skip(n int) {
 
 // trim drops empty chunks at the head, which a reader of the connection may have left there.
 func (q *inbox) trim() {
-	for q.head != nil && q.head.r == q.head.w && (q.head != q.tail || q.head.refs == 1) {
+	for k := q.head(); k != nil && k.r == k.w && (k != q.tail || k.refs == 1); k = q.head() {
 		q.pop()
 	}
 }
 
 func (q *inbox) pop() {
-	k := q.head
-	if q.head = k.next; q.head == nil {
+	k := q.head()
+	if q.tail.next = k.next; k == q.tail {
 		q.tail = nil
 	}
+	k.next = nil
 	k.release()
 }
 
 // drop gives everything back.
 func (q *inbox) drop() {
-	for q.head != nil {
+	for q.tail != nil {
 		q.pop()
 	}
 	q.n = 0

@@ -3,8 +3,10 @@ package h2
 import (
 	"encoding/binary"
 	"io"
+	"sync"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 	"golang.org/x/net/http2"
 )
 
@@ -24,7 +26,8 @@ const (
 // outbox is what is to be sent: control frames and small DATA frames in the order in which they were made, then the DATA of Writes that wait.
 // The connection's mu guards it, but the fields under "flusher" belong to who has set flushing.
 type outbox struct {
-	buf        []byte
+	buf        []byte  // nil while there is nothing in it
+	slab       *slab   // where it comes from
 	control    int     // bytes in buf that the peer provoked
 	head, tail *Stream // with a Write that waits and a window of its own, in turn
 	flushing   bool    // somebody is writing, or about to
@@ -36,9 +39,42 @@ type outbox struct {
 	// flusher
 	g      *Gather
 	w      io.Writer
-	spare  []byte
 	parts  []part
-	packed []byte // the beginning of a record
+	packed []byte // the beginning of a record; borrowed for a batch
+}
+
+// slab is memory for small frames. It is lent while there are some, so that a connection on which nothing happens has none.
+type slab struct{ b []byte }
+
+// maxSlab is what is kept of it; a Write adds nothing beyond maxOutbox.
+const maxSlab = 2 * maxOutbox
+
+var slabs = sync.Pool{New: func() any { return new(slab) }}
+
+// lend gets memory for buf when it has none.
+func (o *outbox) lend() {
+	if o.slab == nil {
+		o.slab = slabs.Get().(*slab)
+		o.buf = o.slab.b[:0]
+	}
+}
+
+// take empties the outbox of small frames. The caller gives the slab back with free.
+func (o *outbox) take() ([]byte, *slab) {
+	buf, from := o.buf, o.slab
+	o.buf, o.slab, o.control = nil, nil, 0
+	return buf, from
+}
+
+// free gives back what take gave.
+func (k *slab) free(buf []byte) {
+	if k == nil {
+		return
+	}
+	if k.b = buf[:0]; cap(buf) > maxSlab {
+		k.b = nil
+	}
+	slabs.Put(k)
 }
 
 // part is a DATA frame whose bytes are the caller's.
@@ -52,22 +88,50 @@ func (o *outbox) init(g *Gather, w io.Writer) { o.g, o.w = g, w }
 
 // Write takes a control frame.
 func (o *outbox) Write(p []byte) (int, error) {
-	o.buf = append(o.buf, p...)
+	o.raw(p)
 	o.control += len(p)
 	return len(p), nil
 }
 
 // shrink gives up the memory of a connection that nobody uses.
 func (o *outbox) shrink() {
-	if !o.flushing && len(o.buf) == 0 {
-		o.buf, o.spare, o.packed, o.parts = nil, nil, nil, nil
+	if !o.flushing {
+		o.parts = nil
 	}
+}
+
+// raw takes frames that nobody provoked.
+func (o *outbox) raw(p []byte) {
+	o.lend()
+	o.buf = append(o.buf, p...)
 }
 
 // data takes a DATA frame, copying p.
 func (o *outbox) data(id uint32, p []byte, end bool) {
+	o.lend()
 	h := dataHeader(id, len(p), end)
 	o.buf = append(append(o.buf, h[:]...), p...)
+}
+
+// statusOK is the header field ":status: 200" (RFC 7541, appendix A).
+const statusOK = 0x88
+
+// ok takes HEADERS that say no more than that.
+func (o *outbox) ok(id uint32) {
+	o.lend()
+	h := [frameHeader]byte{2: 1, 3: byte(http2.FrameHeaders), 4: byte(http2.FlagHeadersEndHeaders)}
+	binary.BigEndian.PutUint32(h[5:], id)
+	o.buf = append(append(o.buf, h[:]...), statusOK)
+}
+
+// reset takes RST_STREAM.
+func (o *outbox) reset(id uint32, code http2.ErrCode) {
+	o.lend()
+	h := [frameHeader + 4]byte{2: 4, 3: byte(http2.FrameRSTStream)}
+	binary.BigEndian.PutUint32(h[5:], id)
+	binary.BigEndian.PutUint32(h[9:], uint32(code))
+	o.buf = append(o.buf, h[:]...)
+	o.control += len(h)
 }
 
 func dataHeader(id uint32, n int, end bool) (h [frameHeader]byte) {
@@ -139,9 +203,9 @@ func (o *outbox) unpack() error {
 func (o *outbox) encode(buf []byte, parts []part, size int) error {
 	o.g.hold(size + size/record*64 + 512)
 	defer o.g.release()
-	if o.packed == nil {
-		o.packed = make([]byte, 0, record)
-	}
+	edge := bufpool.Get(record)
+	o.packed = edge.B[:0]
+	defer func() { o.packed = nil; edge.Free() }()
 	if err := o.pack(buf); err != nil {
 		return err
 	}
@@ -154,41 +218,6 @@ func (o *outbox) encode(buf []byte, parts []part, size int) error {
 		}
 	}
 	return o.unpack()
-}
-
-// busyness tells how much of the last while somebody was flushing.
-type busyness struct {
-	since     time.Time // when the flush under way began
-	from      time.Time // when the measured time began
-	sum       time.Duration
-	saturated bool
-}
-
-const busyFor = 50 * time.Millisecond
-
-func (b *busyness) begin() { b.since = time.Now() }
-
-func (b *busyness) end() {
-	now := time.Now()
-	if all := now.Sub(b.from); all > 4*busyFor {
-		b.saturated = now.Sub(b.since) > busyFor
-		b.from, b.sum = now, 0
-		return
-	}
-	b.sum += now.Sub(b.since)
-	if all := now.Sub(b.from); all >= busyFor {
-		b.saturated = b.sum > all*3/4
-		b.from, b.sum = now, 0
-	}
-}
-
-// now reports whether the connection is saturated, given whether a flush is under way.
-func (b *busyness) now(flushing bool) bool {
-	now := time.Now()
-	if flushing && now.Sub(b.since) > busyFor {
-		return true
-	}
-	return b.saturated && now.Sub(b.from) < 2*busyFor
 }
 
 // appendWriter collects what is written to it.

@@ -5,7 +5,7 @@ import "golang.org/x/net/http2"
 // past remembers streams that have ended. Frames that crossed the end on their way are no fault of the peer; frames behind an end of his own are
 // (RFC 9113, section 5.1).
 type past struct {
-	ring  [128]pastStream
+	ring  *[128]pastStream // nil until one has ended
 	next  int
 	cross int // frames that may still cross the ends of streams
 }
@@ -30,6 +30,9 @@ func (p *past) add(id uint32, ended bool) {
 
 // note remembers an entry.
 func (p *past) note(e pastStream) {
+	if p.ring == nil {
+		p.ring = &[128]pastStream{}
+	}
 	p.ring[p.next] = e
 	p.next = (p.next + 1) % len(p.ring)
 }
@@ -42,6 +45,9 @@ func (p *past) reset(id uint32) {
 
 // find gives the entry of a stream, nil when it is too long ago or the peer never opened it.
 func (p *past) find(id uint32) *pastStream {
+	if p.ring == nil {
+		return nil
+	}
 	for i := range p.ring {
 		if uint32(p.ring[i]&^endedByPeer) == id {
 			return &p.ring[i]

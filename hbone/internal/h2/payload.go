@@ -24,14 +24,6 @@ func (rd *reader) deliver(s *Stream, b []byte) {
 	rd.list(s)
 }
 
-// list has s's blocked Read woken with the next settle; mu is held.
-func (rd *reader) list(s *Stream) {
-	if s.rw != nil && !s.listed {
-		s.listed = true
-		rd.listed = append(rd.listed, s)
-	}
-}
-
 // payload reads n bytes of DATA into s, or away. It gives nil when s ended meanwhile. mu is held if there is a stream.
 func (rd *reader) payload(s *Stream, n int) (*Stream, error) {
 	if s == nil {
@@ -41,7 +33,7 @@ func (rd *reader) payload(s *Stream, n int) (*Stream, error) {
 	if n < bulk && n > 0 && rd.r == rd.w {
 		// More of its size will follow.
 		rd.unlock()
-		if err := rd.refill(); err != nil {
+		if err := rd.refill(record); err != nil {
 			return nil, err
 		}
 	}
@@ -120,10 +112,10 @@ func (rd *reader) intoInbox(s *Stream, n int) (int, error) {
 	return m, err
 }
 
-// refill borrows the buffer and reads into it.
-func (rd *reader) refill() error {
-	buf := bufpool.Get(record)
-	n, err := rd.pull(buf.B)
+// refill borrows the buffer and reads up to size bytes into it.
+func (rd *reader) refill(size int) error {
+	buf := bufpool.Get(size)
+	n, err := rd.pull(buf.B[:size])
 	if err != nil {
 		buf.Free()
 		return err
@@ -136,7 +128,7 @@ func (rd *reader) refill() error {
 func (rd *reader) discard(n int) error {
 	for n > 0 {
 		if rd.r == rd.w {
-			if err := rd.refill(); err != nil {
+			if err := rd.refill(record); err != nil {
 				return err
 			}
 		}

@@ -1,18 +1,16 @@
 package h2
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 	"golang.org/x/net/http2"
 )
-
-var errSentEnd = fmt.Errorf("write after the end of the stream: %w", syscall.EPIPE)
 
 // bulk is the length of a DATA frame from which on its payload is read to where it stays. Shorter ones come many at a time.
 const bulk = 4 << 10
@@ -29,17 +27,21 @@ type reader struct {
 	src   io.Reader
 	buf   *bufpool.Buf // borrowed while frames come many at a time: bytes r to w
 	r, w  int
+	small bool // the last frame was: more will come at once
+	ask   int  // what the next refill before a frame asks for
 	head  [frameHeader]byte
+	four  [4]byte       // a payload
 	again int           // bytes of head that Read gives once more
-	fr    *http2.Framer // frames other than DATA and HEADERS
+	fr    *http2.Framer // frames that are rare
 	dec   decoder
 
-	locked bool      // c.mu is held
-	listed []*Stream // whose Read has something to look at
-	wakes  []*waiter // of these
-	since  int       // bytes since they were woken
-	yield  yielding
-	abuse  account
+	locked  bool            // the reader holds c.mu, which guards it
+	listed  []*Stream       // whose Read has something to look at
+	wakes   []*waiter       // of these
+	answers []chan struct{} // of those who wait for an answer
+	since   int             // bytes since they were woken
+	yield   yielding
+	abuse   account
 }
 
 func (rd *reader) init(c *Conn, src io.Reader) {
@@ -47,6 +49,7 @@ func (rd *reader) init(c *Conn, src io.Reader) {
 	rd.fr = http2.NewFramer(nil, rd)
 	rd.fr.SetMaxReadFrameSize(c.cfg.maxFrameSize())
 	rd.abuse.from = c.born
+	rd.ask = leastAsked
 	rd.dec.init(c.cfg.maxHeaderBytes(c.client))
 }
 
@@ -65,8 +68,10 @@ func (rd *reader) Read(p []byte) (int, error) {
 	return rd.pull(p)
 }
 
-// pull reads from the connection, and waits if it must, for which idle is called. (To try first would cost an allocation of crypto/tls.)
+// pull reads from the connection, and waits if it must, for which idle is called. (To try first would cost an allocation of crypto/tls.) mu is
+// not held afterwards.
 func (rd *reader) pull(p []byte) (int, error) {
+	rd.unlock()
 	n, err := rd.src.Read(p)
 	if n > 0 {
 		return n, nil
@@ -105,7 +110,7 @@ func (rd *reader) settle() {
 	rd.lock()
 	for _, s := range rd.listed {
 		s.listed = false
-		if w := s.rw; w != nil && (w.to == nil || !rd.forward(s, w)) {
+		if w := s.rw; w != nil && (w.to == nil || !rd.forward(s, w) || s.over()) {
 			s.rw = nil
 			w.let()
 			rd.wakes = append(rd.wakes, w)
@@ -125,6 +130,11 @@ func (rd *reader) settle() {
 	woken := len(rd.wakes)
 	clear(rd.wakes)
 	rd.wakes = rd.wakes[:0]
+	for _, answered := range rd.answers {
+		signal(answered)
+	}
+	clear(rd.answers)
+	rd.answers = rd.answers[:0]
 	if flush {
 		c.mu.Lock()
 		if !c.out.flushing && c.out.head == nil {
@@ -134,9 +144,9 @@ func (rd *reader) settle() {
 	}
 	if woken > 0 && much && rd.yield.wanted() {
 		// Who was woken takes his bytes while they are in the cache, and comes back with room for more.
-		start := time.Now()
+		start := now()
 		runtime.Gosched()
-		rd.yield.done(time.Since(start), 4*time.Millisecond, true)
+		rd.yield.done(now().sub(start), 4*time.Millisecond, true)
 	}
 }
 
@@ -146,11 +156,13 @@ func (rd *reader) forward(s *Stream, w *waiter) bool {
 	w.flying = true
 	for s.in.n > 0 {
 		all := false
-		n := s.lend(s.in.head, func(b []byte) int {
+		rd.locked = false // lend lets others have the lock
+		n := s.lend(s.in.head(), func(b []byte) int {
 			n := w.to.try(b)
 			all = n == len(b)
 			return n
 		})
+		rd.locked = true
 		w.put(n)
 		if !all {
 			break
@@ -164,10 +176,18 @@ func (rd *reader) forward(s *Stream, w *waiter) bool {
 	return s.in.n == 0
 }
 
+// list has s's blocked Read woken with the next settle; mu is held.
+func (rd *reader) list(s *Stream) {
+	if s.rw != nil && !s.listed {
+		s.listed = true
+		rd.listed = append(rd.listed, s)
+	}
+}
+
 func (rd *reader) lock() {
 	if !rd.locked {
-		rd.locked = true
 		rd.c.mu.Lock()
+		rd.locked = true
 	}
 }
 
@@ -186,7 +206,16 @@ func (rd *reader) advance(n int) {
 	}
 }
 
-// full reads exactly p.
+// word reads a payload of four bytes. mu is held afterwards.
+func (rd *reader) word() (uint32, error) {
+	if err := rd.full(rd.four[:]); err != nil {
+		return 0, err
+	}
+	rd.lock()
+	return binary.BigEndian.Uint32(rd.four[:]), nil
+}
+
+// full reads exactly p. mu is not held afterwards when there was something to wait for.
 func (rd *reader) full(p []byte) error {
 	for len(p) > 0 {
 		n, err := rd.Read(p)
@@ -239,8 +268,7 @@ func (rd *reader) all() error {
 				return err
 			}
 		}
-		rd.unlock()
-		if err := rd.full(rd.head[:]); err != nil {
+		if err := rd.next(); err != nil {
 			return err
 		}
 		if isClosed(rd.c.dead) { // fail has a cause already
@@ -256,11 +284,33 @@ func (rd *reader) all() error {
 		if h.length > rd.c.cfg.maxFrameSize() {
 			return &connError{http2.ErrCodeFrameSize, fmt.Sprintf("a frame of %d bytes", h.length)}
 		}
+		rd.small = h.kind != http2.FrameData || h.length < bulk
 		err := rd.frame(h)
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// What a refill before a frame asks for: while the connection is idle the buffer is held.
+const (
+	leastAsked = 256
+	mostAsked  = record
+)
+
+// next reads the header of a frame. Where frames are small, what else has come is read with it.
+func (rd *reader) next() error {
+	if rd.small && rd.r == rd.w {
+		if err := rd.refill(rd.ask); err != nil {
+			return err
+		}
+		full := rd.w == rd.ask
+		rd.ask = leastAsked
+		if full {
+			rd.ask = mostAsked
+		}
+	}
+	return rd.full(rd.head[:])
 }
 
 // header is a frame's.
@@ -306,10 +356,14 @@ func (rd *reader) many() error {
 
 // frame takes the frame whose header is in rd.head.
 func (rd *reader) frame(h header) error {
-	switch h.kind {
-	case http2.FrameData:
-	case http2.FrameHeaders:
+	switch {
+	case h.kind == http2.FrameData:
+	case h.kind == http2.FrameHeaders:
 		return rd.headers(h)
+	case h.kind == http2.FrameRSTStream && h.length == 4 && h.id != 0:
+		return rd.onReset(h.id)
+	case h.kind == http2.FrameWindowUpdate && h.length == 4:
+		return rd.onWindowUpdate(h.id)
 	default:
 		rd.again = frameHeader
 		return rd.other()
@@ -319,11 +373,10 @@ func (rd *reader) frame(h header) error {
 		if h.length == 0 {
 			return &connError{http2.ErrCodeFrameSize, "a padded frame without a pad length"}
 		}
-		var b [1]byte
-		if err := rd.full(b[:]); err != nil {
+		if err := rd.full(rd.four[:1]); err != nil {
 			return err
 		}
-		if pad = uint32(b[0]) + 1; pad > h.length {
+		if pad = uint32(rd.four[0]) + 1; pad > h.length {
 			return &connError{http2.ErrCodeProtocol, "padding longer than its frame"}
 		}
 	}
@@ -386,8 +439,8 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 	}
 	s.recvWindow -= int32(h.length)
 	if s != c.latest {
+		c.turned = c.turned || c.latest != nil
 		c.latest = s
-		c.turns++
 	}
 	if pad > 0 {
 		s.credit(int(pad))

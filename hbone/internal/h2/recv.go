@@ -39,7 +39,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 // readErr is why nothing can be read even if there is something; mu is held.
 func (s *Stream) readErr() error {
 	switch {
-	case s.rdl.over():
+	case s.extra != nil && s.extra.read.passed:
 		return os.ErrDeadlineExceeded
 	case s.closedByUser:
 		return net.ErrClosed
@@ -54,6 +54,9 @@ func (s *Stream) ended() error {
 	}
 	return s.recvErr()
 }
+
+// over reports whether nothing more will come for Read; mu is held.
+func (s *Stream) over() bool { return s.closedByUser || s.ended() != nil }
 
 // await waits for bytes or the end, and says how many came into p, or went to the sink, meanwhile. mu is held at first, and released.
 func (s *Stream) await(p []byte, to *sink) int {
@@ -83,7 +86,7 @@ func (s *Stream) await(p []byte, to *sink) int {
 func (s *Stream) take(p []byte) int {
 	total := 0
 	for total < len(p) && s.in.n > 0 {
-		k := s.in.head
+		k := s.in.head()
 		if n := min(k.w-k.r, len(p)-total); n <= 1<<10 {
 			total += copy(p[total:], k.buf.B[k.r:k.r+n])
 			s.skip(n)
@@ -101,7 +104,7 @@ func (s *Stream) lend(k *chunk, use func([]byte) int) int {
 	s.c.mu.Unlock()
 	n := use(b)
 	s.c.mu.Lock()
-	if s.in.head != k { // dropped meanwhile
+	if s.in.head() != k { // dropped meanwhile
 		k.release()
 		return n
 	}

@@ -21,7 +21,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	if err := s.writeErr(); err != nil || len(p) == 0 {
 		return 0, err
 	}
-	if n := len(p); n <= maxSmall && len(c.out.buf)+n <= maxOutbox && int64(n) <= min(c.sendWindow, s.sendWindow) {
+	if n := len(p); n <= maxSmall && len(c.out.buf)+n <= maxOutbox && int64(n) <= min(c.sendWindow, int64(s.sendWindow)) {
 		c.out.data(s.id, p, false)
 		c.sent(s, n)
 		c.flushSoon(len(c.streams) > 1)
@@ -59,7 +59,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 // writeErr is why nothing can be written; mu is held.
 func (s *Stream) writeErr() error {
 	switch {
-	case s.wdl.over():
+	case s.extra != nil && s.extra.write.passed:
 		return os.ErrDeadlineExceeded
 	case s.closedByUser:
 		return net.ErrClosed
@@ -103,13 +103,13 @@ func (s *Stream) closeWrite() {
 // sentEnd follows END_STREAM; mu is held.
 func (s *Stream) sentEnd() {
 	s.endSent = true
-	s.endings().send = errSentEnd
+	s.setEnding(s.recvErr(), errSentEnd)
 	switch {
 	case s.recvEnd || s.recvErr() != nil:
 		s.finish()
 		s.forget()
 	case s.closedByUser:
-		_ = s.c.cw.WriteRSTStream(s.id, http2.ErrCodeCancel)
+		s.c.out.reset(s.id, http2.ErrCodeCancel)
 		s.end(io.ErrClosedPipe)
 		s.forget()
 	}

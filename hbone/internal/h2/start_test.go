@@ -39,7 +39,7 @@ func TestOptimisticDataTravelsWithTheRequest(t *testing.T) {
 	if g := <-got; g != "hello" {
 		t.Errorf("the server read %q", g)
 	}
-	<-s.Answered()
+	_ = s.Await(t.Context())
 	if err := s.Answer(); err != nil {
 		t.Errorf("after the answer: %v", err)
 	}
@@ -63,7 +63,7 @@ func TestRefusalReachesReadAndWriteAfterStart(t *testing.T) {
 		_, _ = s.Write([]byte("lost"))
 		_, rerr := s.Read(make([]byte, 1))
 		_, werr := s.Write([]byte("x"))
-		<-s.Answered()
+		_ = s.Await(t.Context())
 		for op, err := range map[string]error{"read": rerr, "write": werr, "answer": s.Answer()} {
 			status, ok := errors.AsType[*StatusError](err)
 			if how == "status" && (!ok || status.Status != 503) || how == "refused" && !errors.Is(err, ErrUnprocessed) {

@@ -20,45 +20,55 @@ type Stream struct {
 	rmu, wmu sync.Mutex // one reader, one writer at a time
 
 	// The connection's mu guards the rest.
-	next           *Stream // in the outbox
-	in             inbox
-	rw, ww         *waiter       // the Read and the Write that wait
-	answered, done chan struct{} // nil until asked for
-	rdl, wdl       *deadline     // nil until set
-	fields         *headerList
-	ending         *ending // nil while neither direction has failed or ended
-	sendWindow     int64
-	recvWindow     int32 // what the peer may still send
-	consumed       uint32
-	window         uint32 // of the peer, what was not read included
-	measured       uint32 // bytes consumed since
-	measuredFrom   uint32 // microseconds of the connection's life
-	id             uint32
-	opened         uint32 // age of the connection then
-	status         uint16 // client: the answer; server: what was answered
-	isDone         bool
-	recvEnd        bool // END_STREAM came and in ends with it
-	wantEnd        bool
-	endSent        bool
-	queued         bool // in the outbox
-	listed         bool // among those whose Read is to be woken
-	closedByUser   bool
-	answeredOnce   bool
+	next         *Stream // in the outbox
+	in           inbox
+	rw, ww       *waiter       // the Read and the Write that wait
+	answered     chan struct{} // of who waits for the answer; else nil
+	extra        *extra        // nil until something in it is asked for
+	fields       *headerList
+	ending       *ending // nil while neither direction has failed or ended
+	sendWindow   int32   // what we may send; less than nothing when the peer has taken it back
+	recvWindow   int32   // what the peer may still send
+	consumed     uint32
+	window       uint32 // of the peer, what was not read included
+	measured     uint32 // bytes consumed since
+	measuredFrom uint32 // microseconds of the connection's life; at a server that has not answered: when it was opened, in milliseconds
+	id           uint32
+	status       uint16 // client: the answer; server: what was answered
+	isDone       bool
+	recvEnd      bool // END_STREAM came and in ends with it
+	wantEnd      bool
+	endSent      bool
+	queued       bool // in the outbox
+	listed       bool // among those whose Read is to be woken
+	closedByUser bool
+	answeredOnce bool
 }
 
-// ending is how the directions of a stream end.
-type ending struct {
-	recv error // ends reading once in is empty
-	send error // ends writing
+// extra is what few streams have, or few when there are many.
+type extra struct {
+	done        chan struct{} // nil until asked for
+	read, write deadline
 }
 
-// newStream registers a stream; mu is held.
-func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{c: c, id: id, window: c.cfg.streamWindow(), sendWindow: c.peerWindow, opened: c.age()}
+// more gives the stream's extra; mu is held.
+func (s *Stream) more() *extra {
+	if s.extra == nil {
+		s.extra = &extra{}
+	}
+	return s.extra
+}
+
+// begin makes a zero Stream one of the connection's; mu is held.
+func (c *Conn) begin(s *Stream, id uint32) {
+	s.c, s.id = c, id
+	if !c.client {
+		s.measuredFrom = c.age()
+	}
+	s.window, s.sendWindow = c.cfg.streamWindow(), int32(c.peerWindow)
 	s.recvWindow = int32(s.window)
 	c.streams[id] = s
 	c.opened++
-	return s
 }
 
 // Fields is the peer's header list: of the request at a server, until it is answered; of the answer at a client.
@@ -78,43 +88,18 @@ var closedChan = func() chan struct{} {
 	return c
 }()
 
-// lazily makes a channel in slot that somebody will close, or gives a closed one; mu is held.
-func lazily(slot *chan struct{}, closed bool) <-chan struct{} {
-	if *slot == nil {
-		if closed {
-			return closedChan
-		}
-		*slot = make(chan struct{})
-	}
-	return *slot
-}
-
-// Answered is closed when the peer has answered the CONNECT or the stream has ended.
-func (s *Stream) Answered() <-chan struct{} {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	return lazily(&s.answered, s.answeredOnce)
-}
-
-// Answer is what the peer answered: nil for 200, or when there is no answer yet; a *StatusError; or what ended the stream before, which is
-// ErrUnprocessed when the peer did not act on it.
-func (s *Stream) Answer() error {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	switch {
-	case s.status == http.StatusOK:
-		return nil
-	case s.status != 0:
-		return &StatusError{Status: int(s.status)}
-	}
-	return s.recvErr()
-}
-
 // Done is closed when both directions have ended.
 func (s *Stream) Done() <-chan struct{} {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return lazily(&s.done, s.isDone)
+	if s.isDone {
+		return closedChan
+	}
+	x := s.more()
+	if x.done == nil {
+		x.done = make(chan struct{})
+	}
+	return x.done
 }
 
 // Conn is the connection that the stream is on.
@@ -131,18 +116,39 @@ func (s *Stream) Refuse(status int, fields ...hpack.HeaderField) error {
 }
 
 func (s *Stream) respond(status int, fields []hpack.HeaderField) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	err := s.queueAnswer(status, fields)
+	s.c.flushSoon(len(s.c.streams) > 1)
+	return err
+}
+
+// RespondSoon is Respond, but for the sending: the answer goes out with what is written next, or with Flush, which must follow.
+func (s *Stream) RespondSoon(fields ...hpack.HeaderField) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.queueAnswer(http.StatusOK, fields)
+}
+
+// Flush sends what RespondSoon left. It does not wait for the peer.
+func (s *Stream) Flush() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.flushSoon(len(s.c.streams) > 1)
+}
+
+// queueAnswer puts an answer into the outbox; mu is held.
+func (s *Stream) queueAnswer(status int, fields []hpack.HeaderField) error {
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := s.sendErr(); err != nil {
 		return err
 	}
 	if s.status != 0 {
 		return errors.New("the CONNECT is answered already")
 	}
-	s.status, s.fields = uint16(status), nil
+	s.status, s.fields, s.measuredFrom = uint16(status), nil, 0
 	if status == http.StatusOK && len(fields) == 0 {
-		c.out.buf = append(c.out.buf, 0, 0, 1, byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders), byte(s.id>>24), byte(s.id>>16), byte(s.id>>8), byte(s.id), statusOK)
+		c.out.ok(s.id)
 	} else {
 		list := append([]hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}, fields...)
 		c.writeHeaders(s.id, list, status != http.StatusOK)
@@ -155,32 +161,7 @@ func (s *Stream) respond(status int, fields []hpack.HeaderField) error {
 		s.end(net.ErrClosed)
 		s.forget()
 	}
-	c.flushSoon(len(c.streams) > 1)
 	return nil
-}
-
-// statusOK is the header field ":status: 200" (RFC 7541, appendix A).
-const statusOK = 0x88
-
-func (s *Stream) recvErr() error {
-	if s.ending == nil {
-		return nil
-	}
-	return s.ending.recv
-}
-
-func (s *Stream) sendErr() error {
-	if s.ending == nil {
-		return nil
-	}
-	return s.ending.send
-}
-
-func (s *Stream) endings() *ending {
-	if s.ending == nil {
-		s.ending = &ending{}
-	}
-	return s.ending
 }
 
 // SetDeadline sets both deadlines; the zero Time means none.
@@ -191,13 +172,13 @@ func (s *Stream) SetDeadline(t time.Time) error {
 
 // SetReadDeadline ends Reads, also those under way, at t.
 func (s *Stream) SetReadDeadline(t time.Time) error {
-	s.setDeadline(&s.rdl, t, (*Stream).wakeReader)
+	s.setDeadline(t, func(x *extra) *deadline { return &x.read }, (*Stream).wakeReader)
 	return nil
 }
 
 // SetWriteDeadline ends Writes, also those under way, at t.
 func (s *Stream) SetWriteDeadline(t time.Time) error {
-	s.setDeadline(&s.wdl, t, (*Stream).wakeWriter)
+	s.setDeadline(t, func(x *extra) *deadline { return &x.write }, (*Stream).wakeWriter)
 	return nil
 }
 

@@ -4,11 +4,13 @@ import "time"
 
 // A stream's window follows the product of bandwidth and delay: what Read takes in one round trip must not be more than half of it. The round
 // trip is the shortest that was seen, so that queues on the way do not feed themselves, and neighbours do not wait behind them. A stream that
-// has the connection to itself keeps nobody waiting: up to aloneWindow, the latest round trip counts, with what processors that are
-// busy add to it.
+// has had the connection to itself for a while keeps nobody waiting: up to aloneWindow, the latest round trip counts, with what processors that
+// are busy add to it.
 
-// aloneWindow bounds that.
-const aloneWindow = 4 << 20
+const (
+	aloneWindow = 4 << 20
+	aloneAfter  = 250_000 // microseconds without a neighbour; far more than one's message takes behind the largest window
+)
 
 // rtt measures round trips by PING, while bulk flows. The connection's mu guards it.
 type rtt struct {
@@ -77,8 +79,10 @@ func (s *Stream) tune() {
 	}
 	rate := int64(s.measured) // in took
 	s.measured, s.measuredFrom = 0, at
-	alone := c.turns == c.turnsSeen
-	c.turnsSeen = c.turns
+	if c.turned {
+		c.turned, c.turnedAt = false, at
+	}
+	alone := at-c.turnedAt >= aloneAfter
 	need := 2 * rate * int64(least) / int64(took)
 	if alone {
 		need = max(need, min(2*rate*int64(c.rtt.now)/int64(took), aloneWindow))

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Who has something to send while nobody is flushing becomes the flusher: he yields once, so that others can add to the batch, writes until
-// his own bytes are out, and hands the rest to the standby writer. Nobody but the standby writer ever waits for the connection.
+// Who has something to send while nobody is flushing becomes the flusher: he yields, so that others can add to the batch, writes until
+// his own bytes are out, and hands the rest to the standby writer, who does the same. Nobody but the standby writer ever waits for the connection.
 
 // hasWork reports whether something can be sent; mu is held.
 func (c *Conn) hasWork() bool {
@@ -27,11 +27,7 @@ func (c *Conn) flush(own *waiter, yield bool) {
 	o.flushing = true
 	o.busy.begin()
 	if yield && o.yield.wanted() {
-		before := len(o.buf)
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
-		o.yield.done(time.Since(o.busy.since), time.Millisecond, len(o.buf) > before)
+		c.letOthersAdd()
 	}
 	for c.hasWork() {
 		if !c.batch(own, false) {
@@ -50,6 +46,28 @@ func (c *Conn) flush(own *waiter, yield bool) {
 	o.busy.end()
 }
 
+// A flusher yields as long as others add something, since where a processor is idle it takes him up at once; but not for longer than this.
+const (
+	maxYields = 8
+	longYield = time.Millisecond
+)
+
+// letOthersAdd yields before a flush. mu is held, and released meanwhile.
+func (c *Conn) letOthersAdd() {
+	o, start := &c.out, now()
+	before, took := len(o.buf), time.Duration(0)
+	for range maxYields {
+		n := len(o.buf)
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+		if took = now().sub(start); len(o.buf) == n || took > longYield {
+			break
+		}
+	}
+	o.yield.done(took, longYield, len(o.buf) > before)
+}
+
 // handOver leaves the flushing to the standby writer; mu is held.
 func (c *Conn) handOver() {
 	c.out.handed = true
@@ -59,11 +77,13 @@ func (c *Conn) handOver() {
 // batch sends what there is, up to maxBatch of DATA, and reports whether the connection took it. mu is held, and released meanwhile.
 func (c *Conn) batch(own *waiter, wait bool) bool {
 	o := &c.out
-	buf, size := o.buf, len(o.buf)
-	o.buf, o.spare, o.control = o.spare[:0], nil, 0
+	buf, from := o.take()
+	c.leftBelow = c.nextID
+	size := len(buf)
 	size += c.gather(maxBatch - size)
 	c.mu.Unlock()
 	err := o.encode(buf, o.parts, size)
+	from.free(buf)
 	locked := false
 	for i := range o.parts {
 		// The bytes have been taken: the Writes go on while we are in the kernel.
@@ -95,7 +115,6 @@ func (c *Conn) batch(own *waiter, wait bool) bool {
 	if own != nil {
 		own.flying = false
 	}
-	o.spare = buf[:0]
 	clear(o.parts)
 	o.parts = o.parts[:0]
 	if err != nil {
@@ -118,7 +137,7 @@ func (c *Conn) gather(room int) int {
 		if w == nil || s.ending != nil && s.ending.send != nil {
 			continue
 		}
-		n := int(min(int64(min(len(w.p), limit, room-size-frameHeader)), c.sendWindow, s.sendWindow))
+		n := int(min(int64(min(len(w.p), limit, room-size-frameHeader)), c.sendWindow, int64(s.sendWindow)))
 		if n <= 0 {
 			continue // a WINDOW_UPDATE puts it back
 		}
@@ -140,10 +159,10 @@ func (c *Conn) gather(room int) int {
 // sent counts n bytes of DATA; mu is held.
 func (c *Conn) sent(s *Stream, n int) {
 	c.sendWindow -= int64(n)
-	s.sendWindow -= int64(n)
+	s.sendWindow -= int32(n)
 	c.bytesOut += uint64(n)
 	c.earned += uint64(n) >> 6
-	if min(c.sendWindow, s.sendWindow) > 0 {
+	if min(c.sendWindow, int64(s.sendWindow)) > 0 {
 		c.earned += 2 // WINDOW_UPDATEs for each small packet; but not for packets that are small because of the window
 	}
 }
@@ -162,6 +181,9 @@ func (c *Conn) writeLoop() {
 			o.busy.begin()
 		}
 		o.flushing, o.handed = true, false
+		if o.head == nil && len(c.streams) > 1 && !o.g.kept() && o.yield.wanted() {
+			c.letOthersAdd()
+		}
 		for c.hasWork() || o.g.kept() {
 			if !c.batch(nil, true) && c.err != nil {
 				break

@@ -9,7 +9,7 @@ import (
 func TestSaturationIsMostOfTheLastWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b busyness
-		if b.now(false) {
+		if b.high(false) {
 			t.Error("saturated before anything was sent")
 		}
 		work := func(busy, idle time.Duration, n int) {
@@ -21,20 +21,20 @@ func TestSaturationIsMostOfTheLastWhile(t *testing.T) {
 			}
 		}
 		work(time.Millisecond, 9*time.Millisecond, 30)
-		if b.now(false) {
+		if b.high(false) {
 			t.Error("saturated at a tenth of the time")
 		}
 		work(9*time.Millisecond, time.Millisecond, 30)
-		if !b.now(false) {
+		if !b.high(false) {
 			t.Error("not saturated at nine tenths of the time")
 		}
 		time.Sleep(time.Second)
-		if b.now(false) {
+		if b.high(false) {
 			t.Error("saturated long after the last byte")
 		}
 		b.begin()
 		time.Sleep(2 * busyFor)
-		if !b.now(true) {
+		if !b.high(true) {
 			t.Error("not saturated in the middle of a long write")
 		}
 	})
@@ -75,14 +75,15 @@ func TestWindowOfAStreamThatIsAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &Conn{streams: map[uint32]*Stream{}, born: time.Now().Add(-time.Second)}
 			c.rtt = rtt{least: 50 * time.Microsecond, now: 20 * time.Millisecond, last: time.Now()}
-			s := c.newStream(1)
+			s := &Stream{}
+			c.begin(s, 1)
 			// 4 MiB came within the latest 20 ms: far more than a window in the shortest round trip, which is nothing.
 			for range 8 {
 				s.consumed = s.window / 4
 				s.measuredFrom = uint32((time.Since(c.born) - 20*time.Millisecond).Microseconds())
 				s.measured = 4 << 20
 				if neighbour {
-					c.turns++
+					c.turned = true
 				}
 				s.tune()
 			}
