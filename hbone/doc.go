@@ -31,7 +31,8 @@
 // # Limits
 //
 // TCP only, TLS 1.3 only. A connection carries at most as many tunnels as its peer allows; further ones are made as callers need them. What
-// a peer can make a Server hold is bounded by its fields and by the windows of its tunnels. A certificate is checked when a connection is made, and
+// a peer can make a Server hold is bounded by its fields and by the windows of its tunnels. On Linux a tunnel that a Server forwards to a TCP or Unix
+// connection has no goroutine, and no buffer while nothing moves. A certificate is checked when a connection is made, and
 // connections are replaced within MaxAge; those of an Identity that has changed are replaced at once. The library logs nothing; a Trace is told
 // what happens.
 package hbone

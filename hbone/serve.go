@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"time"
 
@@ -38,8 +39,10 @@ func (s *Server) tunnel(c *Conn) {
 		return
 	}
 	switch ctx := (tunnelContext{st}); {
-	case s.Connect != nil:
+	case s.Forward != nil:
 		s.forward(ctx, st, r)
+	case s.Connect != nil:
+		s.connect(ctx, st, r)
 	case s.Admit != nil:
 		if err := s.Admit(ctx, r); err != nil {
 			s.refuse(st, r, err)
@@ -47,16 +50,42 @@ func (s *Server) tunnel(c *Conn) {
 		}
 		s.offer(c, r)
 	default:
-		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Connect nor Admit")})
+		s.refuse(st, r, &Refusal{Status: http.StatusForbidden, Err: errors.New("the Server has neither Forward nor Connect nor Admit")})
 	}
 }
 
-// forward joins a tunnel with the connection that Connect makes.
+// forward connects to where Forward says, and joins the tunnel with that.
 func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) {
+	addr, err := s.Forward(ctx, r)
+	if err == nil && !addr.IsValid() {
+		err = errors.New("hbone: Server.Forward returned no address")
+	}
+	if err != nil {
+		s.refuse(st, r, err)
+		return
+	}
+	switch err := st.Connect(addr, s.beside...); {
+	case err == nil:
+		s.stands(r)
+	case errors.Is(err, h2.ErrCannotConnect):
+		backend, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
+		s.join(st, r, backend, err)
+	default:
+		s.refuse(st, r, err)
+	}
+}
+
+// connect joins a tunnel with the connection that Connect makes.
+func (s *Server) connect(ctx context.Context, st *h2.Stream, r *ConnectRequest) {
 	backend, err := s.Connect(ctx, r)
 	if err == nil && backend == nil {
 		err = errors.New("hbone: Server.Connect returned no connection")
 	}
+	s.join(st, r, backend, err)
+}
+
+// join answers a tunnel and joins it with a connection, if there is one.
+func (s *Server) join(st *h2.Stream, r *ConnectRequest, backend net.Conn, err error) {
 	if err != nil {
 		s.refuse(st, r, err)
 		return
@@ -66,7 +95,9 @@ func (s *Server) forward(ctx context.Context, st *h2.Stream, r *ConnectRequest) 
 		return
 	}
 	s.stands(r)
-	splice(st, backend)
+	if !st.Join(backend) {
+		splice(st, backend)
+	}
 }
 
 // tunnelContext ends with its tunnel.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,16 +18,21 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Server ends HBONE tunnels: it forwards them (Connect) or hands them over as connections (Admit and Accept; a Server is a net.Listener).
-// Set its fields before the first use. The zero value has no identity and serves nobody; a Server without Connect and Admit refuses every tunnel.
+// Server ends HBONE tunnels: it forwards them (Forward or Connect) or hands them over as connections (Admit and Accept; a Server is a
+// net.Listener). Set its fields before the first use. The zero value has no identity and serves nobody; a Server without Forward, Connect and Admit
+// refuses every tunnel.
 type Server struct {
 	// Identity is who we are and whom we trust. Required.
 	Identity Identity
-	// Connect decides one CONNECT and returns the connection to forward to, which the Server then owns. It is called in a goroutine of its own after
-	// TLS has verified the peer; 200 is sent when it has returned. ctx ends when the peer gives the tunnel up. A *Refusal
-	// chooses the answer, any other error is 503. Without Connect and Admit every tunnel is refused with 403. ForwardLocal makes one.
+	// Forward decides one CONNECT and returns the address to forward to by TCP. It is called in a goroutine of its own after TLS has verified the
+	// peer; 200 is sent when the connection to that address stands. ctx ends when the peer gives the tunnel up. A *Refusal chooses the answer, any
+	// other error, and that of the connection, is 503. Without Forward, Connect and Admit every tunnel is refused with 403.
+	Forward func(ctx context.Context, r *ConnectRequest) (netip.AddrPort, error)
+	// Connect is as Forward, but makes the connection itself, which the Server then owns; it costs a little more. 200 is sent when it has
+	// returned. Of a *net.TCPConn or *net.UnixConn the Server may take the descriptor: then deadlines that were set on it end, and to close it has no
+	// effect; to end the tunnel use Abort. When Forward is set Connect is not used. ForwardLocal makes one.
 	Connect func(ctx context.Context, r *ConnectRequest) (net.Conn, error)
-	// Admit decides one CONNECT whose tunnel Accept then returns, and otherwise is as Connect. When both are set Connect is used.
+	// Admit decides one CONNECT whose tunnel Accept then returns, and otherwise is as Forward. When Forward or Connect is set it is not used.
 	Admit func(ctx context.Context, r *ConnectRequest) error
 	// Baggage is sent with every 200 as a claim about ourselves ("k8s.pod.name=orders,service.name=orders"). Empty sends none.
 	Baggage string

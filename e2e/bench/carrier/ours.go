@@ -36,9 +36,7 @@ func (c oursClient) Open(ctx context.Context) (net.Conn, error) { return c.d.Dia
 func serveOurs(l net.Listener, id *identity, cfg Config, handle func(net.Conn)) error {
 	s := &hbone.Server{Identity: id, MaxStreams: cfg.Streams}
 	if cfg.Forward {
-		s.Connect = func(ctx context.Context, r *hbone.ConnectRequest) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", r.Target.String())
-		}
+		s.Forward = func(_ context.Context, r *hbone.ConnectRequest) (netip.AddrPort, error) { return r.Target, nil }
 		return s.Serve(l)
 	}
 	s.Admit = func(context.Context, *hbone.ConnectRequest) error { return nil }

@@ -72,6 +72,7 @@ type Conn struct {
 	turned     bool    // another than the latest got DATA since a window was tuned
 	turnedAt   uint32  // microseconds of the connection's life when that was seen last
 	past       past    // streams that have ended
+	joined     *joined // the sockets that streams are joined with; nil before the first
 	earned     uint64  // what bytes sent pay back of the peer's account
 
 	bytesIn, bytesOut, opened uint64
@@ -103,7 +104,7 @@ func NewClient(nc net.Conn, cfg Config) *Conn {
 
 // Tunnel is what a server's user has for a stream, with the Stream in it: they are made at once.
 type Tunnel interface {
-	// Stream is the tunnel's own; the connection calls it once, before it is used.
+	// Stream is the tunnel's own, always the same.
 	Stream() *Stream
 	// Serve takes the CONNECT. It is called in a goroutine of its own.
 	Serve()
@@ -303,6 +304,9 @@ func (c *Conn) failLocked(cause error) {
 		s.end(err)
 	}
 	clear(c.streams)
+	if c.joined != nil {
+		c.joined.stopIfLast()
+	}
 	c.kick()
 }
 

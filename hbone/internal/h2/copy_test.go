@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,8 +16,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// forwarded is a client's stream whose other end is joined to a TCP connection with ReadFrom and WriteTo; the far end of that comes back.
-func forwarded(t testing.TB, bufs int) (*Stream, net.Conn) {
+// forwarded is a client's stream whose other end is joined to a TCP connection with Join, or with ReadFrom and WriteTo; the far end of that comes
+// back.
+func forwarded(t testing.TB, join bool, bufs int) (*Stream, net.Conn) {
 	t.Helper()
 	app, backend := tcpPair(t)
 	// Small buffers, so that the sink is full now and then.
@@ -26,6 +28,12 @@ func forwarded(t testing.TB, bufs int) (*Stream, net.Conn) {
 	}
 	client, _ := gathered(t, Config{}, Config{}, func(s *Stream) {
 		_ = s.Respond()
+		if join {
+			if !s.Join(backend) {
+				t.Error("it cannot be joined")
+			}
+			return
+		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if _, err := s.WriteTo(backend); err == nil {
@@ -50,8 +58,22 @@ func forwarded(t testing.TB, bufs int) (*Stream, net.Conn) {
 	return s, app
 }
 
+// ways are those in which forwarded can do it here.
+func ways() map[string]bool {
+	if runtime.GOOS != "linux" {
+		return map[string]bool{"copied": false}
+	}
+	return map[string]bool{"copied": false, "joined": true}
+}
+
 func TestForwardedBytesArriveOnceAndInOrder(t *testing.T) {
-	s, app := forwarded(t, 256<<10)
+	for name, join := range ways() {
+		t.Run(name, func(t *testing.T) { forwardMuch(t, join) })
+	}
+}
+
+func forwardMuch(t *testing.T, join bool) {
+	s, app := forwarded(t, join, 256<<10)
 	data := make([]byte, 8<<20)
 	_, _ = rand.Read(data)
 	want := sha256.Sum256(data)
@@ -136,23 +158,33 @@ func TestBuffersComeBack(t *testing.T) {
 }
 
 func TestResetIsForwardedAsOne(t *testing.T) {
-	s, app := forwarded(t, 256<<10)
-	if _, err := s.Write([]byte("part")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(app, make([]byte, 4)); err != nil {
-		t.Fatal(err)
-	}
-	s.Reset(0)
-	if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("read gave %v, want ECONNRESET", err)
+	for name, join := range ways() {
+		t.Run(name, func(t *testing.T) {
+			s, app := forwarded(t, join, 256<<10)
+			if _, err := s.Write([]byte("part")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(app, make([]byte, 4)); err != nil {
+				t.Fatal(err)
+			}
+			s.Reset(0)
+			if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("read gave %v, want ECONNRESET", err)
+			}
+		})
 	}
 }
 
 func BenchmarkForward(b *testing.B) {
+	for name, join := range ways() {
+		b.Run(name, func(b *testing.B) { benchmarkForward(b, join) })
+	}
+}
+
+func benchmarkForward(b *testing.B, join bool) {
 	for _, dir := range []string{"up", "down"} {
 		b.Run(dir, func(b *testing.B) {
-			s, app := forwarded(b, 4<<20)
+			s, app := forwarded(b, join, 4<<20)
 			var w io.Writer = s
 			var r io.Reader = app
 			stop := s.CloseWrite
@@ -165,7 +197,7 @@ func BenchmarkForward(b *testing.B) {
 		})
 	}
 	b.Run("echo", func(b *testing.B) {
-		s, app := forwarded(b, 4<<20)
+		s, app := forwarded(b, join, 4<<20)
 		go func() { _, _ = io.Copy(struct{ io.Writer }{app}, struct{ io.Reader }{app}) }()
 		buf := make([]byte, 100)
 		start := cpuTime(b)

@@ -75,6 +75,9 @@ func (s *Stream) end(err error) {
 		}
 	}
 	s.setEnding(recv, send)
+	if f := s.forward(); f != nil {
+		f.ended()
+	}
 	s.finish()
 	s.wakeReader()
 	s.wakeWriter()
@@ -86,6 +89,9 @@ func (s *Stream) finish() {
 		return
 	}
 	s.isDone = true
+	if f := s.forward(); f != nil {
+		f.drift()
+	}
 	if x := s.extra; x != nil && x.done != nil {
 		close(x.done)
 		x.done = nil

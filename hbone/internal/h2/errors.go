@@ -15,6 +15,9 @@ var ErrUnprocessed = errors.New("the peer did not process the stream")
 // ErrFull says that the peer's limit of streams is reached.
 var ErrFull = fmt.Errorf("the connection has as many streams as the peer allows: %w", ErrUnprocessed)
 
+// ErrCannotConnect says that Stream.Connect knows no such address, or is not had on this system. Nothing has been done.
+var ErrCannotConnect = errors.New("the engine makes no such connections")
+
 // StatusError is an answer other than 200 to a CONNECT.
 type StatusError struct{ Status int }
 

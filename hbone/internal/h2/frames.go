@@ -60,6 +60,9 @@ func (c *Conn) endOfStream(s *Stream) {
 	}
 	s.recvEnd = true
 	s.wakeReader()
+	if s.forward() != nil {
+		c.rd.list(s)
+	}
 	s.answer()
 	if s.endSent {
 		s.finish()
@@ -155,6 +158,10 @@ func (s *Stream) widen(by int64) bool {
 
 // resume puts a stream whose Write waits for window back into its turn; mu is held.
 func (s *Stream) resume() {
+	if f := s.forward(); f != nil {
+		f.down()
+		return
+	}
 	if s.ww == nil || len(s.ww.p) == 0 || s.sendWindow <= 0 {
 		return
 	}

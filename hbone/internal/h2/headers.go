@@ -258,6 +258,8 @@ func (c *Conn) serve(t Tunnel) {
 	defer c.serving.Done()
 	t.Serve()
 	c.mu.Lock()
-	c.handlers--
+	if t.Stream().forward() == nil { // else the socket counts on
+		c.handlers--
+	}
 	c.mu.Unlock()
 }

@@ -40,7 +40,10 @@ type outbox struct {
 	g      *Gather
 	w      io.Writer
 	parts  []part
-	packed []byte // the beginning of a record; borrowed for a batch
+	pulls  []pull       // reads from the sockets of joined streams
+	asked  int          // room for them
+	pulled *bufpool.Buf // borrowed for what they give
+	packed []byte       // the beginning of a record; borrowed for a batch
 }
 
 // slab is memory for small frames. It is lent while there are some, so that a connection on which nothing happens has none.
@@ -96,7 +99,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 // shrink gives up the memory of a connection that nobody uses.
 func (o *outbox) shrink() {
 	if !o.flushing {
-		o.parts = nil
+		o.parts, o.pulls = nil, nil
 	}
 }
 
@@ -200,7 +203,7 @@ func (o *outbox) unpack() error {
 }
 
 // encode writes a batch into the Gather. It does not wait.
-func (o *outbox) encode(buf []byte, parts []part, size int) error {
+func (o *outbox) encode(buf []byte, parts []part, pulled []byte, size int) error {
 	o.g.hold(size + size/record*64 + 512)
 	defer o.g.release()
 	edge := bufpool.Get(record)
@@ -216,6 +219,9 @@ func (o *outbox) encode(buf []byte, parts []part, size int) error {
 		if err := o.pack(parts[i].p); err != nil {
 			return err
 		}
+	}
+	if err := o.pack(pulled); err != nil {
+		return err
 	}
 	return o.unpack()
 }

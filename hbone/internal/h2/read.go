@@ -110,6 +110,12 @@ func (rd *reader) settle() {
 	rd.lock()
 	for _, s := range rd.listed {
 		s.listed = false
+		if f := s.forward(); f != nil {
+			rd.locked = false // it lets others have the lock
+			f.up()
+			rd.locked = true
+			continue
+		}
 		if w := s.rw; w != nil && (w.to == nil || !rd.forward(s, w) || s.over()) {
 			s.rw = nil
 			w.let()
@@ -176,9 +182,9 @@ func (rd *reader) forward(s *Stream, w *waiter) bool {
 	return s.in.n == 0
 }
 
-// list has s's blocked Read woken with the next settle; mu is held.
+// list has s's blocked Read woken with the next settle, or its socket written to; mu is held.
 func (rd *reader) list(s *Stream) {
-	if s.rw != nil && !s.listed {
+	if (s.rw != nil || s.forward() != nil) && !s.listed {
 		s.listed = true
 		rd.listed = append(rd.listed, s)
 	}

@@ -49,6 +49,15 @@ type Stream struct {
 type extra struct {
 	done        chan struct{} // nil until asked for
 	read, write deadline
+	forward     *forward // instead of Reads and Writes, once the stream is joined
+}
+
+// forward is what joins the stream with a socket, or nil; mu is held.
+func (s *Stream) forward() *forward {
+	if s.extra == nil {
+		return nil
+	}
+	return s.extra.forward
 }
 
 // more gives the stream's extra; mu is held.

@@ -82,7 +82,8 @@ func (c *Conn) batch(own *waiter, wait bool) bool {
 	size := len(buf)
 	size += c.gather(maxBatch - size)
 	c.mu.Unlock()
-	err := o.encode(buf, o.parts, size)
+	pulled := o.pull()
+	err := o.encode(buf, o.parts, pulled, size+len(pulled))
 	from.free(buf)
 	locked := false
 	for i := range o.parts {
@@ -117,6 +118,7 @@ func (c *Conn) batch(own *waiter, wait bool) bool {
 	}
 	clear(o.parts)
 	o.parts = o.parts[:0]
+	c.pulledAll()
 	if err != nil {
 		c.failLocked(fmt.Errorf("write: %w", err))
 		return false
@@ -131,13 +133,17 @@ func (c *Conn) gather(room int) int {
 	if limit+frameHeader >= record {
 		limit = (limit+frameHeader)/record*record - frameHeader // records are full
 	}
-	for c.err == nil && o.head != nil && c.sendWindow > 0 && room-size > frameHeader {
+	for c.err == nil && o.head != nil && c.sendWindow > 0 && room-size-o.asked > frameHeader {
 		s := o.pop()
+		if f := s.forward(); f != nil {
+			c.reserve(f, room-size-o.asked, limit)
+			continue
+		}
 		w := s.ww
 		if w == nil || s.ending != nil && s.ending.send != nil {
 			continue
 		}
-		n := int(min(int64(min(len(w.p), limit, room-size-frameHeader)), c.sendWindow, int64(s.sendWindow)))
+		n := int(min(int64(min(len(w.p), limit, room-size-o.asked-frameHeader)), c.sendWindow, int64(s.sendWindow)))
 		if n <= 0 {
 			continue // a WINDOW_UPDATE puts it back
 		}
@@ -156,10 +162,15 @@ func (c *Conn) gather(room int) int {
 	return size
 }
 
-// sent counts n bytes of DATA; mu is held.
+// sent takes n bytes of DATA off the windows; mu is held.
 func (c *Conn) sent(s *Stream, n int) {
 	c.sendWindow -= int64(n)
 	s.sendWindow -= int32(n)
+	c.counted(s, n)
+}
+
+// counted notes that n bytes of DATA are on their way; mu is held.
+func (c *Conn) counted(s *Stream, n int) {
 	c.bytesOut += uint64(n)
 	c.earned += uint64(n) >> 6
 	if min(c.sendWindow, int64(s.sendWindow)) > 0 {
