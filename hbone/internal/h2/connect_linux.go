@@ -90,7 +90,11 @@ func dial(addr netip.AddrPort) (fd int, stands bool, err error) {
 	if err != nil {
 		return -1, false, os.NewSyscallError("socket", err)
 	}
-	for _, o := range dialOptions {
+	options := dialOptions
+	if addr.Addr().Unmap().IsLoopback() {
+		options = options[:1]
+	}
+	for _, o := range options {
 		if err := syscall.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			syscall.Close(fd)
 			return -1, false, os.NewSyscallError("setsockopt", err)
@@ -110,7 +114,8 @@ func dial(addr netip.AddrPort) (fd int, stands bool, err error) {
 	return -1, false, os.NewSyscallError("connect", err)
 }
 
-// dialOptions are those of package net: small packets leave at once, and an application that is gone without a word is found.
+// dialOptions are those of package net: small packets leave at once, and an application that is gone without a word is found, which cannot be
+// so on this machine.
 var dialOptions = []struct{ level, name, value int }{
 	{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
 	{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},

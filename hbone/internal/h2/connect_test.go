@@ -112,13 +112,22 @@ func full(t *testing.T) (addr netip.AddrPort, room func()) {
 // A connection that does not stand at once is waited for.
 func TestConnectWaits(t *testing.T) {
 	addr, room := full(t)
-	client, _, outcome := connecting(t, addr)
-	go room()
-	s, err := client.Open(t.Context(), connect("10.0.0.1:80")) // the kernel tries again after a second
+	client, server, outcome := connecting(t, addr)
+	s, err := client.Start(connect("10.0.0.1:80"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := <-outcome; err != nil {
+	eventually(t, "it is waiting", func() bool {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		for _, s := range server.streams {
+			return s.forward != nil && s.forward.pending != nil
+		}
+		return false
+	})
+	room() // the kernel tries again a second after the first time
+	<-s.Answered()
+	if err := errors.Join(s.Answer(), <-outcome); err != nil {
 		t.Fatal(err)
 	}
 	s.Reset(http2.ErrCodeCancel)

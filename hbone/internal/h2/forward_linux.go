@@ -141,6 +141,9 @@ func (f *forward) up() {
 	f.settle()
 }
 
+// keepsUp reports whether the socket has taken all that came until now. mu is held.
+func (f *forward) keepsUp() bool { return f.writable }
+
 // write writes what the socket takes at once.
 func write(fd int, b []byte) (int, error) {
 	for {

@@ -23,6 +23,8 @@ func (*forward) down()  {}
 func (*forward) ended() {}
 func (*forward) drift() {}
 
+func (*forward) keepsUp() bool { return false }
+
 // joined neither.
 type joined struct{}
 

@@ -367,7 +367,6 @@ func TestStalledTunnelsHoldNothing(t *testing.T) {
 func TestAnApplicationThatDoesNotReadStopsItsTunnel(t *testing.T) {
 	j := newJoinery(t, Config{})
 	s, app := j.open(t)
-	_ = app.SetReadBuffer(64 << 10)
 	sent := make(chan error, 1)
 	const much = 32 << 20
 	go func() {

@@ -9,6 +9,9 @@ import (
 // maxChunk is the largest piece of received bytes that is kept together.
 const maxChunk = 64 << 10
 
+// maxJoined is that of a joined stream whose socket takes all that comes, in one write.
+const maxJoined = 256 << 10
+
 // chunk is a piece of received bytes. The connection's mu guards it; the bytes between r and w may be read, and those beyond w written,
 // outside the lock by who holds a reference.
 type chunk struct {
@@ -41,13 +44,13 @@ func (q *inbox) head() *chunk {
 	return q.tail.next
 }
 
-// space is a chunk with room for some of want bytes at its end. What a few bytes hold on to is bounded: chunks grow with what is held.
-func (q *inbox) space(want int) *chunk {
+// space is a chunk with room for some of want bytes at its end. What a few bytes hold on to is bounded: chunks grow with what is held, up to most.
+func (q *inbox) space(want, most int) *chunk {
 	if k := q.tail; k != nil && len(k.buf.B)-k.w >= min(want, 4<<10) {
 		return k
 	}
 	k := chunks.Get().(*chunk)
-	k.buf, k.refs = bufpool.Get(min(max(want, int(q.n)), maxChunk)), 1
+	k.buf, k.refs = bufpool.Get(min(max(want, int(q.n)), most)), 1
 	if k.next = k; q.tail != nil {
 		k.next, q.tail.next = q.tail.next, k
 	}
@@ -58,7 +61,7 @@ func (q *inbox) space(want int) *chunk {
 // write copies p in.
 func (q *inbox) write(p []byte) {
 	for len(p) > 0 {
-		k := q.space(len(p))
+		k := q.space(len(p), maxChunk)
 		n := copy(k.buf.B[k.w:], p)
 		k.w += n
 		q.n += uint32(n)

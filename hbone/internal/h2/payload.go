@@ -60,7 +60,7 @@ func (rd *reader) payload(s *Stream, n int) (*Stream, error) {
 				return nil, err
 			}
 			rd.wait()
-		} else if rd.since += m; rd.since >= wakeAfter {
+		} else if rd.since += m; rd.since >= wakeAfter && (s.forward() == nil || rd.since >= writeAfter) {
 			rd.settle()
 		}
 	}
@@ -90,10 +90,15 @@ func (rd *reader) intoRead(s *Stream, w *waiter, n int) (int, error) {
 }
 
 // intoInbox reads payload into the inbox. mu is held, but for that.
-func (rd *reader) intoInbox(s *Stream, n int) (int, error) {
-	k := s.in.space(n)
+func (rd *reader) intoInbox(s *Stream, wanted int) (int, error) {
+	n := wanted
+	most := maxChunk
+	if f := s.forward(); f != nil && rd.since >= record && f.keepsUp() {
+		n, most = max(n, maxJoined), maxJoined
+	}
+	k := s.in.space(n, most)
 	k.refs++
-	room := k.buf.B[k.w:min(len(k.buf.B), k.w+n)]
+	room := k.buf.B[k.w:min(len(k.buf.B), k.w+wanted)]
 	rd.unlock()
 	m, err := rd.try(room)
 	rd.lock()

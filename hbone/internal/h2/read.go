@@ -18,6 +18,9 @@ const bulk = 4 << 10
 // wakeAfter is how many bytes of bulk are gathered before a blocked Read hears of them, unless there are no more.
 const wakeAfter = 64 << 10
 
+// writeAfter is the same for a joined stream, whose bytes are then written to its socket.
+const writeAfter = 192 << 10
+
 // errGone ends the reading of a connection whose peer has all that was sent.
 var errGone = errors.New("nothing more is to be heard of the peer")
 
