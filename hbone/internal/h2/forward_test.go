@@ -390,12 +390,15 @@ func TestAnApplicationThatDoesNotReadStopsItsTunnel(t *testing.T) {
 	read4(t, otherApp)
 	write4(t, otherApp)
 	read4(t, other)
+	otherApp.Close()
 	if n, err := io.Copy(io.Discard, struct{ io.Reader }{app}); n != much || err != nil {
 		t.Errorf("%d bytes arrived: %v", n, err)
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
 	}
+	app.Close()
+	wantEnd(t, s, nil)
 }
 
 // A tunnel that does nothing has no goroutine and no buffer.
