@@ -121,13 +121,12 @@ func TestConnectWaits(t *testing.T) {
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		for _, s := range server.streams {
-			return s.forward != nil && s.forward.pending != nil
+			return s.forward() != nil && s.forward().pending != nil
 		}
 		return false
 	})
 	room() // the kernel tries again a second after the first time
-	<-s.Answered()
-	if err := errors.Join(s.Answer(), <-outcome); err != nil {
+	if err := errors.Join(s.Await(t.Context()), <-outcome); err != nil {
 		t.Fatal(err)
 	}
 	s.Reset(http2.ErrCodeCancel)
