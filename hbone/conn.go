@@ -12,6 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // Conn is a tunnel. It is a net.Conn with CloseWrite, at both ends; the user closes it. Methods may be called from several goroutines.
@@ -31,7 +32,9 @@ type Conn struct {
 type link struct {
 	local, remote net.Addr
 	self, peer    spiffeid.ID
-	last          atomic.Pointer[inbound] // at a server
+	last          atomic.Pointer[inbound]           // at a server
+	before        atomic.Pointer[hpack.HeaderField] // at a server: of the CONNECT before
+	usual         atomic.Pointer[usual]             // at a server
 }
 
 // at is where the tunnel is. settled is false while that may change.

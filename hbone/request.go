@@ -10,10 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // ConnectRequest is a CONNECT that a Server decides on.
@@ -63,10 +65,37 @@ func (in *inbound) request(st *h2.Stream) *ConnectRequest {
 	}
 }
 
+// usual is the CONNECT that comes again and again on a connection.
+type usual struct {
+	first *hpack.HeaderField // of its header list: the engine gives the same list for the same fields
+	r     ConnectRequest     // but for the stream
+}
+
 // newConnectRequest is what the peer sent, also where the error says that it is wrong.
 func newConnectRequest(st *h2.Stream, l *link) (*ConnectRequest, error) {
+	fields := st.Fields()
+	first := unsafe.SliceData(fields)
+	if u := l.usual.Load(); u != nil && u.first == first {
+		r := u.r
+		r.stream = st
+		return &r, nil
+	}
+	r, err := parseConnect(st, l, fields)
+	switch {
+	case err != nil:
+	case l.before.Load() != first:
+		l.before.Store(first)
+	default:
+		u := &usual{first, *r}
+		u.r.stream = nil
+		l.usual.Store(u)
+	}
+	return r, err
+}
+
+func parseConnect(st *h2.Stream, l *link, fields []hpack.HeaderField) (*ConnectRequest, error) {
 	in, method := inbound{link: l}, ""
-	for _, f := range st.Fields() {
+	for _, f := range fields {
 		switch f.Name {
 		case ":method":
 			method = f.Value

@@ -450,3 +450,35 @@ func TestConformance8_5DataBeforeTheAnswer(t *testing.T) {
 		}
 	}
 }
+
+// A client that says the same again and again, with other things in between, is understood each time, also when the peer changes the table.
+func TestConformance4_3RepeatedHeaders(t *testing.T) {
+	p, c := asClient(t, h2.Config{})
+	lists := map[string][]http2Field{}
+	for _, authority := range []string{"10.0.0.1:80", "10.0.0.2:80"} {
+		lists[authority] = hbonetest.Connect(authority, http2Field{Name: "baggage", Value: "of " + authority})
+	}
+	opened := 0
+	say := func(authority string, times int) {
+		t.Helper()
+		for range times {
+			s, err := c.Start(lists[authority])
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := p.WantConnect(authority)
+			if opened++; id != uint32(2*opened-1) {
+				t.Fatalf("stream %d is %s", id, authority)
+			}
+			s.Reset(http2.ErrCodeCancel)
+			p.WantReset(id, http2.ErrCodeCancel)
+		}
+	}
+	for _, size := range []uint32{4096, 0, 100, 4096} {
+		p.Send(hbonetest.Settings{List: []http2.Setting{{ID: http2.SettingHeaderTableSize, Val: size}}})
+		p.Sync()
+		say("10.0.0.1:80", 3)
+		say("10.0.0.2:80", 3)
+		say("10.0.0.1:80", 2)
+	}
+}

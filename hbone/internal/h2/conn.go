@@ -47,13 +47,15 @@ type Conn struct {
 	out       outbox
 	enc       *hpack.Encoder
 	encBuf    appendWriter
-	cw        *http2.Framer // writes into out
-	err       error         // first cause of the end
-	nextID    uint32        // client: the next stream's
-	leftBelow uint32        // client: the CONNECTs of streams from this one on have not left
-	lastPeer  uint32        // server: the highest stream the peer opened
-	goneLast  uint32        // the last stream that a GOAWAY of the peer covers
-	wentAway  bool          // the peer sent GOAWAY
+	encLast   []hpack.HeaderField // whose block encBuf has
+	encAgain  bool                // and it may be sent again
+	cw        *http2.Framer       // writes into out
+	err       error               // first cause of the end
+	nextID    uint32              // client: the next stream's
+	leftBelow uint32              // client: the CONNECTs of streams from this one on have not left
+	lastPeer  uint32              // server: the highest stream the peer opened
+	goneLast  uint32              // the last stream that a GOAWAY of the peer covers
+	wentAway  bool                // the peer sent GOAWAY
 	drain     drainState
 
 	sendWindow int64
@@ -233,7 +235,7 @@ func (c *Conn) Streams() int {
 // NetConn is the connection beneath, for its addresses.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
-// Open sends a CONNECT with fields (which have :method and :authority first) and waits for the answer. A *StatusError is an answer
+// Open sends a CONNECT with fields (which have :method and :authority first, and must not change afterwards) and waits for the answer. A *StatusError is an answer
 // other than 200; an error that is ErrUnprocessed may be tried on another connection. When ctx ends first the stream is reset.
 func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, error) {
 	s, err := c.Start(fields)
@@ -247,7 +249,7 @@ func (c *Conn) Open(ctx context.Context, fields []hpack.HeaderField) (*Stream, e
 	return s, nil
 }
 
-// Start sends a CONNECT as Open does and returns at once. What is written before the answer goes out as optimistic data; when the answer is a refusal,
+// Start sends a CONNECT as Open does and returns at once. The fields must not change afterwards. What is written before the answer goes out as optimistic data; when the answer is a refusal,
 // Read and Write give it, and what was written is lost. Await and Answer tell of it.
 func (c *Conn) Start(fields []hpack.HeaderField) (*Stream, error) {
 	s := &Stream{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -201,6 +202,7 @@ func (c *Conn) onSettings(f *http2.SettingsFrame) error {
 			c.peerMax = s.Val
 		case http2.SettingHeaderTableSize:
 			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
+			c.encAgain = false
 		}
 		return nil
 	})
@@ -252,11 +254,7 @@ func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
 
 // writeHeaders queues a header block; mu is held, which keeps blocks in the order of their encoding.
 func (c *Conn) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
-	c.encBuf.b = c.encBuf.b[:0]
-	for _, f := range fields {
-		_ = c.enc.WriteField(f) // into memory
-	}
-	block := c.encBuf.b
+	block := c.encode(fields)
 	first := block[:min(len(block), c.peerFrame)]
 	_ = c.cw.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: len(first) == len(block)})
 	for rest := block[len(first):]; len(rest) > 0; {
@@ -264,4 +262,30 @@ func (c *Conn) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
 		rest = rest[len(part):]
 		_ = c.cw.WriteContinuation(id, len(rest) == 0, part)
 	}
+}
+
+// encode makes a header block. One that is nothing but references to the table is good for the same fields as long as no other is made. mu is held.
+func (c *Conn) encode(fields []hpack.HeaderField) []byte {
+	if c.encAgain && len(c.encLast) == len(fields) && unsafe.SliceData(c.encLast) == unsafe.SliceData(fields) {
+		return c.encBuf.b
+	}
+	c.encBuf.b = c.encBuf.b[:0]
+	for _, f := range fields {
+		_ = c.enc.WriteField(f) // into memory
+	}
+	c.encLast, c.encAgain = fields, onlyReferences(c.encBuf.b, len(fields))
+	return c.encBuf.b
+}
+
+// onlyReferences reports whether a block of n fields has one short reference for each (RFC 7541, section 6.1).
+func onlyReferences(block []byte, n int) bool {
+	if len(block) != n {
+		return false
+	}
+	for _, b := range block {
+		if b < 0x80 || b == 0xff {
+			return false
+		}
+	}
+	return true
 }
