@@ -6,7 +6,7 @@ import (
 )
 
 // sizes are the classes. The smallest bounds what a few unread bytes can hold on to.
-var sizes = [...]int{256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 512 << 10}
+var sizes = [...]int{256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10}
 
 // Max is the largest size that is pooled.
 const Max = 512 << 10
