@@ -8,6 +8,8 @@ import "time"
 // are busy add to it.
 
 const (
+	leastWindow = 256 << 10        // what a window shrinks to, unless it began with less
+	leastSpan   = time.Millisecond // over less, what comes in bursts has no rate
 	aloneWindow = 4 << 20
 	aloneAfter  = 250_000 // microseconds without a neighbour; far more than one's message takes behind the largest window
 )
@@ -62,7 +64,7 @@ func (s *Stream) credit(n int) {
 	}
 }
 
-// tune sets the window anew, once a round trip. mu is held.
+// tune sets the window anew, once a round trip or a span. mu is held.
 func (s *Stream) tune() {
 	c := s.c
 	now := time.Now()
@@ -74,7 +76,8 @@ func (s *Stream) tune() {
 		return
 	}
 	took := time.Duration(at-s.measuredFrom) * time.Microsecond
-	if took < least {
+	span := max(least, leastSpan)
+	if took < span {
 		return
 	}
 	rate := int64(s.measured) // in took
@@ -96,7 +99,7 @@ func (s *Stream) tune() {
 		}
 		c.growth += int64(grown - s.window)
 		s.window = grown
-	case need*4 < int64(s.window) && s.window-s.consumed >= start && took < 8*least:
+	case need*2 < int64(s.window) && s.window-s.consumed >= min(start, leastWindow) && start < most && took < 8*span:
 		c.growth -= int64(s.consumed)
 		s.window -= s.consumed
 	}

@@ -93,3 +93,35 @@ func TestWindowOfAStreamThatIsAlone(t *testing.T) {
 		})
 	}
 }
+
+// Where a round trip is short, a stream that has neighbours needs little, and its queue is what they wait behind.
+func TestWindowShrinksForNeighbours(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cfg         Config
+		least, most uint32
+	}{
+		"default":       {least: 256 << 10, most: 300 << 10},
+		"a small start": {cfg: Config{StreamWindow: 64 << 10}, least: 64 << 10, most: 64 << 10},
+		"a fixed one":   {cfg: Config{MaxStreamWindow: 1}, least: 512 << 10, most: 512 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &Conn{cfg: tt.cfg, streams: map[uint32]*Stream{}, born: time.Now().Add(-time.Second)}
+			c.rtt = rtt{least: 20 * time.Microsecond, now: time.Millisecond, last: time.Now()}
+			s := &Stream{}
+			c.begin(s, 1)
+			for range 20 {
+				s.consumed = s.window / 4
+				s.measuredFrom = uint32((time.Since(c.born) - 2*time.Millisecond).Microseconds())
+				s.measured = 1 << 20
+				c.turned = true
+				s.tune()
+			}
+			if s.window < tt.least || s.window > tt.most {
+				t.Errorf("the window is %d, want %d to %d", s.window, tt.least, tt.most)
+			}
+			if want := int64(s.window) - int64(c.cfg.streamWindow()); c.growth != want {
+				t.Errorf("windows have grown by %d, counted are %d", want, c.growth)
+			}
+		})
+	}
+}
