@@ -114,6 +114,36 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestAWebhookThatDoesNotAnswerIsARefusal(t *testing.T) {
+	down := func(code int32, reason metav1.StatusReason, message string) *metav1.Status {
+		return &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
+	}
+	const why = `failed calling webhook "validate.example": failed to call webhook: Post "https://10.0.0.1:443/?timeout=10s": dial tcp 10.0.0.1:443: connect: connection refused`
+	for _, c := range []struct {
+		name   string
+		answer *metav1.Status
+		want   string
+	}{
+		{"nobody listens", down(http.StatusInternalServerError, metav1.StatusReasonInternalError, "Internal error occurred: "+why), "validate.example"},
+		{"its answer makes no sense", down(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, why), "validate.example"},
+		{"it denies, and quotes", webhook(http.StatusBadRequest, ""), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.want == "" {
+				c.answer.Message += why
+			}
+			refused, ok := errors.AsType[*apply.RefusedError](apply.Do(t.Context(), answering(t, c.answer), edge, write("u")))
+			if !ok || refused.Webhook() != c.want {
+				t.Errorf("the refusal is %+v", refused)
+			}
+		})
+	}
+	internal := down(http.StatusInternalServerError, metav1.StatusReasonInternalError, "Internal error occurred: failed calling webhook by hand")
+	if _, ok := errors.AsType[*apply.RefusedError](apply.Do(t.Context(), answering(t, internal), edge, write("u"))); ok {
+		t.Error("an internal error was taken for a webhook's")
+	}
+}
+
 func TestTryAsksToTakeBack(t *testing.T) {
 	forbidden := status(apierrors.NewForbidden(services, "orders", errors.New(`User "x" cannot delete resource "services" in API group "" in the namespace "shop"`)))
 	if err := apply.Try(t.Context(), answering(t, nil, status(apierrors.NewNotFound(services, "orders"))), edge, write("")); err != nil {

@@ -26,7 +26,7 @@ func (e *ConflictError) Error() string {
 func (e *ConflictError) Unwrap() error { return e.Err }
 
 // RefusedError says that the API server does not let a write through, now or the next time: rights are missing, an admission policy or a
-// webhook denies it, or it is invalid.
+// webhook denies it, a webhook that must be asked does not answer, or it is invalid.
 type RefusedError struct {
 	Verb, Object string
 	Err          error
@@ -54,6 +54,9 @@ func (e *RefusedError) Rights() bool {
 	return err == nil && strings.HasPrefix(user[len(name):], " cannot ")
 }
 
+// Webhook is the name of the admission webhook that had to be asked and did not answer. It is empty where that is not what is wrong.
+func (e *RefusedError) Webhook() string { return unanswered(e.Err) }
+
 // Explain says what an error of a write to an object means: nil for nil, a ConflictError or a RefusedError where it is one, else err
 // with the object's name: what a new plan may mend, an object that was replaced among it.
 func Explain(verb, object string, err error) error {
@@ -64,7 +67,7 @@ func Explain(verb, object string, err error) error {
 		return &ConflictError{Object: object, Fields: fields, Err: err}
 	case replaced(err):
 		return fmt.Errorf("%s %s: it was replaced since the plan was made: %w", verb, object, err)
-	case denied(err), apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+	case denied(err), unanswered(err) != "", apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
 		return &RefusedError{Verb: verb, Object: object, Err: err}
 	}
 	return fmt.Errorf("%s %s: %w", verb, object, err)
@@ -99,6 +102,24 @@ func denied(err error) bool {
 	m := message(err)
 	return strings.HasPrefix(m, "admission webhook ") && strings.Contains(m, " denied the request") ||
 		strings.Contains(m, "ValidatingAdmissionPolicy ") && strings.Contains(m, " denied request")
+}
+
+// unanswered is the webhook that the API server could not call, where it must; it makes that an internal error, or whatever else came
+// back.
+func unanswered(err error) string {
+	_, rest, ok := strings.Cut(message(err), "failed calling webhook ")
+	if !ok || denied(err) {
+		return ""
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return ""
+	}
+	name, err := strconv.Unquote(quoted)
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // noDryRun says whether a webhook has side effects, so that the API server does not ask it on a dry run.

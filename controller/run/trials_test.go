@@ -282,3 +282,21 @@ func TestUndoTakesBackWhatItCan(t *testing.T) {
 	}
 	want(t, got, "try apply edge")
 }
+
+func TestAWebhookThatIsDownIsToldWithItsName(t *testing.T) {
+	down := &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
+		Message: `Internal error occurred: failed calling webhook "validate.example": failed to call webhook: Post "https://10.0.0.1:443/": connection refused`,
+	}}
+	r := &reconciler{client: &server{answers: map[string]error{"apply stock": down}}}
+	s := fresh()
+	got, err := round(t, r, s)
+	want(t, got, tries...)
+	f, told := stop(s.Edge, false, err)
+	if !told || f.Code != v1alpha1.FindingRefused || f.Object != "Service shop/stock" || !strings.Contains(f.Message, "connection refused") {
+		t.Errorf("the finding is %+v", f)
+	}
+	if !strings.Contains(f.Fix, "webhook validate.example") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Fix, "Observe") {
+		t.Errorf("the fix is %q", f.Fix)
+	}
+}

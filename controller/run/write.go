@@ -71,7 +71,9 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 	}
 	f.Message = fmt.Sprintf("%v; %s", err, done)
 	f.Fix = "change what refuses it, an admission policy, webhook or quota that is named here; or " + instead
-	if refused.Rights() {
+	if name := refused.Webhook(); name != "" {
+		f.Fix = fmt.Sprintf("bring webhook %s back: its Service and what it is for are in kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations -o yaml; or %s", name, instead)
+	} else if refused.Rights() {
 		f.Fix = "give the account that is named here the ClusterRole isthmus-manage, as manifests/install/bindings.yaml does; or " + instead
 	} else if _, later := errors.AsType[*laterError](err); later {
 		f.Fix += fmt.Sprintf("; or, if it passes when the steps before are done: kubectl annotate ambientedge -n %s %s %s=%s", e.Namespace, e.Name, v1alpha1.AnnotationBegin, v1alpha1.BeginConfirmed)
