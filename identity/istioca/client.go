@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"strings"
@@ -23,12 +24,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/identity"
 )
 
+// mountGrace is how long a file may be missing after New was called: a kubelet may mount it a moment after the container has begun. Who is in
+// no pod at all should not wait for ever.
+const mountGrace = 2 * time.Second
+
 // maxChain is how many certificates an answer may have.
 const maxChain = 16
 
 // client is the identity.Fetcher.
 type client struct {
 	cfg    Config
+	begun  time.Time // when New was called
 	wg     sync.WaitGroup
 	cancel context.CancelFunc // set by Notify
 
@@ -70,6 +76,14 @@ func (c *client) Fetch(ctx context.Context) (*identity.Material, error) {
 	return nil, failed
 }
 
+// missing makes the error of a file that is not there one that New ends with, when the file has had its time to come.
+func (c *client) missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) && time.Since(c.begun) >= mountGrace {
+		return &identity.PermanentError{Err: err}
+	}
+	return err
+}
+
 // readRoots reads what the authority is known by now.
 func (c *client) readRoots() ([]byte, error) {
 	if c.cfg.Roots != nil {
@@ -81,7 +95,7 @@ func (c *client) readRoots() ([]byte, error) {
 	}
 	roots, err := os.ReadFile(c.cfg.RootsFile)
 	if err != nil {
-		return nil, fmt.Errorf("istioca: read roots: %w (mount ConfigMap istio-ca-root-cert, key root-cert.pem)", err)
+		return nil, c.missing(fmt.Errorf("istioca: read roots: %w (in a pod: mount ConfigMap istio-ca-root-cert, key root-cert.pem; elsewhere write its content there)", err))
 	}
 	return roots, nil
 }
@@ -97,7 +111,7 @@ func (c *client) token(ctx context.Context) (string, error) {
 	}
 	text, err := os.ReadFile(c.cfg.TokenFile)
 	if err != nil {
-		return "", fmt.Errorf("istioca: read token: %w (project a serviceAccountToken with audience istio-ca)", err)
+		return "", c.missing(fmt.Errorf("istioca: read token: %w (in a pod: project a serviceAccountToken with audience istio-ca; elsewhere: kubectl create token ACCOUNT -n NAMESPACE --audience istio-ca)", err))
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {

@@ -73,11 +73,12 @@ func (c *Config) check() error {
 }
 
 // New returns a Source with its first certificate. It blocks until then, trying again while the authority is away, or until ctx ends. A token that
-// is refused ends it at once, unless nothing is wrong with it as far as can be seen.
+// is refused ends it at once, unless nothing is wrong with it as far as can be seen; a TokenFile or RootsFile that does not exist ends it after
+// three seconds. Later, what is missing is waited for, and told to Config.Logger.
 func New(ctx context.Context, cfg Config) (*identity.Source, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	cfg.Addresses = slices.Clone(cfg.Addresses)
-	return identity.New(ctx, &client{cfg: cfg}, identity.Config{Logger: cfg.Logger})
+	return identity.New(ctx, &client{cfg: cfg, begun: time.Now()}, identity.Config{Logger: cfg.Logger})
 }
