@@ -48,7 +48,7 @@ func TestNeedOfGo(t *testing.T) {
 				path += ":" + dir
 			}
 			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(repoRoot, ".ci", "need"), "go")
-			cmd.Env = []string{"PATH=" + path}
+			cmd.Env = []string{"PATH=" + path, "HOME=" + bin}
 			out, err := cmd.CombinedOutput()
 			if c.want == "" {
 				if err != nil || len(out) > 0 {
@@ -64,6 +64,33 @@ func TestNeedOfGo(t *testing.T) {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("it does not say %q: %s", want, out)
 				}
+			}
+		})
+	}
+}
+
+// TestNeedOfAHome runs the same check for somebody without a home.
+func TestNeedOfAHome(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		env  []string
+		ok   bool
+	}{
+		{"none", nil, false},
+		{"one cache alone", []string{"GOCACHE=/a"}, false},
+		{"both caches", []string{"GOCACHE=/a", "GOMODCACHE=/b"}, true},
+		{"a folder for caches and one for modules", []string{"XDG_CACHE_HOME=/a", "GOPATH=/b"}, true},
+		{"a home", []string{"HOME=/a"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(repoRoot, ".ci", "need"), "go")
+			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, c.env...)
+			out, err := cmd.CombinedOutput()
+			if c.ok && (err != nil || len(out) > 0) {
+				t.Errorf("%v: %s", err, out)
+			}
+			if !c.ok && (err == nil || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "isthmus: HOME is not set")) {
+				t.Errorf("%v: %s", err, out)
 			}
 		})
 	}

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -129,6 +130,9 @@ func TestTranscript(t *testing.T) {
 		told[shape(line)] = true
 	}
 	for _, line := range transcript(t) {
+		if n := utf8.RuneCountInString(line); n > 100 {
+			t.Errorf("a line has %d columns, and 100 fit: %q", n, line)
+		}
 		if s := shape(line); s != "" && s != "..." && !told[s] {
 			t.Errorf("README's transcript has a line that the demo no longer says: %q", line)
 		}

@@ -25,7 +25,7 @@ func stateDir() (string, error) {
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set HOME or XDG_CACHE_HOME", err)
+		return "", errors.New("there is no folder to keep programs in: HOME is not set; set it, or XDG_CACHE_HOME")
 	}
 	return filepath.Join(cache, "isthmus", "demo"), nil
 }

@@ -18,7 +18,7 @@ import (
 func cacheRoot() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set HOME or XDG_CACHE_HOME", err)
+		return "", errors.New("there is no folder to keep programs in: HOME is not set; set it, or XDG_CACHE_HOME")
 	}
 	dir = filepath.Join(dir, "isthmus")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

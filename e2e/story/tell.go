@@ -126,7 +126,7 @@ func (t *teller) stranger(ctx context.Context) error {
 }
 
 func (t *teller) native(ctx context.Context) error {
-	t.scene("Beside it: a gateway that embeds package hbone (%d lines). AmbientEdge edge/native is applied, capture Native.", nativeLines())
+	t.scene("Beside it, a gateway that embeds hbone (%d lines): AmbientEdge edge/native, capture Native.", nativeLines())
 	e, took, err := t.JoinNative(ctx)
 	if err != nil {
 		return err
@@ -189,14 +189,17 @@ func (h *Hop) line() string {
 	case h.Allowed == nil && h.Peer != "":
 		fmt.Fprintf(&b, "HBONE as %s to %s", short(h.Source), short(h.Peer))
 	case h.Source != "":
-		fmt.Fprintf(&b, "from %s", short(h.Source))
+		b.WriteString(short(h.Source))
 	case h.Transport == capture.Plaintext:
-		b.WriteString("plaintext from nobody known")
+		b.WriteString("plaintext, caller unknown")
 	}
 	if h.Allowed != nil {
-		word := ", allowed"
+		word := " allowed"
 		if !*h.Allowed {
-			word = ", denied"
+			word = " denied"
+		}
+		if h.Source == "" {
+			word = "," + word
 		}
 		b.WriteString(word)
 		switch {
