@@ -25,7 +25,6 @@ import (
 // How soon to look again.
 const (
 	soon  = 200 * time.Millisecond // something has been written, or is waited for
-	again = 5 * time.Second        // the API server refused: no watch tells of rights that came
 	later = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
 )
 
@@ -35,8 +34,10 @@ type reconciler struct {
 	live        client.Reader // without a cache
 	trustDomain string
 	observeOnly bool
+	events      recorder
 	facts       facts
 	trials      trials
+	refusals    refusals
 
 	mu      sync.Mutex // guards the field below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -47,6 +48,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.client.Get(ctx, req.NamespacedName, e); apierrors.IsNotFound(err) {
 		if e = r.orphaned(req.NamespacedName); e == nil {
 			r.trials.forget(req.NamespacedName)
+			r.refusals.forget(req.NamespacedName)
 			return reconcile.Result{}, nil
 		}
 	} else if err != nil {
@@ -62,6 +64,11 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	question := asked(e, p)
+	if f, left, held := r.refusals.held(e, p); held {
+		p.Stop(f)
+		return reconcile.Result{RequeueAfter: left}, r.report(ctx, e, p)
 	}
 	if p.Undoing && p.Done() && !p.Blocked() {
 		if err = r.finalize(ctx, e.DeepCopy()); err == nil {
@@ -82,8 +89,9 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	if stopped {
-		return reconcile.Result{RequeueAfter: again}, nil
+		return reconcile.Result{RequeueAfter: r.refusals.add(e, question, f)}, nil
 	}
+	r.refusals.forget(req.NamespacedName)
 	if wrote || !p.Done() && !p.Blocked() && r.manages(e) {
 		return reconcile.Result{RequeueAfter: soon}, nil
 	}
@@ -113,7 +121,13 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 	if err = client.IgnoreNotFound(err); err != nil {
 		return apply.Explain("remove the finalizer of", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
 	}
+	if e.Spec.OnDelete == v1alpha1.OnDeleteKeep {
+		record(r.events, e, kept())
+	} else {
+		record(r.events, e, undone())
+	}
 	r.trials.forget(client.ObjectKeyFromObject(e))
+	r.refusals.forget(client.ObjectKeyFromObject(e))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, client.ObjectKeyFromObject(e))
@@ -146,7 +160,7 @@ func (r *reconciler) orphaned(key types.NamespacedName) *v1alpha1.AmbientEdge {
 	return e
 }
 
-// report writes the status, if it has changed.
+// report writes the status, if it has changed, and tells what has happened.
 func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
 	before := e.DeepCopy()
 	next := p.Status(e)
@@ -163,6 +177,7 @@ func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *pla
 	if err := r.client.Status().Patch(ctx, e, client.MergeFrom(before)); err != nil {
 		return client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
 	}
+	record(r.events, e, transitions(&before.Status, &next, p.Undoing)...)
 	return nil
 }
 

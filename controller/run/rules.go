@@ -4,11 +4,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// ObserveRules are the rights that observing takes: reading, and the status of AmbientEdges.
+// ObserveRules are the rights that observing takes: reading, the status of AmbientEdges, and Events about them. Events go to
+// events.k8s.io; leader election still writes those of the old group.
 func ObserveRules() []rbacv1.PolicyRule {
 	read := []string{"get", "list", "watch"}
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: read},
+		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
 		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "httproutes", "referencegrants"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},

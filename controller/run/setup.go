@@ -30,7 +30,10 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	if mgr == nil {
 		return errors.New("set up controller: no manager")
 	}
-	r := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober}}
+	r := &reconciler{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
+		trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober},
+	}
 	b := ctrl.NewControllerManagedBy(mgr).Named("ambientedge").For(&v1alpha1.AmbientEdge{})
 	for _, o := range []client.Object{
 		&corev1.Namespace{}, &corev1.Pod{}, &corev1.Service{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}, &gatewayv1.Gateway{},

@@ -1,0 +1,134 @@
+package run
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// Reasons of Events.
+const (
+	eventReady      = "Ready"
+	eventNotReady   = "NotReady"
+	eventStepDone   = "StepDone"
+	eventRefused    = "Refused"
+	eventConflict   = "Conflict"
+	eventUndoHalted = "UndoHalted"
+	eventUndone     = "Undone"
+)
+
+const (
+	maxEvents = 16   // of one change of a status
+	maxNote   = 1000 // bytes; the API server takes 1024
+)
+
+// recorder takes Events. It does not block, and makes one series of those that are alike.
+type recorder interface {
+	Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any)
+}
+
+// event is an Event about an AmbientEdge.
+type event struct{ kind, reason, action, object, note string }
+
+// record hands Events on. A nil recorder drops them.
+func record(to recorder, e *v1alpha1.AmbientEdge, list ...event) {
+	if to == nil {
+		return
+	}
+	// Without a resource version: with one no two Events would be alike.
+	edge := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion().String(), Kind: "AmbientEdge", Namespace: e.Namespace, Name: e.Name, UID: e.UID}
+	for _, v := range list[:min(len(list), maxEvents)] {
+		to.Eventf(edge, referenceTo(v.object), v.kind, v.reason, v.action, "%s", shortened(v.note))
+	}
+}
+
+// transitions are the Events between two statuses of an edge: none where nothing has happened.
+func transitions(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event {
+	var list []event
+	list = append(list, readiness(before, after, undoing)...)
+	list = append(list, newFindings(before.Findings, after.Findings)...)
+	return append(list, stepsDone(before.Plan.Steps, after.Plan.Steps)...)
+}
+
+// readiness tells that an edge has become ready, or is so no more. Undo ends it as somebody wants, and is no news.
+func readiness(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event {
+	was := meta.IsStatusConditionTrue(before.Conditions, v1alpha1.ConditionReady)
+	switch c := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady); {
+	case c == nil || undoing:
+	case c.Status == "True" && !was:
+		return []event{{corev1.EventTypeNormal, eventReady, "Observe", "", c.Message}}
+	case c.Status != "True" && was:
+		return []event{{corev1.EventTypeWarning, eventNotReady, "Observe", "", c.Reason + ": " + c.Message}}
+	}
+	return nil
+}
+
+// newFindings tells of what stops an edge.
+func newFindings(before, after []v1alpha1.Finding) []event {
+	reasons := map[string]string{
+		v1alpha1.FindingRefused: eventRefused, v1alpha1.FindingForeignValue: eventConflict,
+		v1alpha1.FindingConflictedEdge: eventConflict, v1alpha1.FindingUndoHalted: eventUndoHalted,
+	}
+	var list []event
+	for _, f := range after {
+		there := func(o v1alpha1.Finding) bool {
+			return o.Code == f.Code && o.Object == f.Object && o.Field == f.Field && o.Severity == f.Severity
+		}
+		if reasons[f.Code] == "" || f.Severity != v1alpha1.SeverityError || slices.ContainsFunc(before, there) {
+			continue
+		}
+		list = append(list, event{corev1.EventTypeWarning, reasons[f.Code], "Write", f.Object, f.Code + " " + f.Object + ": " + f.Message})
+	}
+	return list
+}
+
+// stepsDone tells of steps that were left to do and are done.
+func stepsDone(before, after []v1alpha1.Step) []event {
+	left := map[string]bool{}
+	for i := range before {
+		left[before[i].ID] = before[i].State != v1alpha1.StepDone
+	}
+	var list []event
+	for i := range after {
+		if s := &after[i]; s.State == v1alpha1.StepDone && left[s.ID] {
+			list = append(list, event{corev1.EventTypeNormal, eventStepDone, s.Verb, s.Object, s.ID + ": " + s.Reason})
+		}
+	}
+	return list
+}
+
+// undone tells that nothing is left of an edge.
+func undone() event {
+	return event{corev1.EventTypeNormal, eventUndone, "Undo", "", "all that was written for this AmbientEdge was taken back"}
+}
+
+// kept tells that an edge went and left what was written for it.
+func kept() event {
+	return event{corev1.EventTypeNormal, eventUndone, "Keep", "", "what was written for this AmbientEdge stays, as onDelete Keep asks"}
+}
+
+// referenceTo is an object as people name it, "Kind namespace/name", or nil.
+func referenceTo(object string) runtime.Object {
+	kind, name, ok := strings.Cut(object, " ")
+	if !ok {
+		return nil
+	}
+	ref := &corev1.ObjectReference{Kind: kind, Name: name}
+	if ns, in, both := strings.Cut(name, "/"); both {
+		ref.Namespace, ref.Name = ns, in
+	}
+	return ref
+}
+
+// shortened cuts a note to what an Event takes.
+func shortened(note string) string {
+	if len(note) <= maxNote {
+		return note
+	}
+	return strings.ToValidUTF8(note[:maxNote], "") + "..."
+}

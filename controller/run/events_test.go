@@ -1,0 +1,108 @@
+package run
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// notes is a recorder.
+type notes []string
+
+func (n *notes) Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any) {
+	of, about := regarding.(*corev1.ObjectReference), ""
+	if r, ok := related.(*corev1.ObjectReference); ok {
+		about = r.Kind + " " + r.Namespace + "/" + r.Name
+	}
+	*n = append(*n, fmt.Sprintf("%s/%s %s %s %s [%s] %s", of.Namespace, of.Name, eventType, reason, action, about, fmt.Sprintf(note, args...)))
+}
+
+// seen is a status: ready or why not, steps as "Verb=State", and findings as "CODE Object".
+func seen(reason string, steps []string, findings ...string) *v1alpha1.AmbientEdgeStatus {
+	st := &v1alpha1.AmbientEdgeStatus{Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: "False", Reason: reason, Message: "so it is"}}}
+	if reason == v1alpha1.ReasonDone {
+		st.Conditions[0].Status = "True"
+	}
+	for _, text := range steps {
+		verb, state, _ := strings.Cut(text, "=")
+		st.Plan.Steps = append(st.Plan.Steps, v1alpha1.Step{ID: verb + " Service shop/orders", Verb: verb, Object: "Service shop/orders", State: v1alpha1.StepState(state), Reason: "for a reason"})
+	}
+	for _, text := range findings {
+		code, object, _ := strings.Cut(text, " ")
+		st.Findings = append(st.Findings, v1alpha1.Finding{Code: code, Severity: v1alpha1.SeverityError, Object: object, Message: "no"})
+	}
+	return st
+}
+
+func TestTransitions(t *testing.T) {
+	begun, wired := []string{"Wire=Next", "Confirm=Later"}, []string{"Wire=Done", "Confirm=Done"}
+	warning := seen(v1alpha1.ReasonDone, wired, "ISM303 Service shop/orders")
+	warning.Findings[0].Severity = v1alpha1.SeverityWarning
+	for _, c := range []struct {
+		name          string
+		before, after *v1alpha1.AmbientEdgeStatus
+		undoing       bool
+		want          []string
+	}{
+		{"the first look", &v1alpha1.AmbientEdgeStatus{}, seen(v1alpha1.ReasonInProgress, begun), false, nil},
+		{"all was there", &v1alpha1.AmbientEdgeStatus{}, seen(v1alpha1.ReasonDone, wired), false, []string{"Normal Ready Observe [] so it is"}},
+		{"nothing has happened", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonDone, wired), false, nil},
+		{"nothing but words", seen(v1alpha1.ReasonBlocked, begun, "ISM309 Service shop/orders"), seen(v1alpha1.ReasonBlocked, begun, "ISM309 Service shop/orders"), false, nil},
+		{"a step", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonInProgress, []string{"Wire=Done", "Confirm=Next"}), false, []string{
+			"Normal StepDone Wire [Service shop/orders] Wire Service shop/orders: for a reason"}},
+		{"the last step", seen(v1alpha1.ReasonInProgress, []string{"Wire=Done", "Confirm=Next"}), seen(v1alpha1.ReasonDone, wired), false, []string{
+			"Normal Ready Observe [] so it is", "Normal StepDone Confirm [Service shop/orders] Confirm Service shop/orders: for a reason"}},
+		{"ready no more", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonInProgress, begun), false, []string{"Warning NotReady Observe [] InProgress: so it is"}},
+		{"undo", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoing, begun), true, nil},
+		{"undo halts", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoHalted, begun, "ISM307 Service shop/orders"), true, []string{
+			"Warning UndoHalted Write [Service shop/orders] ISM307 Service shop/orders: no"}},
+		{"refused", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM309 Service shop/orders"), false, []string{
+			"Warning Refused Write [Service shop/orders] ISM309 Service shop/orders: no"}},
+		{"somebody else's value", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM303 Service shop/orders"), false, []string{
+			"Warning Conflict Write [Service shop/orders] ISM303 Service shop/orders: no"}},
+		{"an older edge", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonConflicted, begun, "ISM304 AmbientEdge edge/public"), false, []string{
+			"Warning Conflict Write [AmbientEdge edge/public] ISM304 AmbientEdge edge/public: no"}},
+		{"what is no event", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM300 Deployment edge/gateway"), false, nil},
+		{"a warning", seen(v1alpha1.ReasonDone, wired), warning, false, nil},
+		{"a warning that became an error", warning, seen(v1alpha1.ReasonDone, wired, "ISM303 Service shop/orders"), false, []string{
+			"Warning Conflict Write [Service shop/orders] ISM303 Service shop/orders: no"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got notes
+			record(&got, fresh().Edge, transitions(c.before, c.after, c.undoing)...)
+			want := notes(nil)
+			for _, w := range c.want {
+				want = append(want, "edge/public "+w)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("-want +got\n%s", d)
+			}
+		})
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	var before, after v1alpha1.AmbientEdgeStatus
+	for i := range v1alpha1.MaxSteps {
+		id := fmt.Sprintf("Wire Service shop/s%d", i)
+		before.Plan.Steps = append(before.Plan.Steps, v1alpha1.Step{ID: id, State: v1alpha1.StepNext})
+		after.Plan.Steps = append(after.Plan.Steps, v1alpha1.Step{ID: id, State: v1alpha1.StepDone, Reason: strings.Repeat("ä", 1000)})
+	}
+	var got notes
+	record(&got, fresh().Edge, transitions(&before, &after, false)...)
+	if len(got) != maxEvents {
+		t.Errorf("%d events, want %d", len(got), maxEvents)
+	}
+	if n := shortened(after.Plan.Steps[0].Reason); len(n) > 1024 || !utf8.ValidString(n) {
+		t.Errorf("a note has %d bytes: %q", len(n), n)
+	}
+	record(nil, fresh().Edge, undone(), kept()) // nobody wants them
+}
