@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
@@ -48,13 +50,68 @@ func (m *maker) ask(namespace, group, kind, what string) bool {
 	if m.consents(namespace, group, kind) {
 		return true
 	}
-	obj := "Namespace " + namespace
-	if !slices.ContainsFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoConsent && f.Object == obj }) {
-		m.found(v1alpha1.Finding{
-			Code: v1alpha1.FindingNoConsent, Severity: v1alpha1.SeverityError, Object: obj, Field: "metadata.annotations[" + v1alpha1.AnnotationEdges + "]",
-			Message: fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which wants to %s there; nothing was written", keyOf(m.Edge), what),
-			Fix:     fmt.Sprintf("kubectl annotate namespace %s %s=%s, or create a ReferenceGrant there from AmbientEdge in %s to %s", namespace, v1alpha1.AnnotationEdges, keyOf(m.Edge), m.Edge.Namespace, kind),
-		})
-	}
+	m.noConsent(namespace, v1alpha1.SeverityError,
+		fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which wants to %s there; nothing is written without its consent", keyOf(m.Edge), what),
+		fmt.Sprintf("create a ReferenceGrant there from AmbientEdge in %s to %s", m.Edge.Namespace, kind))
 	return false
+}
+
+// withdrawn finds namespaces that do not consent any more to what was written there for the edge. It works as it stands, which is why
+// nothing is stopped; what takes another write is an error of ask.
+func (m *maker) withdrawn() {
+	for _, b := range m.backends {
+		if holds(b.service, m.Edge.FieldOwner()) && !m.consents(b.key.Namespace, "", "Service") {
+			m.noLonger(b.key.Namespace, fmt.Sprintf("labelled Service %s", b.key.Name))
+		}
+		if g := m.gateway(b.waypoint); b.wanted && g != nil && g.Labels[v1alpha1.LabelOwner] == m.Edge.Owner() && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
+			m.noLonger(g.Namespace, fmt.Sprintf("created waypoint %s", g.Name))
+		}
+	}
+}
+
+func (m *maker) noLonger(namespace, what string) {
+	m.noConsent(namespace, v1alpha1.SeverityWarning,
+		fmt.Sprintf("this namespace no longer consents to AmbientEdge %s, which has %s there; that stays, and is not mended when it breaks", keyOf(m.Edge), what),
+		"take its Services from what the AmbientEdge sends to, which takes all of it back")
+}
+
+// noConsent adds the finding for a namespace; one is enough.
+func (m *maker) noConsent(namespace string, severity v1alpha1.Severity, message, instead string) {
+	obj := "Namespace " + namespace
+	if slices.ContainsFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoConsent && f.Object == obj }) {
+		return
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingNoConsent, Severity: severity, Object: obj, Field: "metadata.annotations[" + v1alpha1.AnnotationEdges + "]",
+		Message: message, Fix: m.consentCommand(namespace) + ", or " + instead,
+	})
+}
+
+// consentCommand adds the edge to those that the namespace has consented to.
+func (m *maker) consentCommand(namespace string) string {
+	var edges []string
+	overwrite := ""
+	if ns := m.namespace(namespace); ns != nil {
+		value, there := ns.Annotations[v1alpha1.AnnotationEdges]
+		if there {
+			overwrite = " --overwrite"
+		}
+		for name := range strings.SplitSeq(value, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				edges = append(edges, name)
+			}
+		}
+	}
+	return fmt.Sprintf("kubectl annotate%s namespace %s %s", overwrite, namespace, shellWord(v1alpha1.AnnotationEdges+"="+strings.Join(append(edges, keyOf(m.Edge).String()), ",")))
+}
+
+// shellWord quotes what a shell would take for more than a word.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./,:=@", r)
+	}
+	if !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

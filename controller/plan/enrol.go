@@ -57,7 +57,7 @@ func (m *maker) enrolAmbient(g *gateway) {
 		}
 	}
 	m.add(m.enrolStep(g, modeAmbient))
-	done, state := 0, v1alpha1.StepWaiting
+	done, state := 0, v1alpha1.StepNext
 	for _, p := range g.pods {
 		if captured(p) {
 			done++
@@ -86,9 +86,9 @@ func (m *maker) enrolNone(g *gateway) {
 	state, reason := v1alpha1.StepDone, fmt.Sprintf("%d pods speak HBONE themselves", len(g.pods))
 	switch {
 	case len(g.pods) == 0:
-		state, reason = v1alpha1.StepWaiting, "there are no pods yet"
+		state, reason = v1alpha1.StepNext, "there are no pods yet"
 	case inside > 0:
-		state, reason = v1alpha1.StepWaiting, fmt.Sprintf("%d of %d pods are still captured", inside, len(g.pods))
+		state, reason = v1alpha1.StepNext, fmt.Sprintf("%d of %d pods are still captured", inside, len(g.pods))
 	case g.capture == v1alpha1.CaptureNone:
 		reason = fmt.Sprintf("%d pods stay outside the mesh, as capture None asks", len(g.pods))
 	}
@@ -119,20 +119,20 @@ func (m *maker) enrolStep(g *gateway, mode string) Step {
 	case mode == modeAmbient && ns != nil && m.allMayGoIn(g):
 		return m.labelStep(labelled{
 			kind: "Namespace", apiVersion: "v1", object: ns, have: ns.Labels,
-			how:    "label the namespace: all its other pods have made their own choice",
+			how:    "label the namespace: it brings in no other pods",
 			fields: func(l map[string]any) map[string]any { return map[string]any{"metadata": map[string]any{"labels": l}} },
 		}, g, mode)
 	case m.deployment(g.key) != nil:
 		d := m.deployment(g.key)
 		return m.labelStep(labelled{
 			kind: "Deployment", apiVersion: "apps/v1", object: d, have: d.Spec.Template.Labels, path: path, fields: template,
-			how: "label its pod template, which rolls its pods: the namespace has others",
+			how: "label its pod template, which restarts its pods: the namespace has others",
 		}, g, mode)
 	case m.daemonSet(g.key) != nil:
 		d := m.daemonSet(g.key)
 		return m.labelStep(labelled{
 			kind: "DaemonSet", apiVersion: "apps/v1", object: d, have: d.Spec.Template.Labels, path: path, fields: template,
-			how: "label its pod template, which rolls its pods: the namespace has others",
+			how: "label its pod template, which restarts its pods: the namespace has others",
 		}, g, mode)
 	}
 	m.found(v1alpha1.Finding{

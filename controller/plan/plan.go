@@ -93,6 +93,7 @@ func Make(s *Snapshot) *Plan {
 	if s.Edge.DeletionTimestamp != nil {
 		m.plan.Undoing = true
 		m.undo()
+		m.reportUndo()
 	} else {
 		m.findGateways()
 		m.findBackends()
@@ -100,6 +101,7 @@ func Make(s *Snapshot) *Plan {
 		m.enrol()
 		m.waypoints()
 		m.wire()
+		m.withdrawn()
 		m.release()
 		m.report()
 	}
@@ -109,21 +111,24 @@ func Make(s *Snapshot) *Plan {
 
 // add appends a step. A step that is not done waits for all steps before it of the parts that it needs.
 func (m *maker) add(s Step, needs ...part) {
-	if s.State != v1alpha1.StepDone && s.State != v1alpha1.StepBlocked {
+	if s.State == v1alpha1.StepNext || s.State == "" {
 		for i := range m.plan.Steps {
 			before := &m.plan.Steps[i]
 			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) {
-				s.State, s.Write, s.later = v1alpha1.StepPending, nil, s.Write
+				s.State, s.Write, s.later = v1alpha1.StepLater, nil, s.Write
 				break
 			}
 		}
 	}
 	if s.State == "" {
-		s.State = v1alpha1.StepWaiting
+		s.State = v1alpha1.StepNext
 	}
-	s.ID = fmt.Sprintf("%s %s", s.Verb, s.Object)
+	s.ID = stepID(s.Verb, s.Object)
 	m.plan.Steps = append(m.plan.Steps, s)
 }
+
+// stepID names a step within its edge.
+func stepID(verb, object string) string { return verb + " " + object }
 
 func (m *maker) found(f v1alpha1.Finding) { m.plan.Findings = append(m.plan.Findings, f) }
 

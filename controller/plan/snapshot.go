@@ -38,6 +38,9 @@ type Snapshot struct {
 	Waypoints map[types.NamespacedName]WaypointFact
 	// Served is what was found by asking the waypoints of wired Services for those Services, by the Service.
 	Served map[types.NamespacedName]WaypointFact
+	// Hearsay: who makes the plan cannot ask, and Waypoints and Served are empty. What the edge's status tells about its present
+	// generation is taken instead; what it does not tell is StepUnknown.
+	Hearsay bool
 }
 
 // WaypointFact says whether a waypoint answered, or serves a Service.

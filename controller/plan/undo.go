@@ -181,7 +181,7 @@ func (m *maker) awaitGone(key types.NamespacedName) {
 	}
 	s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepDone, Reason: "nothing is left of it"}}
 	if len(rest) > 0 {
-		s.State, s.Reason = v1alpha1.StepWaiting, "still there: "+strings.Join(rest, ", ")
+		s.State, s.Reason = v1alpha1.StepNext, "still there: "+strings.Join(rest, ", ")
 	}
 	m.add(s, partRelease)
 }
@@ -238,10 +238,19 @@ func (m *maker) awaitOutside() {
 		}
 		s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are as their labels say"}}
 		if inside > 0 {
-			s.State, s.Reason = v1alpha1.StepWaiting, fmt.Sprintf("%d pods are still captured", inside)
+			s.State, s.Reason = v1alpha1.StepNext, fmt.Sprintf("%d pods are still captured", inside)
 		}
 		m.add(s, partRelease)
 	}
+}
+
+// reportUndo fills the status of gateways and backends while undo is under way. What is wrong with them is no matter any more.
+func (m *maker) reportUndo() {
+	now := &maker{Snapshot: m.Snapshot}
+	now.findGateways()
+	now.findBackends()
+	now.report()
+	m.plan.Gateways, m.plan.Backends = now.plan.Gateways, now.plan.Backends
 }
 
 // labelledIn says whether a pod is in the mesh by labels that are not ours.

@@ -110,7 +110,7 @@ func (m *maker) createWaypoint(key types.NamespacedName) {
 	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbCreate, Object: object("Gateway", key), State: v1alpha1.StepDone}}
 	switch g := m.gateway(key); {
 	case g == nil || g.DeletionTimestamp != nil:
-		s.State, s.Reason = v1alpha1.StepWaiting, "make a waypoint of class "+WaypointClass
+		s.State, s.Reason = v1alpha1.StepNext, "make a waypoint of class "+WaypointClass
 		if g == nil && m.ask(key.Namespace, gatewayv1.GroupName, "Gateway", "create waypoint "+key.Name) {
 			s.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, Fields: waypointFields(m.Edge.Owner())}
 		}
@@ -140,7 +140,7 @@ func waypointFields(owner string) map[string]any {
 }
 
 func (m *maker) awaitWaypoint(key types.NamespacedName) {
-	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepWaiting}}
+	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepNext}}
 	g := m.gateway(key)
 	fact := m.Waypoints[key]
 	switch {
@@ -156,6 +156,8 @@ func (m *maker) awaitWaypoint(key types.NamespacedName) {
 		}
 	case !Programmed(g):
 		s.Reason = "istiod has not programmed it yet"
+	case m.Hearsay:
+		m.hearsay(&s, "it answers on its HBONE port, with its own identity", "whether it answers was not asked from here")
 	case !fact.Answers && fact.Why != "":
 		s.Reason = "it does not answer: " + fact.Why
 		m.found(v1alpha1.Finding{

@@ -59,7 +59,7 @@ func (m *maker) serviceStep(b *backend, verb, how string, want, base map[string]
 		}
 	}
 	if missing && s.State != v1alpha1.StepBlocked {
-		s.State = v1alpha1.StepWaiting
+		s.State = v1alpha1.StepNext
 		for key, value := range b.service.Labels {
 			_, wanted := want[key]
 			_, fits := base[key]
@@ -79,10 +79,12 @@ func (m *maker) serviceStep(b *backend, verb, how string, want, base map[string]
 
 // confirm waits for istiod's word that a Service is bound, and for the waypoint to serve it: istiod's word comes first.
 func (m *maker) confirm(b *backend) {
-	s := Step{part: partWire, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepWaiting, Reason: "istiod has not bound it to the waypoint yet"}}
+	s := Step{part: partWire, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepNext, Reason: "istiod has not bound it to the waypoint yet"}}
 	switch c := meta.FindStatusCondition(b.service.Status.Conditions, ConditionWaypointBound); {
+	case c != nil && c.Status == "True" && m.Hearsay:
+		m.hearsay(&s, "istiod has bound it, and the waypoint serves it", "istiod has bound it; whether the waypoint serves it was not asked from here")
 	case c != nil && c.Status == "True" && m.Served[b.key].Answers:
-		s.State, s.Reason = v1alpha1.StepDone, "istiod has bound it to the waypoint, and the waypoint serves it"
+		s.State, s.Reason = v1alpha1.StepDone, "istiod has bound it, and the waypoint serves it"
 	case c != nil && c.Status == "True":
 		s.Reason = "istiod has bound it to the waypoint"
 		if why := m.Served[b.key].Why; why != "" {

@@ -168,7 +168,7 @@ func TestNothingLeadsToASilentWaypoint(t *testing.T) {
 		t.Errorf("the finding is %+v", f)
 	}
 	for _, step := range e.Status.Plan.Steps {
-		if (step.Verb == plan.VerbWire || step.Verb == plan.VerbSwitch) && step.State != v1alpha1.StepPending {
+		if (step.Verb == plan.VerbWire || step.Verb == plan.VerbSwitch) && step.State != v1alpha1.StepLater {
 			t.Errorf("step %s is %s", step.ID, step.State)
 		}
 	}

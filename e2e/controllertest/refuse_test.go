@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -57,6 +58,42 @@ func TestWithoutConsentNothingIsWritten(t *testing.T) {
 			t.Errorf("the Service's labels are %v", labels)
 		}
 	})
+}
+
+func TestWithdrawnConsentIsTold(t *testing.T) {
+	s := kgatewaySite(t, "withdrawn")
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	wired := s.state(false)
+	s.annotate(`"other/edge"`)
+	s.wait("a finding tells that consent is gone", func() string {
+		if f := finding(s.get("public"), v1alpha1.FindingNoConsent); f == nil || f.Severity != v1alpha1.SeverityWarning ||
+			!strings.Contains(f.Fix, "kubectl annotate --overwrite namespace "+s.shop+" isthmus.dev/edges=other/edge,"+s.edge+"/public") {
+			return "nobody says so"
+		}
+		return ""
+	})
+	s.ready("public", v1alpha1.ReasonDone) // it works as it stands
+	after := s.state(false)
+	delete(wired, "Namespace /"+s.shop)
+	delete(after, "Namespace /"+s.shop)
+	if d := cmp.Diff(wired, after); d != "" {
+		t.Errorf("objects differ (-before +after):\n%s", d)
+	}
+
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/use-waypoint":null}}}`))
+	if err := s.c.Patch(t.Context(), s.service("orders"), patch); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+	if f := finding(e, v1alpha1.FindingNoConsent); f == nil || f.Severity != v1alpha1.SeverityError {
+		t.Errorf("findings are %+v", e.Status.Findings)
+	}
+	if s.service("orders").Labels[plan.LabelUseWaypoint] != "" {
+		t.Error("it was written without consent")
+	}
+	s.annotate(`"other/edge,EDGE/public"`)
+	s.ready("public", v1alpha1.ReasonDone)
 }
 
 func grant(kind string) string {

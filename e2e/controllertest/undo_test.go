@@ -34,6 +34,9 @@ func TestUndoHaltsForPolicies(t *testing.T) {
 			if f == nil || !strings.Contains(f.Message, s.shop+"/only-public") || !strings.Contains(f.Fix, "isthmus.dev/undo=confirmed") {
 				t.Errorf("findings are %+v", e.Status.Findings)
 			}
+			if g, b := e.Status.Gateways, e.Status.Backends; len(g) != 1 || g[0].Captured != 1 || len(b) != 1 || b[0].Waypoint != s.shop+"/waypoint" {
+				t.Errorf("while it is halted, gateways are %+v and backends %+v", g, b)
+			}
 			time.Sleep(500 * time.Millisecond) // it must not go on by itself
 			s.same(wired, true)
 

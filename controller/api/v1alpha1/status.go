@@ -144,11 +144,11 @@ type Plan struct {
 type Step struct {
 	// ID names the step within this edge, the same in every plan.
 	ID string `json:"id"`
-	// Verb is what is done: Enrol, Verify, Create, Await, Wire, Switch, or Unwire, Delete, Unenrol.
+	// Verb is what is done: Enrol, Verify, Create, Await, Wire, Confirm, Switch, or Unwire, Delete, Unenrol.
 	Verb string `json:"verb"`
 	// Object is what it is done to: Kind namespace/name.
 	Object string `json:"object"`
-	// State is Done, Waiting (it was begun), Pending (others come first) or Blocked (a finding says why).
+	// State is Done, Next (it is this step's turn), Later (steps before it come first) or Blocked (a finding says why).
 	State StepState `json:"state"`
 	// Reason says what is done, or what is waited for.
 	//
@@ -161,8 +161,10 @@ type StepState string
 
 // The states.
 const (
-	StepDone    StepState = "Done"
-	StepWaiting StepState = "Waiting"
-	StepPending StepState = "Pending"
-	StepBlocked StepState = "Blocked"
+	StepDone    StepState = "Done"    // it was seen to hold
+	StepNext    StepState = "Next"    // it is its turn: it is written now, or waited for
+	StepLater   StepState = "Later"   // steps before it come first
+	StepBlocked StepState = "Blocked" // a finding says why
+	// StepUnknown is in no status: whoever made the plan could not look, and nobody else has told.
+	StepUnknown StepState = "Unknown"
 )
