@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest/istiocatest"
 )
 
 func refuseWith(status int) func(context.Context, *hbone.ConnectRequest) (net.Conn, error) {
@@ -85,6 +87,13 @@ func TestDialWithoutIstiod(t *testing.T) {
 	roots := write("roots.pem", string(identitytest.PEM(identitytest.NewCA(account("a", "b").TrustDomain()).Root)))
 	token := write("token", jwt(`{"sub":"system:serviceaccount:edge:gateway"}`))
 	away := closedPort(t)
+	authority, err := istiocatest.New(identitytest.NewCA(account("a", "b").TrustDomain()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer authority.Close()
+	its := write("its-roots.pem", string(authority.RootPEM()))
+	misnamed := []string{"--token-file", token, "--ca-roots", its, "--istiod", authority.Address(), "--istiod-name", "elsewhere"}
 	for _, c := range []struct {
 		name string
 		args []string
@@ -97,14 +106,18 @@ func TestDialWithoutIstiod(t *testing.T) {
 		{"a user's token", []string{"--token-file", write("user", jwt(`{"sub":"alice"}`))}, []string{"not that of a service account", `"alice"`}},
 		{"no roots", []string{"--token-file", token, "--ca-roots", dir + "/none"}, []string{"istiod " + away, dir + "/none", "istio-ca-root-cert"}},
 		{"istiod away", []string{"--token-file", token, "--ca-roots", roots}, []string{"istiod " + away, "refused", "istiod runs", "--istiod"}},
+		{"istiod has another name", misnamed, []string{"istiod " + authority.Address(), "istiod.istio-system.svc", "--istiod-name is elsewhere"}},
+		{"istiod has another name, and only the way is asked for", append(misnamed, "--route"), []string{"istiod " + authority.Address(), "istiod.istio-system.svc", "--istiod-name is elsewhere"}},
+		{"istiod has other roots", []string{"--token-file", token, "--ca-roots", roots, "--istiod", authority.Address()}, []string{"istiod " + authority.Address(), "holds this mesh's root", "istio-ca-root-cert"}},
 		{"istiod has no address", []string{"--token-file", token, "--ca-roots", roots, "--istiod", "istiod.invalid:15012"}, []string{"istiod.invalid:15012", "--istiod"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("POD_IP", "")
-			args := append([]string{"dial", "orders.shop.svc.cluster.local:80", "--timeout", "300ms", "--istiod", away}, c.args...)
-			if c.name == "istiod has no address" {
-				args = append([]string{"dial", "orders.shop.svc.cluster.local:80", "--timeout", "300ms"}, c.args...)
+			args := []string{"dial", "orders.shop.svc.cluster.local:80", "--timeout", "300ms"}
+			if !slices.Contains(c.args, "--istiod") {
+				args = append(args, "--istiod", away)
 			}
+			args = append(args, c.args...)
 			r := isthmus(t, args...)
 			r.want(t, exitFailed, r.stderr, append([]string{"error:"}, c.want...)...)
 		})

@@ -27,11 +27,13 @@ import (
 	controller "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const controllerLong = `Run the controller: it brings the gateways of AmbientEdges into the mesh, wires their waypoints, and takes it all back.
+const controllerLong = `Run the controller: it brings the gateways of AmbientEdges into the mesh, wires their waypoints, and
+takes it all back.
 
-It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints answer it speaks HBONE with an
-identity of its own, which istiod gives it for its service account's token. Until it has one it observes and reports, leads no Service to a
-waypoint, and is not ready: /readyz says why. Logs go to standard error, as JSON with -o json.`
+It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints
+answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
+token. Until it has one it observes and reports, leads no Service to a waypoint, and is not ready:
+/readyz says why. Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
@@ -75,7 +77,7 @@ func newController(a *app) *cobra.Command {
 	fs.StringSliceVar(&f.namespaces, "watch-namespaces", nil, "obey the AmbientEdges of these `NAMESPACES` only (default: of all)")
 	fs.BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` from which on to log: debug, info, warn or error")
-	f.kube.registerCluster(fs)
+	f.kube.registerCluster(cmd)
 	f.mesh.register(fs)
 	f.mesh.registerFiles(fs)
 	return cmd

@@ -15,15 +15,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone"
 )
 
-const dialLong = `Find the way to HOST:PORT as a captured pod would, take it over HBONE with an identity of the mesh, and show what was seen: every hop, whom it
-has to be, and why the way leads there.
+const dialLong = `Find the way to HOST:PORT as a captured pod would, take it over HBONE with an identity of the mesh,
+and show what was seen: every hop, whom it has to be, and why the way leads there.
 
-HOST is a Service's full name (orders.shop.svc.cluster.local), its VIP, or a pod's address. The way comes from istiod; --via names one by hand.
-The identity comes from istiod too, for the token's service account, or from files with --cert, --key and --roots. In a pod that mounts
-a token for istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no flag is needed.
+HOST is a Service's full name (orders.shop.svc.cluster.local), its VIP, or a pod's address. The way
+comes from istiod; --via names one by hand. The identity comes from istiod too, for the token's
+service account, or from files with --cert, --key and --roots. In a pod that mounts a token for
+istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no flag is needed.
 
-With --http the route and the answer's head go to standard error and its body to standard output; a status of 400 or more is a failure. Without,
-standard input and output are relayed until the other side has ended. With -o json all is one document, and nothing is relayed.
+With --http the route and the answer's head go to standard error and its body to standard output; a
+status of 400 or more is a failure. Without, standard input and output are relayed until the other
+side has ended. With -o json all is one document, and nothing is relayed.
 
 What leads around HBONE is refused; --allow-plaintext permits it.`
 
@@ -33,9 +35,11 @@ const dialExample = `  # Only show the way
   # Ask for a page, as the service account of the token
   isthmus dial orders.shop.svc.cluster.local:80 --http /orders
 
-  # From a workstation: a token of the gateway's account, istiod by port-forward
+  # From a machine that reaches pods: a token of the gateway's account, istiod by port-forward
   kubectl create token gateway -n edge --audience istio-ca > token
-  isthmus dial 10.96.3.4:80 --http / --istiod 127.0.0.1:15012 --token-file token --ca-roots root-cert.pem
+  kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\.pem}' > root.pem
+  kubectl -n istio-system port-forward deploy/istiod 15012 &
+  isthmus dial 10.96.3.4:80 --http / --istiod 127.0.0.1:15012 --token-file token --ca-roots root.pem
 
   # Without istiod: identity from files, and the hop by hand
   isthmus dial 10.0.0.7:8080 --via 10.0.0.7:15008 --peer spiffe://cluster.local/ns/shop/sa/orders \
@@ -68,6 +72,7 @@ func newDial(a *app) *cobra.Command {
 			return a.dial(cmd.Context(), f, args[0])
 		},
 	}
+	cmd.ValidArgsFunction = completeTarget
 	fs := cmd.Flags()
 	fs.StringVar(&f.http, "http", "", "send an HTTP request for `PATH`")
 	fs.StringVar(&f.method, "method", "GET", "`METHOD` of the request of --http")

@@ -57,7 +57,6 @@ func writeReference(w *bytes.Buffer, root *cobra.Command) {
 			fmt.Fprintf(w, "| [%s](#%s) | %s |\n", c.CommandPath(), strings.ReplaceAll(c.CommandPath(), " ", "-"), c.Short)
 		}
 	}
-	w.WriteString("| isthmus completion | Write a completion script for bash, zsh, fish or powershell |\n")
 	for _, c := range commands {
 		fmt.Fprintf(w, "\n## %s\n\n```text\n%s\n```\n\n%s\n\n```sh\n%s\n```\n\n", c.CommandPath(), strings.TrimSuffix(c.UseLine(), " [flags]"), c.Long, unindent(c.Example))
 		writeFlags(w, c.NonInheritedFlags())

@@ -13,29 +13,34 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
+// writeRoots is the command that writes this mesh's roots.
+const writeRoots = "kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}'"
+
 // explainIstiod says what an answer of istiod's means, or that there was none.
 func explainIstiod(what string, m *meshFlags, err error) error {
 	f := &failure{what: what, where: "istiod " + strings.Join(m.istiod, ", "), err: err}
-	switch grpcCode(err) {
-	case codes.Unauthenticated, codes.PermissionDenied:
+	code := grpcCode(err)
+	switch text := err.Error(); {
+	case errors.Is(err, context.Canceled):
+	case code == codes.Unauthenticated || code == codes.PermissionDenied:
 		f.next = fmt.Sprintf("check that %s is a token of this service account, for audience istio-ca, and not expired (kubectl create token NAME -n NAMESPACE --audience istio-ca)", m.tokenFile)
-	case codes.Unavailable:
-		if text := err.Error(); strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ") { // gRPC keeps only the text
-			f.next = fmt.Sprintf("check that %s holds this mesh's root: kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}'", m.caRoots)
-			break
-		}
+	case wrongName(text):
+		f.next = fmt.Sprintf("--istiod-name is %s: set it to one of the names in the certificate, which are named here", m.istiodName)
+	case code == codes.Unavailable && (strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ")): // gRPC keeps only the text
+		f.next = fmt.Sprintf("check that %s holds this mesh's root: %s", m.caRoots, writeRoots)
+	case code == codes.Unavailable:
 		f.next = "check that istiod runs (kubectl -n istio-system get pods -l app=istiod), and that its port 15012 can be reached from here; another one is named with --istiod"
+	case strings.Contains(text, m.caRoots):
+		f.next = "write the roots with: " + writeRoots + ", and name the file with --ca-roots"
 	default:
-		switch {
-		case errors.Is(err, context.Canceled):
-			f.next = ""
-		case strings.Contains(err.Error(), m.caRoots):
-			f.next = "write the roots with: kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}', and name the file with --ca-roots"
-		default:
-			f.next = "look into istiod's log: kubectl -n istio-system logs deploy/istiod"
-		}
+		f.next = "look into istiod's log: kubectl -n istio-system logs deploy/istiod"
 	}
 	return f
+}
+
+// wrongName says whether a certificate was refused for its names alone. From gRPC only the text comes.
+func wrongName(text string) bool {
+	return strings.Contains(text, "x509: certificate is valid for ") || strings.Contains(text, "x509: certificate is not valid for any names")
 }
 
 // grpcCode is the code of the first gRPC status in err's tree, codes.OK when there is none.

@@ -8,60 +8,17 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
-
-// kubeFlags say which cluster.
-type kubeFlags struct {
-	kubeconfig, context, namespace string
-	timeout                        time.Duration
-}
-
-func (k *kubeFlags) register(f *pflag.FlagSet) {
-	k.registerCluster(f)
-	f.DurationVar(&k.timeout, "timeout", 30*time.Second, "how long the cluster may take to answer")
-}
-
-func (k *kubeFlags) registerCluster(f *pflag.FlagSet) {
-	f.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` that says how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's own account)")
-	f.StringVar(&k.context, "context", "", "`NAME` of the context in the kubeconfig (default: the current one)")
-}
-
-func (k *kubeFlags) registerNamespace(f *pflag.FlagSet) {
-	f.StringVarP(&k.namespace, "namespace", "n", "", "`NAMESPACE` to look in (default: that of the context)")
-}
-
-// config reads the kubeconfig, and says which namespace is meant.
-func (k *kubeFlags) config() (*rest.Config, string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = k.kubeconfig
-	cc := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: k.context})
-	cfg, err := cc.ClientConfig()
-	if err != nil {
-		f := &failure{what: "there is no way to the cluster", where: k.kubeconfig, err: err, next: "name a kubeconfig with --kubeconfig or KUBECONFIG, and a context in it with --context"}
-		if clientcmd.IsEmptyConfig(err) {
-			f.err = errors.New("no kubeconfig is configured, and this is no pod")
-		}
-		return nil, "", f
-	}
-	ns := k.namespace
-	if ns == "" {
-		if ns, _, err = cc.Namespace(); err != nil {
-			return nil, "", &failure{what: "the kubeconfig does not say which namespace", err: err, next: "name one with -n"}
-		}
-	}
-	cfg.UserAgent = "isthmus/" + buildVersion().Version
-	cfg.WarningHandler = rest.NoWarnings{}
-	return cfg, ns, nil
-}
 
 // client reads and writes the cluster directly. It also says which namespace is meant.
 func (k *kubeFlags) client(scheme *runtime.Scheme) (client.Client, string, error) {
@@ -77,17 +34,64 @@ func (k *kubeFlags) client(scheme *runtime.Scheme) (client.Client, string, error
 	return c, ns, nil
 }
 
-// edgeKey reads NAMESPACE/NAME, or NAME in namespace.
-func edgeKey(command, arg, namespace string) (types.NamespacedName, error) {
-	ns, name, both := strings.Cut(arg, "/")
-	if !both {
-		ns, name = namespace, arg
+// quickClient is client for a shell that waits for names.
+func (k *kubeFlags) quickClient(scheme *runtime.Scheme) (client.Client, error) {
+	cfg, _, err := k.config()
+	if err != nil {
+		return nil, err
 	}
-	if ns == "" || name == "" || strings.Contains(name, "/") {
-		return types.NamespacedName{}, usagef(command, "%q is not NAMESPACE/NAME of an AmbientEdge", arg)
-	}
-	return types.NamespacedName{Namespace: ns, Name: name}, nil
+	cfg.Timeout = completionTimeout
+	crlog.SetLogger(logr.Discard())
+	return client.New(cfg, client.Options{Scheme: scheme})
 }
+
+// checkEdge refuses an argument that is neither NAMESPACE/NAME nor NAME, or that names another namespace than -n.
+func (k *kubeFlags) checkEdge(command, arg string) error {
+	ns, name, both := strings.Cut(arg, "/")
+	switch {
+	case !both && arg != "":
+		return nil
+	case ns == "" || name == "" || strings.Contains(name, "/"):
+		return usagef(command, "%q is not NAMESPACE/NAME of an AmbientEdge", arg)
+	case k.namespace != "" && k.namespace != ns:
+		return usagef(command, "%s is in namespace %s, and -n says %s: leave one of them out", arg, ns, k.namespace)
+	}
+	return nil
+}
+
+// edgeKey reads an argument that checkEdge has let through: NAMESPACE/NAME, or NAME in namespace.
+func edgeKey(arg, namespace string) types.NamespacedName {
+	if ns, name, both := strings.Cut(arg, "/"); both {
+		return types.NamespacedName{Namespace: ns, Name: name}
+	}
+	return types.NamespacedName{Namespace: namespace, Name: arg}
+}
+
+// getEdge reads an AmbientEdge; its errors are failures.
+func getEdge(ctx context.Context, c client.Reader, key types.NamespacedName, e *v1alpha1.AmbientEdge) error {
+	err := c.Get(ctx, key, e)
+	if apierrors.IsNotFound(err) {
+		if missing := missingNamespace(ctx, c, key.Namespace); missing != nil {
+			return missing
+		}
+	}
+	if err != nil {
+		return explainKube("cannot read AmbientEdge "+key.String(), "", err)
+	}
+	return nil
+}
+
+// missingNamespace says that a namespace is not there, where that can be found out: who may not look gets nil.
+func missingNamespace(ctx context.Context, c client.Reader, name string) error {
+	ns := &metav1.PartialObjectMetadata{}
+	ns.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"})
+	if err := c.Get(ctx, types.NamespacedName{Name: name}, ns); !apierrors.IsNotFound(err) {
+		return nil
+	}
+	return &failure{what: "there is no namespace " + name, next: nextNamespace}
+}
+
+const nextNamespace = "name one that is there, with -n: kubectl get namespaces; or create it"
 
 // explainKube says what an error of the API server means.
 func explainKube(what, where string, err error) error {
@@ -99,6 +103,8 @@ func explainKube(what, where string, err error) error {
 	case meta.IsNoMatchError(err), runtime.IsNotRegisteredError(err):
 		f.err = fmt.Errorf("the API server does not know a kind that is needed: %w", err)
 		f.next = "install the CRDs that are missing: those of Isthmus are in manifests/crd, the Gateway API's and Istio's come with them"
+	case apierrors.IsNotFound(err) && kindOf(err) == "namespaces":
+		f.next = nextNamespace
 	case apierrors.IsNotFound(err):
 		f.next = "check namespace and name: kubectl get ambientedges -A"
 	case apierrors.IsForbidden(err):
@@ -114,6 +120,14 @@ func explainKube(what, where string, err error) error {
 		f.next = "check that the API server can be reached: kubectl version"
 	}
 	return f
+}
+
+// kindOf is the kind of object that an error of the API server is about, or "".
+func kindOf(err error) string {
+	if s, ok := errors.AsType[*apierrors.StatusError](err); ok && s.ErrStatus.Details != nil {
+		return s.ErrStatus.Details.Kind
+	}
+	return ""
 }
 
 // ago is how long ago t was, for people: "5s", "12m", "3h", "8d".

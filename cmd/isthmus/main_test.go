@@ -5,8 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 )
 
 // result is what a command said and how it ended.
@@ -86,6 +91,9 @@ func TestUsageErrorsEndWithTwo(t *testing.T) {
 		{"pod ip", []string{"dial", "a:1", "--pod-ip", "x"}, []string{"--pod-ip"}},
 		{"service account", []string{"dial", "a:1", "--service-account", "gateway"}, []string{"NAMESPACE/NAME"}},
 		{"timeout", []string{"dial", "a:1", "--timeout", "0s"}, []string{"--timeout"}},
+		{"help for an unknown command", []string{"help", "dail"}, []string{`no command "dail"`, "dial", "see isthmus help --help"}},
+		{"completion for nothing", []string{"completion"}, []string{"the shell's name is missing", "see isthmus completion --help"}},
+		{"completion for no shell", []string{"completion", "tcsh"}, []string{`no completion for "tcsh"`, "bash, fish, powershell, zsh"}},
 		{"version of something", []string{"version", "x"}, []string{"x"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,10 +111,19 @@ func TestHelp(t *testing.T) {
 		r := isthmus(t, args...)
 		r.want(t, exitOK, r.stdout, "Exit codes:", "0  it did", "1  it failed", "2  it was asked wrongly", "dial")
 	}
+	if r := isthmus(t, "help", "plan"); r.stdout != isthmus(t, "plan", "--help").stdout {
+		t.Errorf("help plan says %q", r.stdout)
+	}
 	root := newRoot(&app{})
-	for _, cmd := range root.Commands() {
+	for _, cmd := range append(root.Commands(), root) {
 		if cmd.Example == "" || cmd.Long == "" || cmd.Short == "" {
 			t.Errorf("%s has no example, or no description", cmd.CommandPath())
+		}
+		help := isthmus(t, append(strings.Fields(cmd.CommandPath())[1:], "--help")...).stdout
+		for line := range strings.Lines(help) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > helpWidth {
+				t.Errorf("%s --help has a line of %d columns, %d are allowed: %s", cmd.CommandPath(), n, helpWidth, line)
+			}
 		}
 	}
 }
@@ -114,9 +131,14 @@ func TestHelp(t *testing.T) {
 func TestVersion(t *testing.T) {
 	r := isthmus(t, "version")
 	r.want(t, exitOK, r.stdout, "isthmus ", "go1.")
-	v := decode[versionDocument](t, isthmus(t, "version", "-o", "json").stdout)
-	if v.Kind != "Version" || v.APIVersion == "" || v.Version == "" || v.Go == "" {
-		t.Errorf("got %+v", v)
+	if flag := isthmus(t, "--version"); flag.code != exitOK || flag.stdout != r.stdout {
+		t.Errorf("--version says %q", flag.stdout)
+	}
+	for _, args := range [][]string{{"version", "-o", "json"}, {"--version", "-o", "json"}} {
+		v := decode[versionDocument](t, isthmus(t, args...).stdout)
+		if v.Kind != "Version" || v.APIVersion == "" || v.Version == "" || v.Go == "" {
+			t.Errorf("got %+v", v)
+		}
 	}
 }
 
@@ -127,4 +149,39 @@ func TestCompletion(t *testing.T) {
 	}
 	r := isthmus(t, "__complete", "dial", "-o", "")
 	r.want(t, exitOK, r.stdout, "text", "json")
+}
+
+// TestCompletionIsSilentWithoutACluster asks for names where none are to be had.
+func TestCompletionIsSilentWithoutACluster(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // connections are made, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	path := filepath.Join(t.TempDir(), "config")
+	for name, server := range map[string]string{"nobody listens": closedPort(t), "nobody answers": mute.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			config := "{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: 'http://" + server + "'}}], contexts: [{name: east, context: {cluster: c}}], current-context: east}"
+			if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("KUBECONFIG", path)
+			for _, c := range []struct {
+				args []string
+				want string
+			}{
+				{[]string{"status", ""}, ":4\n"},
+				{[]string{"plan", "-n", ""}, ":4\n"},
+				{[]string{"dial", ""}, ":4\n"},
+				{[]string{"status", "--context", "e"}, "east\n:4\n"},
+				{[]string{"completion", "z"}, "zsh\n:4\n"},
+			} {
+				begin := time.Now()
+				r := isthmus(t, append([]string{"__complete"}, c.args...)...)
+				if took := time.Since(begin); r.code != exitOK || r.stdout != c.want || took > 2*completionTimeout {
+					t.Errorf("%q: got %q after %v, want %q", c.args, r.stdout, took, c.want)
+				}
+			}
+		})
+	}
 }

@@ -28,7 +28,7 @@ type meshFlags struct {
 	getenv func(string) string
 
 	istiod                          []string
-	caRoots, tokenFile              string
+	istiodName, caRoots, tokenFile  string
 	serviceAccount, trustDomain     string
 	clusterID, network, podIP, name string
 	cert, key, roots                string
@@ -36,6 +36,7 @@ type meshFlags struct {
 
 func (m *meshFlags) register(f *pflag.FlagSet) {
 	f.StringSliceVar(&m.istiod, "istiod", []string{"istiod.istio-system.svc:15012"}, "`HOST:PORT` of istiod's TLS port; several are tried in turn")
+	f.StringVar(&m.istiodName, "istiod-name", "istiod.istio-system.svc", "`NAME` in istiod's certificate, wherever --istiod leads")
 	f.StringVar(&m.caRoots, "ca-roots", "/var/run/secrets/istio/root-cert.pem", "PEM `FILE` of the roots that istiod's certificate leads to (ConfigMap istio-ca-root-cert)")
 	f.StringVar(&m.tokenFile, "token-file", "/var/run/secrets/tokens/istio-token", "`FILE` with the service account's token for audience istio-ca")
 	f.StringVar(&m.serviceAccount, "service-account", "", "who we are, `NAMESPACE/NAME` (default: what the token says)")
@@ -138,7 +139,7 @@ func (m *meshFlags) source(ctx context.Context) (*identity.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := istioca.New(ctx, istioca.Config{Addresses: m.istiod, RootsFile: m.caRoots, TokenFile: m.tokenFile, ClusterID: m.clusterID, ID: id})
+	s, err := istioca.New(ctx, istioca.Config{Addresses: m.istiod, ServerName: m.istiodName, RootsFile: m.caRoots, TokenFile: m.tokenFile, ClusterID: m.clusterID, ID: id})
 	if err != nil {
 		return nil, explainIstiod("istiod gave no certificate for "+id.String(), m, err)
 	}
@@ -173,7 +174,7 @@ func (m *meshFlags) resolver(ctx context.Context) (*wds.Client, error) {
 			pod = "isthmus"
 		}
 	}
-	return wds.New(wds.Config{Addresses: m.istiod, RootsFile: m.caRoots, TokenFile: m.tokenFile,
+	return wds.New(wds.Config{Addresses: m.istiod, ServerName: m.istiodName, RootsFile: m.caRoots, TokenFile: m.tokenFile,
 		Node: wds.Node{IP: ip, Pod: pod, Namespace: ns, ServiceAccount: sa, ClusterID: m.clusterID, Network: m.network}})
 }
 

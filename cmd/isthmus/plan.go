@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,11 +24,21 @@ import (
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const planLong = `Show what the controller would do for an AmbientEdge now: its steps in their order, how far each is, and what stands in the way. The
-AmbientEdge is one of the cluster, or one in a file that nobody has applied yet; then the API server checks it in a dry run, if you may create it.
+const planLong = `Show what the controller would do for an AmbientEdge now: its steps, how far each is, and what
+stands in the way. The AmbientEdge is one of the cluster, or one in a file that nobody has applied
+yet; then the API server checks it in a dry run, if you may create it.
 
-Nothing is written. Waypoints are not asked whether they answer: those that are programmed count as answering. When a finding of severity Error
-blocks the plan, the exit code is 1.`
+Nothing is written. Waypoints are not asked whether they answer: what the controller has seen, and
+told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, the
+exit code is 1.
+
+` + planWords
+
+// planWords explains the columns of plan and status.
+const planWords = `Steps stand in their order. STATE is Done (it was seen to hold), Next (it is its turn: it is written
+now, or waited for), Later (steps before it come first), Blocked (a finding says why) or Unknown (it
+takes asking a waypoint, which only the controller does). VENDOR custom is a gateway that Isthmus
+has no entry for. SWITCH is the label that makes a vendor's gateway send to the waypoint.`
 
 const planExample = `  # Before it is applied
   isthmus plan -f edge.yaml
@@ -57,14 +68,20 @@ func newPlan(a *app) *cobra.Command {
 			if (f.file == "") == (len(args) == 0) {
 				return usagef(cmd.CommandPath(), "name either an AmbientEdge, or a file with -f")
 			}
+			if len(args) > 0 {
+				if err := f.kube.checkEdge(cmd.CommandPath(), args[0]); err != nil {
+					return err
+				}
+			}
 			return a.plan(cmd.Context(), f, args)
 		},
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&f.file, "filename", "f", "", "YAML `FILE` with one AmbientEdge; - is standard input")
 	fs.StringVar(&f.trustDomain, "trust-domain", "cluster.local", "trust `DOMAIN` of the mesh")
-	f.kube.register(fs)
-	f.kube.registerNamespace(fs)
+	f.kube.register(cmd)
+	f.kube.registerNamespace(cmd)
+	cmd.ValidArgsFunction = f.kube.completeEdge
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml")
 	return cmd
 }
@@ -75,6 +92,9 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 		e, err := a.readEdge(f.file)
 		if err != nil {
 			return err
+		}
+		if ns := f.kube.namespace; ns != "" && e.Namespace != "" && ns != e.Namespace {
+			return usagef("isthmus plan", "AmbientEdge %s of the file is in namespace %s, and -n says %s: leave one of them out", e.Name, e.Namespace, ns)
 		}
 		fromFile = e
 	}
@@ -163,13 +183,10 @@ func (f *planFlags) make(ctx context.Context, e *v1alpha1.AmbientEdge, args []st
 	}
 	var notes []string
 	if e == nil {
-		key, err := edgeKey("isthmus plan", args[0], ns)
-		if err != nil {
-			return nil, err
-		}
+		key := edgeKey(args[0], ns)
 		e = &v1alpha1.AmbientEdge{}
-		if err := c.Get(ctx, key, e); err != nil {
-			return nil, explainKube("cannot read AmbientEdge "+key.String(), "", err)
+		if err := getEdge(ctx, c, key, e); err != nil {
+			return nil, err
 		}
 	} else {
 		if e.Namespace == "" {
@@ -194,6 +211,9 @@ func (f *planFlags) check(ctx context.Context, c client.Client, e *v1alpha1.Ambi
 	err = c.Get(ctx, key, &there)
 	switch {
 	case err == nil:
+		if !equality.Semantic.DeepEqual(there.Spec, e.Spec) {
+			there.Generation++ // what the status tells is about another spec
+		}
 		there.Spec = e.Spec
 		there.DeepCopyInto(e)
 		err = c.Update(ctx, e.DeepCopy(), client.DryRunAll)

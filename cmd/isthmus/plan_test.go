@@ -72,8 +72,11 @@ func TestPlanOfAnEdgeOnPaper(t *testing.T) {
 		t.Errorf("a gateway that is not there: got %+v", d)
 	}
 	err := d.blocked()
-	if err == nil || !strings.Contains(err.Error(), "the plan is blocked: ISM101") || detail(err).Where == "" || detail(err).Next == "" {
+	if err == nil || err.Error() != "the plan is blocked: ISM101 at Service shop/orders, ISM300 at Deployment edge/gateway" || detail(err).Next == "" {
 		t.Errorf("got %v", err)
+	}
+	if f := d.Findings[0]; strings.Contains(err.Error()+detail(err).Next, f.Message) || strings.Contains(detail(err).Next, f.Fix) {
+		t.Errorf("%v tells again what the findings say", err)
 	}
 	var out bytes.Buffer
 	if err := d.print(&page{w: &out, width: 80}); err != nil {
@@ -83,5 +86,31 @@ func TestPlanOfAnEdgeOnPaper(t *testing.T) {
 	newPlanDocument(e, s, nil)
 	if len(s.Edges) != 1 {
 		t.Errorf("the edge itself is there %d times", len(s.Edges))
+	}
+}
+
+func TestPlanSummary(t *testing.T) {
+	step := func(states ...v1alpha1.StepState) (list []planStep) {
+		for _, s := range states {
+			list = append(list, planStep{Step: v1alpha1.Step{State: s}})
+		}
+		return list
+	}
+	for _, c := range []struct {
+		name string
+		doc  planDocument
+		want string
+	}{
+		{"blocked", planDocument{Blocked: true, Steps: step("Blocked")}, "blocked, nothing is written"},
+		{"done", planDocument{Done: true, Steps: step("Done")}, "nothing is left to do"},
+		{"unknown is no work", planDocument{Unknown: 1, Steps: step("Done", "Unknown")}, "nothing is left to write; 1 of 2 steps only the controller can see"},
+		{"left and unknown", planDocument{Mode: "Manage", Unknown: 1, Steps: step("Done", "Unknown", "Later")}, "1 of 3 steps are left; 1 of 3 steps only the controller can see"},
+		{"left", planDocument{Mode: "Manage", Steps: step("Next", "Later")}, "2 of 2 steps are left"},
+		{"observing", planDocument{Mode: "Observe", Steps: step("Next", "Later")}, "2 of 2 steps are left, and mode Observe takes none"},
+		{"undoing", planDocument{Mode: "Observe", Undoing: true, Steps: step("Next")}, "1 of 1 steps are left"},
+	} {
+		if got, _ := c.doc.summary(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
 	}
 }

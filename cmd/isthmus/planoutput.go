@@ -4,8 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-
-	"k8s.io/apimachinery/pkg/types"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -19,7 +18,8 @@ type planDocument struct {
 	Mode      v1alpha1.Mode            `json:"mode"`
 	Undoing   bool                     `json:"undoing,omitempty"` // it is being deleted: the steps lead back
 	Blocked   bool                     `json:"blocked"`           // a finding of severity Error stops all writing
-	Done      bool                     `json:"done"`              // no step is left
+	Done      bool                     `json:"done"`              // no step is left, and none is unknown
+	Unknown   int                      `json:"unknown,omitempty"` // steps that cannot be seen from here
 	Digest    string                   `json:"digest"`
 	Gateways  []v1alpha1.GatewayStatus `json:"gateways"`
 	Backends  []v1alpha1.BackendStatus `json:"backends"`
@@ -47,11 +47,7 @@ type planWrite struct {
 // newPlanDocument plans for e.
 func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) *planDocument {
 	s.Edges = append(slices.DeleteFunc(s.Edges, func(o v1alpha1.AmbientEdge) bool { return o.Namespace == e.Namespace && o.Name == e.Name }), *e)
-	s.Waypoints = map[types.NamespacedName]plan.WaypointFact{}
-	for _, key := range plan.WaypointsToAsk(s) {
-		s.Waypoints[key] = plan.WaypointFact{Answers: true}
-		notes = append(notes, "waypoint "+key.String()+" was not asked whether it answers: it is programmed, and counts as answering")
-	}
+	s.Hearsay = true
 	p := plan.Make(s)
 	d := &planDocument{
 		header: newHeader("Plan"), Namespace: e.Namespace, Name: e.Name, Mode: cmp.Or(e.Spec.Mode, v1alpha1.ModeObserve),
@@ -62,6 +58,9 @@ func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) 
 		step := planStep{Step: p.Steps[i].Step}
 		if w := p.Steps[i].Write; w != nil {
 			step.Write = &planWrite{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Key.Namespace, Name: w.Key.Name, Delete: w.Delete, Fields: w.Fields}
+		}
+		if step.State == v1alpha1.StepUnknown {
+			d.Unknown++
 		}
 		d.Steps = append(d.Steps, step)
 	}
@@ -78,21 +77,7 @@ func orEmpty[T any](list []T) []T {
 
 // print shows the plan.
 func (d *planDocument) print(p *page) error {
-	left := 0
-	for _, s := range d.Steps {
-		if s.State != v1alpha1.StepDone {
-			left++
-		}
-	}
-	word, c := fmt.Sprintf("%d of %d steps are left", left, len(d.Steps)), yellow
-	switch {
-	case d.Blocked:
-		word, c = "blocked, nothing is written", red
-	case d.Done:
-		word, c = "nothing is left to do", green
-	case d.Mode == v1alpha1.ModeObserve && !d.Undoing:
-		word += ", and mode Observe takes none"
-	}
+	word, c := d.summary()
 	verb := "Plan"
 	if d.Undoing {
 		verb = "Undoing"
@@ -114,19 +99,43 @@ func (d *planDocument) print(p *page) error {
 	return p.plan(steps)
 }
 
-// blocked is an error that names the first finding that blocks.
+// summary says in a word what is left.
+func (d *planDocument) summary() (string, colour) {
+	left := 0
+	for _, s := range d.Steps {
+		if s.State != v1alpha1.StepDone && s.State != v1alpha1.StepUnknown {
+			left++
+		}
+	}
+	unknown := fmt.Sprintf("%d of %d steps only the controller can see", d.Unknown, len(d.Steps))
+	switch {
+	case d.Blocked:
+		return "blocked, nothing is written", red
+	case d.Done:
+		return "nothing is left to do", green
+	case left == 0:
+		return "nothing is left to write; " + unknown, yellow
+	}
+	word := fmt.Sprintf("%d of %d steps are left", left, len(d.Steps))
+	if d.Unknown > 0 {
+		word += "; " + unknown
+	}
+	if d.Mode == v1alpha1.ModeObserve && !d.Undoing {
+		word += ", and mode Observe takes none"
+	}
+	return word, yellow
+}
+
+// blocked is an error that names what blocks. The findings themselves are in the plan, and are not told again.
 func (d *planDocument) blocked() error {
 	if !d.Blocked {
 		return nil
 	}
+	var by []string
 	for _, f := range d.Findings {
 		if f.Severity == v1alpha1.SeverityError {
-			where := f.Object
-			if f.Field != "" {
-				where += " " + f.Field
-			}
-			return &failure{what: "the plan is blocked: " + f.Code + " " + f.Message, where: where, next: f.Fix}
+			by = append(by, f.Code+" at "+f.Object)
 		}
 	}
-	return nil
+	return &failure{what: "the plan is blocked: " + strings.Join(by, ", "), next: "do what the findings above say, and plan again"}
 }

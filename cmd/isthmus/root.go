@@ -18,16 +18,17 @@ type app struct {
 	started bool   // a command of ours runs: errors are no longer about usage
 }
 
-const rootLong = `Isthmus joins an edge gateway to an Istio ambient mesh: its traffic goes over HBONE with a SPIFFE identity, through waypoints, and under
-the policies of both sides.
+const rootLong = `Isthmus joins an edge gateway to an Istio ambient mesh: its traffic goes over HBONE with a SPIFFE
+identity, through waypoints, and under the policies of both sides.
 
 Exit codes:
   0  it did what was asked
   1  it failed; standard error says what, where, and what to do next
   2  it was asked wrongly: an unknown command or flag, or values that make no sense
 
-Data goes to standard output, everything else to standard error. With -o json the output of a command is one JSON document with apiVersion
-and kind, and so is an error. Colours are used on terminals, unless NO_COLOR is set.`
+Data goes to standard output, everything else to standard error. With -o json the output of a
+command is one JSON document with apiVersion and kind, and so is an error. Colours are used on
+terminals, unless NO_COLOR is set.`
 
 const rootExample = `  # What would the controller do for this edge? Nothing is written.
   isthmus plan -f edge.yaml
@@ -38,7 +39,11 @@ const rootExample = `  # What would the controller do for this edge? Nothing is 
   # Which way does a request take, and does it arrive?
   isthmus dial orders.shop.svc.cluster.local:80 --http /orders`
 
+// helpWidth is how wide the help of a command may be, in columns.
+const helpWidth = 100
+
 func newRoot(a *app) *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:                        "isthmus",
 		Short:                      "Join edge gateways to an Istio ambient mesh",
@@ -55,13 +60,55 @@ func newRoot(a *app) *cobra.Command {
 			a.started = true
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return a.version()
+			}
+			return cmd.Help()
+		},
 	}
+	root.Flags().BoolVar(&version, "version", false, "show which build this is, as isthmus version does")
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputText, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	root.AddCommand(newController(a), newPlan(a), newStatus(a), newDial(a), newVersion(a))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
+	root.SetHelpCommand(newHelp(a))
+	root.AddCommand(newController(a), newPlan(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
+}
+
+// newHelp is cobra's command help, but that it refuses what does not exist.
+func newHelp(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show the help of a command",
+		Long:    "Show the help of a command, as COMMAND --help does.",
+		Example: "  isthmus help plan",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 && c.IsAvailableCommand() {
+					names = append(names, c.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		Args: func(cmd *cobra.Command, args []string) error {
+			_, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			return knownCommand(cmd.Root(), rest)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			of.InitDefaultHelpFlag()
+			of.SetOut(a.stdout)
+			return of.Help()
+		},
+	}
 }
 
 // knownCommand refuses the names of commands that do not exist.

@@ -16,11 +16,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions, the gateway, the backends and the way to them, findings
-with what to do about them, and the steps of its plan.
+const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions, the gateway, the
+backends and the way to them, findings with what to do about them, and the steps of its plan.
 
-What is shown is what the controller saw and wrote last. Nothing is written. The exit code says whether the cluster could be read;
-with --require-ready it also is 1 when an AmbientEdge is not ready.`
+What is shown is what the controller saw and wrote last. Nothing is written. The exit code says
+whether the cluster could be read; with --require-ready it also is 1 when an AmbientEdge is not
+ready.
+
+` + planWords
 
 const statusExample = `  # All edges
   isthmus status -A
@@ -69,11 +72,20 @@ func newStatus(a *app) *cobra.Command {
 			if len(args) > 0 && f.all {
 				return usagef(cmd.CommandPath(), "-A and a name exclude each other")
 			}
+			if f.kube.namespace != "" && f.all {
+				return usagef(cmd.CommandPath(), "-A and -n exclude each other")
+			}
+			if len(args) > 0 {
+				if err := f.kube.checkEdge(cmd.CommandPath(), args[0]); err != nil {
+					return err
+				}
+			}
 			return a.status(cmd.Context(), f, args)
 		},
 	}
-	f.kube.register(cmd.Flags())
-	f.kube.registerNamespace(cmd.Flags())
+	f.kube.register(cmd)
+	f.kube.registerNamespace(cmd)
+	cmd.ValidArgsFunction = f.kube.completeEdge
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "look in all namespaces")
 	cmd.Flags().BoolVar(&f.ready, "require-ready", false, "fail when an AmbientEdge is not ready")
 	return cmd
@@ -116,13 +128,10 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 	}
 	doc := &statusDocument{header: newHeader("Status"), Edges: []edgeStatus{}}
 	if len(args) == 1 {
-		key, err := edgeKey("isthmus status", args[0], ns)
-		if err != nil {
-			return nil, "", err
-		}
+		key := edgeKey(args[0], ns)
 		var e v1alpha1.AmbientEdge
-		if err := c.Get(ctx, key, &e); err != nil {
-			return nil, "", explainKube("cannot read AmbientEdge "+key.String(), "", err)
+		if err := getEdge(ctx, c, key, &e); err != nil {
+			return nil, "", err
 		}
 		doc.Edges = append(doc.Edges, newEdgeStatus(&e))
 		return doc, key.Namespace, nil
@@ -135,6 +144,11 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 	var list v1alpha1.AmbientEdgeList
 	if err := c.List(ctx, &list, opts...); err != nil {
 		return nil, "", explainKube("cannot list AmbientEdges", where, err)
+	}
+	if len(list.Items) == 0 && !f.all {
+		if err := missingNamespace(ctx, c, ns); err != nil {
+			return nil, "", err
+		}
 	}
 	for i := range list.Items {
 		doc.Edges = append(doc.Edges, newEdgeStatus(&list.Items[i]))

@@ -31,7 +31,7 @@ func anEdge() edgeStatus {
 			FindingsLeftOut: 3,
 			Plan: v1alpha1.Plan{Steps: []v1alpha1.Step{
 				{ID: "enrol", Verb: "Enrol", Object: "Deployment edge/gateway", State: v1alpha1.StepDone, Reason: "label istio.io/dataplane-mode=ambient"},
-				{ID: "await", Verb: "Await", Object: "Gateway shop/waypoint", State: v1alpha1.StepWaiting, Reason: "no pod of it is ready"},
+				{ID: "await", Verb: "Await", Object: "Gateway shop/waypoint", State: v1alpha1.StepNext, Reason: "no pod of it is ready"},
 			}},
 		}}
 }
@@ -46,7 +46,7 @@ func TestStatusOfOneEdge(t *testing.T) {
 		t.Log("\n" + out.String())
 		result{code: exitOK}.want(t, exitOK, out.String(), "AmbientEdge edge/public, mode Manage: ready False (InProgress)",
 			"CONDITION", "Enrolled", "GATEWAY", "1/2", "spiffe://cluster.local/ns/edge/sa/gateway", "BACKEND", "shop/waypoint", "FINDINGS", "ISM103", "Warning",
-			"fix:", "and 3 findings more", "STEP", "1", "Enrol", "Done", "2", "Await", "Waiting")
+			"fix:", "and 3 findings more", "STEP", "1", "Enrol", "Done", "2", "Await", "Next")
 		for _, line := range strings.Split(out.String(), "\n") {
 			if width == 120 && utf8.RuneCountInString(line) > width {
 				t.Errorf("longer than %d: %s", width, line)
@@ -96,6 +96,20 @@ edge       public  Manage  False  1/2       1         1/2    4         2h   InPr
 	}
 }
 
+func TestStatusOfWhatNobodyHasLookedAt(t *testing.T) {
+	var out bytes.Buffer
+	doc := statusDocument{Edges: []edgeStatus{{Namespace: "edge", Name: "public", Mode: v1alpha1.ModeManage, Created: metav1.NewTime(time.Unix(1000, 0))}}}
+	if err := doc.print(&page{w: &out}, time.Unix(1001, 0)); err != nil {
+		t.Fatal(err)
+	}
+	const want = `NAMESPACE  NAME    MODE    READY    CAPTURED  BACKENDS  STEPS  FINDINGS  AGE  REASON
+edge       public  Manage  Unknown  -         -         -      0         1s   no controller has looked at it yet
+`
+	if out.String() != want {
+		t.Errorf("got\n%s", out.String())
+	}
+}
+
 func TestColoursAreForTerminalsOnly(t *testing.T) {
 	var out bytes.Buffer
 	e := anEdge()
@@ -114,8 +128,12 @@ func TestNoWayToTheCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	path := filepath.Join(t.TempDir(), "config")
 	config := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://" + closedPort(t) + "'}}]\n" +
-		"contexts: [{name: c, context: {cluster: c, namespace: edge}}]\ncurrent-context: c\n"
+		"contexts: [{name: c, context: {cluster: c, namespace: edge}}, {name: d, context: {cluster: c}}]\ncurrent-context: c\n"
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(t.TempDir(), "broken")
+	if err := os.WriteFile(broken, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -125,8 +143,10 @@ func TestNoWayToTheCluster(t *testing.T) {
 		want []string
 	}{
 		{"no kubeconfig", []string{"status"}, exitFailed, []string{"no way to the cluster", "no kubeconfig", "--kubeconfig"}},
-		{"kubeconfig missing", []string{"status", "--kubeconfig", "/nonexistent/config"}, exitFailed, []string{"no way to the cluster", "/nonexistent/config"}},
-		{"no such context", []string{"status", "--kubeconfig", path, "--context", "other"}, exitFailed, []string{"no way to the cluster", path, "other", "--context"}},
+		{"kubeconfig missing", []string{"status", "--kubeconfig", "/nonexistent/config"}, exitFailed, []string{"no way to the cluster", "/nonexistent/config", "no such file", "next:  correct --kubeconfig"}},
+		{"kubeconfig is none", []string{"status", "--kubeconfig", broken}, exitFailed, []string{"no way to the cluster", broken, "next:  correct that file"}},
+		{"kubeconfig is empty", []string{"status", "--kubeconfig", os.DevNull}, exitFailed, []string{"no way to the cluster", os.DevNull, "names no cluster", "--kubeconfig"}},
+		{"no such context", []string{"status", "--kubeconfig", path, "--context", "other"}, exitFailed, []string{"no way to the cluster", path, `no context "other"`, "contexts with --context: c, d"}},
 		{"nobody listens", []string{"status", "--kubeconfig", path}, exitFailed, []string{"refused", "kubectl version"}},
 		{"all and one", []string{"status", "-A", "edge/public"}, exitUsage, []string{"exclude each other"}},
 		{"not a name", []string{"status", "--kubeconfig", path, "a/b/c"}, exitUsage, []string{"NAMESPACE/NAME"}},
@@ -136,4 +156,31 @@ func TestNoWayToTheCluster(t *testing.T) {
 			r.want(t, c.code, r.stderr, c.want...)
 		})
 	}
+	t.Run("KUBECONFIG names nothing", func(t *testing.T) {
+		t.Setenv("KUBECONFIG", "/nonexistent/a:/nonexistent/b")
+		r := isthmus(t, "status")
+		r.want(t, exitFailed, r.stderr, "no way to the cluster", "KUBECONFIG=/nonexistent/a:/nonexistent/b", "no such file", "next:  correct KUBECONFIG, or unset it")
+	})
+	t.Run("no home", func(t *testing.T) {
+		t.Setenv("HOME", "")
+		r := isthmus(t, "status")
+		r.want(t, exitFailed, r.stderr, "no way to the cluster", "HOME is not set", "set HOME")
+	})
+}
+
+func TestANameAndItsNamespaceMustAgree(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "edge.yaml")
+	if err := os.WriteFile(file, []byte(edgeYAML), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"status", "edge/public", "-n", "other"}, {"plan", "edge/public", "-n", "other"}, {"plan", "-f", file, "-n", "other"},
+	} {
+		r := isthmus(t, args...)
+		r.want(t, exitUsage, r.stderr, "namespace edge, and -n says other")
+	}
+	r := isthmus(t, "status", "-A", "-n", "other")
+	r.want(t, exitUsage, r.stderr, "-A and -n exclude each other")
+	r = isthmus(t, "status", "edge/public", "-n", "edge", "--kubeconfig", "/nonexistent")
+	r.want(t, exitFailed, r.stderr, "no way to the cluster")
 }

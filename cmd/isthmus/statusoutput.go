@@ -44,8 +44,14 @@ func (d *statusDocument) print(p *page, now time.Time) error {
 				done++
 			}
 		}
-		row := cells(e.Namespace, e.Name, string(e.Mode), "", fmt.Sprintf("%d/%d", captured, pods), fmt.Sprint(len(e.Status.Backends)),
-			fmt.Sprintf("%d/%d", done, len(e.Status.Plan.Steps)+int(e.Status.Plan.StepsLeftOut)), "", ago(e.Created.Time, now), "")
+		row := cells(e.Namespace, e.Name, string(e.Mode), "", "-", "-", "-", "", ago(e.Created.Time, now), "")
+		if len(e.Status.Gateways) > 0 {
+			row[4].text = fmt.Sprintf("%d/%d", captured, pods)
+		}
+		if e.Status.ObservedGeneration > 0 {
+			row[5].text = fmt.Sprint(len(e.Status.Backends))
+			row[6].text = fmt.Sprintf("%d/%d", done, len(e.Status.Plan.Steps)+int(e.Status.Plan.StepsLeftOut))
+		}
 		var why string
 		row[3], why = e.ready()
 		row[7] = findingCount(e.Status)
@@ -109,7 +115,7 @@ func (p *page) gateways(list []v1alpha1.GatewayStatus) error {
 	}
 	var rows [][]cell
 	for _, g := range list {
-		row := cells(g.Name, g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), cmp.Or(g.Switch, "-"), cmp.Or(g.Identity, "-"))
+		row := cells(g.Name, g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), cmp.Or(g.Switch, "none known"), cmp.Or(g.Identity, "-"))
 		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
 			row[2].colour = yellow
 		}
@@ -176,7 +182,7 @@ func (p *page) plan(plan v1alpha1.Plan) error {
 	var rows [][]cell
 	for i, s := range plan.Steps {
 		row := cells(fmt.Sprint(i+1), s.Verb, string(s.State), s.Object, oneLine(s.Reason))
-		row[2].colour = map[v1alpha1.StepState]colour{v1alpha1.StepDone: green, v1alpha1.StepWaiting: yellow, v1alpha1.StepBlocked: red}[s.State]
+		row[2].colour = map[v1alpha1.StepState]colour{v1alpha1.StepDone: green, v1alpha1.StepNext: yellow, v1alpha1.StepUnknown: grey, v1alpha1.StepBlocked: red}[s.State]
 		rows = append(rows, row)
 	}
 	if err := p.section("STEP", []string{"VERB", "STATE", "OBJECT", "WHAT"}, rows); err != nil {

@@ -22,26 +22,29 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show which build this is",
-		Long:  "Show the version, the commit it was built from, and the Go release that built it.",
+		Long:  "Show the version, the commit it was built from, and the Go release that built it. isthmus --version\nis the same.",
 		Example: `  isthmus version
   isthmus version -o json`,
 		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			v := buildVersion()
-			if a.output == outputJSON {
-				return a.writeJSON(v)
-			}
-			commit := v.Commit
-			if v.Modified {
-				commit += " with changes"
-			}
-			if commit != "" {
-				commit = " (" + commit + ")"
-			}
-			_, err := fmt.Fprintf(a.stdout, "isthmus %s%s, %s, %s\n", v.Version, commit, v.Go, v.Platform)
-			return err
-		},
+		RunE: func(*cobra.Command, []string) error { return a.version() },
 	}
+}
+
+// version shows which build this is.
+func (a *app) version() error {
+	v := buildVersion()
+	if a.output == outputJSON {
+		return a.writeJSON(v)
+	}
+	commit := v.Commit
+	if v.Modified {
+		commit += " with changes"
+	}
+	if commit != "" {
+		commit = " (" + commit + ")"
+	}
+	_, err := fmt.Fprintf(a.stdout, "isthmus %s%s, %s, %s\n", v.Version, commit, v.Go, v.Platform)
+	return err
 }
 
 // buildVersion is what the Go toolchain wrote into the binary.

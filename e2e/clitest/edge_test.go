@@ -120,6 +120,9 @@ func TestPlanStatusAndController(t *testing.T) {
 
 	r := c.isthmus("plan", "-f", waypoint)
 	r.want(t, 1, r.stderr, "CRD AmbientEdge is not installed", "error: the plan is blocked: ISM302", "next:")
+	if n := strings.Count(r.stdout+r.stderr, "has not consented"); n != 1 {
+		t.Errorf("a finding is told %d times", n)
+	}
 	r = c.isthmus("status", "-A")
 	r.want(t, 1, r.stderr, "cannot list AmbientEdges", "install the CRDs")
 	r = c.isthmus("controller", "--metrics-bind-address", "0", "--health-probe-bind-address", "0")
@@ -132,7 +135,7 @@ func TestPlanStatusAndController(t *testing.T) {
 	t.Run("no consent", func(t *testing.T) {
 		r := c.isthmus("plan", "-f", waypoint)
 		r.want(t, 1, r.stdout, "Plan of AmbientEdge edge/public, mode Manage: blocked", "GATEWAY", "gateway", "BACKEND", "shop/orders", "ISM302  Error", "STEP", "Enrol")
-		r.want(t, 1, r.stderr, "error: the plan is blocked: ISM302", "where:", "next:")
+		r.want(t, 1, r.stderr, "error: the plan is blocked: ISM302 at Namespace shop", "next:")
 	})
 	if _, err := c.Run(t.Context(), "kubectl", "annotate", "namespace", "shop", "isthmus.dev/edges=edge/public"); err != nil {
 		t.Fatal(err)
@@ -160,6 +163,15 @@ func TestPlanStatusAndController(t *testing.T) {
 		r.want(t, 0, r.stderr, "note: you may not apply AmbientEdges in namespace edge")
 		r.want(t, 0, r.stdout, "steps are left")
 	})
+	t.Run("no such namespace", func(t *testing.T) {
+		nowhere := file(t, strings.Replace(edgeYAML, "namespace: edge", "namespace: nowhere", 1))
+		for _, args := range [][]string{{"status", "-n", "nowhere"}, {"status", "nowhere/public"}, {"plan", "nowhere/public"}, {"plan", "-f", nowhere}} {
+			r := c.isthmus(args...)
+			r.want(t, 1, r.stderr, "nowhere", "next:", "kubectl get namespaces")
+		}
+		r := c.isthmus("status", "-n", "edge")
+		r.want(t, 0, r.stderr, "no AmbientEdge in namespace edge")
+	})
 	t.Run("not there", func(t *testing.T) {
 		r := c.isthmus("plan", "edge/public")
 		r.want(t, 1, r.stderr, "AmbientEdge edge/public", "not found", "kubectl get ambientedges")
@@ -167,7 +179,7 @@ func TestPlanStatusAndController(t *testing.T) {
 	r = c.isthmus("plan", "-f", waypoint)
 	r.want(t, 0, r.stdout, "steps are left", "BACKEND", "shop/waypoint", "STEP", "Create", "Gateway shop/waypoint", "Wire", "Service shop/orders")
 	r = c.isthmus("plan", "-f", edge)
-	r.want(t, 0, r.stdout, "Plan of AmbientEdge edge/public, mode Manage", "steps are left", "STEP", "Enrol", "Waiting")
+	r.want(t, 0, r.stdout, "Plan of AmbientEdge edge/public, mode Manage", "steps are left", "STEP", "Enrol", "Next")
 	if strings.Contains(r.stdout, "Error") {
 		t.Error("there is a finding of severity Error")
 	}
@@ -203,7 +215,69 @@ func TestPlanStatusAndController(t *testing.T) {
 	r.want(t, 0, r.stdout, "nothing is left to do")
 	r = c.isthmus("status", "-A")
 	r.want(t, 0, r.stdout, "NAMESPACE", "edge", "public", "Manage", "True", "1/1")
+	t.Run("names for the shell", c.completes)
+	if shared.envoy {
+		t.Run("with a waypoint", func(t *testing.T) { c.withWaypoint(t, waypoint) })
+	}
 	if _, err := c.Run(t.Context(), "kubectl", "delete", "-f", edge, "--timeout=20s"); err != nil {
 		t.Error(err)
 	}
+}
+
+// completes asks as a shell does.
+func (c *cluster) completes(t *testing.T) {
+	nobody := c.kubeconfig("nobody-completes")
+	for _, q := range []struct {
+		args []string
+		want string // the lines of names
+	}{
+		{[]string{"status", ""}, "edge/public\n"},
+		{[]string{"plan", "edge/p"}, "edge/public\n"},
+		{[]string{"plan", "-n", "edge", ""}, "public\n"},
+		{[]string{"status", "shop/"}, ""},
+		{[]string{"status", "edge/public", ""}, ""},
+		{[]string{"status", "-n", "sh"}, "shop\n"},
+		{[]string{"dial", "orders."}, "orders.shop.svc.cluster.local:80\n"},
+		{[]string{"status", "--kubeconfig", nobody, ""}, ""},
+		{[]string{"status", "--kubeconfig", "/nonexistent", ""}, ""},
+	} {
+		r := c.isthmus(append([]string{"__complete"}, q.args...)...)
+		if names, rest, ok := strings.Cut(r.stdout, ":"+noFiles+"\n"); r.code != 0 || !ok || rest != "" || names != q.want {
+			t.Errorf("%q: got %q, want %q", q.args, r.stdout, q.want)
+		}
+		if strings.Contains(r.stderr, "rror") {
+			t.Errorf("%q: it says %q", q.args, r.stderr)
+		}
+	}
+}
+
+// noFiles is cobra's way to tell the shell that these are no names of files.
+const noFiles = "4"
+
+// withWaypoint plans for an edge whose waypoint only the controller can ask.
+func (c *cluster) withWaypoint(t *testing.T, edge string) {
+	r := c.isthmus("plan", "-f", edge)
+	r.want(t, 0, r.stdout, "steps are left", "STEP", "Create", "Next", "Wire", "Later")
+	if _, err := c.Run(t.Context(), "kubectl", "apply", "-f", edge); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		if r = c.isthmus("status", "edge/public", "--require-ready"); r.code == 0 {
+			break
+		}
+		if time.Since(begin) > 30*time.Second {
+			t.Fatal("it does not become ready")
+		}
+	}
+	for _, args := range [][]string{{"plan", "edge/public"}, {"plan", "-f", edge}} {
+		r = c.isthmus(args...)
+		r.want(t, 0, r.stdout, "nothing is left to do", "Await", "Done", "it answers", "as the controller has seen since 20", "Confirm", "Done", "as the controller has seen since 20")
+	}
+	text, err := os.ReadFile(edge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := file(t, string(text)+"  onDelete: Keep\n") // of another spec the controller has seen nothing yet
+	r = c.isthmus("plan", "-f", changed)
+	r.want(t, 0, r.stdout, "nothing is left to write; 2 of 6 steps only the controller can see", "Await", "Unknown", "not asked from here", "Confirm", "Unknown")
 }
