@@ -72,17 +72,17 @@ func (k *kubeFlags) explainConfig(cc clientcmd.ClientConfig, err error) error {
 	if k.kubeconfig == "" && named != "" {
 		f.where = "KUBECONFIG=" + named
 	}
+	known := k.contexts(cc)
 	switch {
-	case clientcmd.IsContextNotFound(err):
-		names := k.contexts(cc)
+	case k.kubeconfig != "" && errors.Is(err, fs.ErrNotExist):
+		f.err, f.next = errors.New("there is no such file"), "correct --kubeconfig, or leave it out to use KUBECONFIG or ~/.kube/config"
+	case clientcmd.IsContextNotFound(err), k.context != "" && len(known) > 0 && !slices.Contains(known, k.context):
 		if k.context != "" {
 			f.err = fmt.Errorf("it has no context %q", k.context)
 		}
-		if f.next = "name one of its contexts with --context: " + strings.Join(names, ", "); len(names) == 0 {
+		if f.next = "name one of its contexts with --context: " + strings.Join(known, ", "); len(known) == 0 {
 			f.next = "it has no contexts at all: name another kubeconfig with --kubeconfig or KUBECONFIG"
 		}
-	case k.kubeconfig != "" && errors.Is(err, fs.ErrNotExist):
-		f.err, f.next = errors.New("there is no such file"), "correct --kubeconfig, or leave it out to use KUBECONFIG or ~/.kube/config"
 	case clientcmd.IsEmptyConfig(err) && k.kubeconfig != "":
 		f.err = errors.New("it names no cluster")
 	case clientcmd.IsEmptyConfig(err) && named != "":
