@@ -66,7 +66,7 @@ func TestEventsTellWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.gone(s.theEdge("public"))
-	s.told("public", "Normal Undone ", "Normal StepDone Unwire ")
+	s.told("public", "Normal Undone ")
 	s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
 }
 
