@@ -1,12 +1,17 @@
 package run
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -75,4 +80,88 @@ func TestWhatWasChangedIsAskedAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// cluster is a server that has the objects of a snapshot too, and takes statuses.
+type cluster struct {
+	*server
+	s        *plan.Snapshot
+	statuses int
+}
+
+func (c *cluster) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+	c.s.Edge.DeepCopyInto(o.(*v1alpha1.AmbientEdge))
+	return nil
+}
+
+func (c *cluster) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	switch l := list.(type) {
+	case *v1alpha1.AmbientEdgeList:
+		l.Items = c.s.Edges
+	case *corev1.NamespaceList:
+		l.Items = c.s.Namespaces
+	case *corev1.PodList:
+		l.Items = c.s.Pods
+	case *corev1.ServiceList:
+		l.Items = c.s.Services
+	case *appsv1.DeploymentList:
+		l.Items = c.s.Deployments
+	case *gatewayv1.GatewayClassList:
+		l.Items = c.s.Classes
+	}
+	return nil
+}
+
+func (c *cluster) Status() client.SubResourceWriter { return statusWriter{c: c} }
+
+type statusWriter struct {
+	client.SubResourceWriter
+	c *cluster
+}
+
+func (w statusWriter) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
+	w.c.statuses++
+	w.c.s.Edge.Status = *o.(*v1alpha1.AmbientEdge).Status.DeepCopy()
+	return nil
+}
+
+// TestARefusedTrialIsNotRepeatedAllTheTime lets the cluster stir every second beside what the controller asks for itself.
+func TestARefusedTrialIsNotRepeatedAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := &cluster{server: &server{answers: map[string]error{"apply stock": denied}}, s: fresh()}
+		var told notes
+		r := &reconciler{client: api, live: api, events: &told}
+		look := func() time.Duration {
+			t.Helper()
+			res, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(api.s.Edge)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res.RequeueAfter
+		}
+		tried := 0
+		for begin := time.Now(); time.Since(begin) < 5*time.Minute; time.Sleep(time.Second) {
+			wait := look()
+			if wait <= 0 || wait > lastPause {
+				t.Fatalf("the next look is in %v", wait)
+			}
+			if len(api.did()) > 0 {
+				tried++
+			}
+			if f := api.s.Edge.Status.Findings; len(f) != 1 || f[0].Code != v1alpha1.FindingRefused {
+				t.Fatalf("findings are %+v", f)
+			}
+		}
+		if tried < 5 || tried > 10 { // after 0, 2, 6, 14, 30, 62, 122, 182 and 242 s
+			t.Errorf("it was tried %d times in five minutes", tried)
+		}
+		if len(told) != 1 || api.statuses != 1 {
+			t.Errorf("%d statuses were written, and %q told", api.statuses, told)
+		}
+		api.answers = nil
+		api.s.Edge.Annotations = map[string]string{"look": "now"}
+		if look(); len(api.did()) == 0 {
+			t.Error("the AmbientEdge was changed, and nothing is tried")
+		}
+	})
 }
