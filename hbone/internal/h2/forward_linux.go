@@ -73,10 +73,17 @@ func takeOver(rc syscall.RawConn) (int, error) {
 	err := rc.Control(func(old uintptr) {
 		fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, old, syscall.F_DUPFD_CLOEXEC, 0)
 	})
-	if err == nil && errno != 0 {
-		err = os.NewSyscallError("fcntl", errno)
+	switch {
+	case err != nil:
+		return -1, err
+	case errno != 0:
+		return -1, os.NewSyscallError("fcntl", errno)
 	}
-	return int(fd), err
+	if err := syscall.SetNonblock(int(fd), true); err != nil { // somebody may have made it blocking
+		syscall.Close(int(fd))
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return int(fd), nil
 }
 
 // hold makes fd the socket of s, which does nothing yet. mu is held.

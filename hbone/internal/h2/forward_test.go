@@ -274,6 +274,32 @@ func TestShutdownWaitsForJoinedTunnels(t *testing.T) {
 	}
 }
 
+// Somebody has made the descriptor blocking: nobody may wait in the kernel for it.
+func TestASocketThatBlocksIsJoined(t *testing.T) {
+	app, backend := tcpPair(t)
+	file, err := backend.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Fd() // makes it so
+	file.Close()
+	client, _ := gathered(t, Config{}, Config{}, func(s *Stream) {
+		if _ = s.Respond(); !s.Join(backend) {
+			t.Error("it cannot be joined")
+		}
+	})
+	s, err := client.Open(t.Context(), connect("10.0.0.1:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write4(t, app)
+	read4(t, s)
+	write4(t, s)
+	read4(t, app)
+	app.Close()
+	wantEnd(t, s, nil)
+}
+
 // An application that sends to nobody for ever is ended.
 func TestASocketThatSendsToNobodyEnds(t *testing.T) {
 	j := newJoinery(t, Config{})
