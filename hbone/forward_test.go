@@ -87,8 +87,10 @@ func TestForwardDecides(t *testing.T) {
 	tests := map[string]struct {
 		addr   netip.AddrPort
 		err    error
+		check  bool // by CheckLocal
 		status int
 	}{
+		"CheckLocal":    {status: 400, check: true}, // loopback
 		"a refusal":     {status: 403, err: &hbone.Refusal{Status: 403}},
 		"an error":      {status: 503, err: syscall.ENOTSUP},
 		"no address":    {status: 503},
@@ -98,7 +100,12 @@ func TestForwardDecides(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			m := newMesh(t, echo, func(s *hbone.Server) {
-				s.Forward = func(context.Context, *hbone.ConnectRequest) (netip.AddrPort, error) { return tt.addr, tt.err }
+				s.Forward = func(_ context.Context, r *hbone.ConnectRequest) (netip.AddrPort, error) {
+					if tt.check {
+						return r.Target, r.CheckLocal()
+					}
+					return tt.addr, tt.err
+				}
 			})
 			_, err := m.dialer.DialContext(t.Context(), "tcp", "orders:80")
 			wantDialError(t, err, tt.status)

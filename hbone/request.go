@@ -166,7 +166,7 @@ func ForwardLocal(dial func(ctx context.Context, network, address string) (net.C
 	}
 }
 
-// CheckLocal is the rule of ForwardLocal: nil, or the *Refusal to answer with.
+// CheckLocal is the rule of ForwardLocal, for a Server.Forward or Connect of one's own: nil, or the *Refusal to answer with.
 func (r *ConnectRequest) CheckLocal() error {
 	port := r.Target.Port()
 	switch ip := r.Target.Addr(); {

@@ -26,7 +26,8 @@ type Server struct {
 	Identity Identity
 	// Forward decides one CONNECT and returns the address to forward to by TCP. It is called in a goroutine of its own after TLS has verified the
 	// peer; 200 is sent when the connection to that address stands. ctx ends when the peer gives the tunnel up. A *Refusal chooses the answer, any
-	// other error, and that of the connection, is 503. Without Forward, Connect and Admit every tunnel is refused with 403.
+	// other error, and that of the connection, is 503. "return r.Target, r.CheckLocal()" forwards only where a connection was meant to go. Without
+	// Forward, Connect and Admit every tunnel is refused with 403.
 	Forward func(ctx context.Context, r *ConnectRequest) (netip.AddrPort, error)
 	// Connect is as Forward, but makes the connection itself, which the Server then owns; it costs a little more. 200 is sent when it has
 	// returned. Of a *net.TCPConn or *net.UnixConn the Server may take the descriptor: then deadlines that were set on it end, and to close it has no

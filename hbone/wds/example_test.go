@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log"
-	"net"
 	"net/http"
 	"net/netip"
 
@@ -51,12 +50,11 @@ func ExampleClient_Authorizer() {
 	var mesh *wds.Client // of a Config with Policies
 	own := netip.MustParseAddr("10.244.1.9")
 	guard := mesh.Authorizer(own)
-	forward := hbone.ForwardLocal(nil)
-	_ = &hbone.Server{Connect: func(ctx context.Context, r *hbone.ConnectRequest) (net.Conn, error) {
+	_ = &hbone.Server{Forward: func(ctx context.Context, r *hbone.ConnectRequest) (netip.AddrPort, error) {
 		d := guard.Decide(ctx, authz.Conn{Source: r.Peer, SourceAddr: r.Remote.Addr(), Dest: r.Target})
 		if !d.Allow {
-			return nil, &hbone.Refusal{Status: http.StatusUnauthorized, Err: errors.New(d.Reason)}
+			return netip.AddrPort{}, &hbone.Refusal{Status: http.StatusUnauthorized, Err: errors.New(d.Reason)}
 		}
-		return forward(ctx, r)
+		return r.Target, r.CheckLocal()
 	}}
 }
