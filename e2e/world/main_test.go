@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 			fmt.Print(linkNames())
 			return 0
 		},
-		"ask": ask,
+		"ask":     ask,
+		"ordered": ordered,
 		"sleep": func([]string) int {
 			fmt.Println("sleeping")
 			time.Sleep(time.Hour)

@@ -3,8 +3,10 @@ package world
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +27,7 @@ type TempDir struct {
 // NewTempDir makes a folder isthmus-name-* in os.TempDir, and removes those that killed programs have left. The caller ends it with
 // Remove or Keep. An error on a full disk says what to do.
 func NewTempDir(name string) (*TempDir, error) {
-	Sweep()
+	_ = Sweep() // what stays is for the next one
 	path, err := os.MkdirTemp("", dirPrefix+name+"-")
 	if err != nil {
 		return nil, Full(err)
@@ -54,20 +56,70 @@ func (d *TempDir) Keep() error {
 	return os.Remove(filepath.Join(d.Path, runningFile))
 }
 
-// Sweep removes the folders of killed programs, as far as it may: nothing depends on it.
-func Sweep() {
+// sweepPatience is how long Sweep waits for the processes of a killed program to end: the kernel ends them one by one.
+const sweepPatience = 2 * time.Second
+
+// Sweep removes the folders of killed programs, as far as it may: those that run, and those of other users, stay. A folder that somebody
+// still writes into after two seconds stays as it is for the next Sweep, and the error names it; nothing depends on it.
+func Sweep() error { return sweep(sweepPatience) }
+
+func sweep(patience time.Duration) error {
 	files, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*", runningFile))
 	if err != nil {
-		return
+		return fmt.Errorf("list temporary folders: %w", err)
 	}
+	end := time.Now().Add(patience)
+	var errs []error
 	for _, path := range files {
 		f, err := lockFile(path, 0)
 		if err != nil {
 			continue // it runs, or is another user's
 		}
-		_ = os.RemoveAll(filepath.Dir(path))
+		if err := removeDead(filepath.Dir(path), end); err != nil {
+			errs = append(errs, fmt.Errorf("%w: it stays until the next sweep", err))
+		}
 		f.Close()
 	}
+	return errors.Join(errs...)
+}
+
+// removeDead removes the folder of a killed program. The mark by which a sweep finds it goes last, and comes back when somebody writes
+// into the folder at that very moment.
+func removeDead(dir string, end time.Time) error {
+	for {
+		err := removeAround(dir, runningFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody else has swept
+		}
+		if err == nil {
+			mark := filepath.Join(dir, runningFile)
+			if err = errors.Join(os.Remove(mark), os.Remove(dir)); err == nil {
+				return nil
+			}
+			if markErr := os.WriteFile(mark, nil, 0o600); markErr != nil {
+				return errors.Join(err, markErr)
+			}
+		}
+		if time.Now().After(end) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// removeAround removes all that is in a folder but for one file.
+func removeAround(dir, but string) error {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range all {
+		if e.Name() != but {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Full adds a remedy to what a full disk answers; another error stays as it is.

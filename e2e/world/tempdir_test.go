@@ -1,11 +1,13 @@
 package world
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +38,9 @@ func TestTempDirsOfKilledProgramsGo(t *testing.T) {
 	if err := kept.Keep(); err != nil {
 		t.Fatal(err)
 	}
-	Sweep()
+	if err := Sweep(); err != nil {
+		t.Error(err)
+	}
 	var names []string
 	all, err := os.ReadDir(temp)
 	if err != nil {
@@ -55,6 +59,36 @@ func TestTempDirsOfKilledProgramsGo(t *testing.T) {
 	}
 	if _, err := os.Stat(alive.Path); !os.IsNotExist(err) {
 		t.Errorf("a removed folder: %v", err)
+	}
+}
+
+// TestTempDirThatIsInUse is that of a program that was killed and whose processes have not ended yet: what they write into cannot be removed, as
+// if something were mounted there.
+func TestTempDirThatIsInUse(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	dir := filepath.Join(os.TempDir(), dirPrefix+"mesh-dying")
+	used := filepath.Join(dir, "logs")
+	if err := errors.Join(os.MkdirAll(used, 0o700), os.WriteFile(filepath.Join(dir, runningFile), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", used, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	free := func() error { return unix.Unmount(used, unix.MNT_DETACH) }
+	t.Cleanup(func() { _ = free() }) // when something below has failed
+	err := sweep(100 * time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), used) || !strings.Contains(err.Error(), "until the next sweep") {
+		t.Errorf("got %v, want that the folder stays", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, runningFile)); err != nil {
+		t.Errorf("the next sweep will not find it: %v", err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = free() }) // it ends while somebody sweeps
+	if err := sweep(20 * time.Second); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "*")); err != nil || len(left) > 0 {
+		t.Errorf("left are %q, %v", left, err)
 	}
 }
 
