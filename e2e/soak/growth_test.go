@@ -40,7 +40,12 @@ func role(p *corev1.Pod, container string) string {
 type growth struct {
 	w       *story.World
 	began   time.Time
-	samples map[string][]sample // by role
+	samples map[string][]sample         // by role
+	lives   map[string]map[int][]sample // by role and process
+}
+
+func newGrowth(w *story.World) *growth {
+	return &growth{w: w, began: time.Now(), samples: map[string][]sample{}, lives: map[string]map[int][]sample{}}
 }
 
 type sample struct {
@@ -65,8 +70,16 @@ func (g *growth) look(ctx context.Context) error {
 			continue
 		}
 		for container, pid := range g.w.Node.PIDs(p.Namespace, p.Name) {
-			if s := families.size(pid); s.kB > found[role(p, container)].kB {
-				found[role(p, container)] = s
+			r, s := role(p, container), families.size(pid)
+			if s.kB == 0 {
+				continue // it has just ended
+			}
+			if g.lives[r] == nil {
+				g.lives[r] = map[int][]sample{}
+			}
+			g.lives[r][pid] = append(g.lives[r][pid], sample{time.Since(g.began), s})
+			if s.kB > found[r].kB {
+				found[r] = s
 			}
 		}
 	}
@@ -135,8 +148,8 @@ func median(all []sample, from, to time.Duration) (size, bool) {
 	return size{middle(kB), middle(fds), middle(threads)}, true
 }
 
-// judge compares the first quarter with the last, prints both, and fails on growth. The slack is that of a heap that settles and of
-// runtime threads. In half an hour a gateway that leaks 1 kB a request, or a descriptor in a thousand requests, is above it.
+// judge compares the first quarter with the last, follows trends, prints both, and fails on growth. The slack of the quarters is that of a
+// heap that settles and of runtime threads: it is for runs that are too short for a trend, and finds what is gross.
 func (g *growth) judge(t *testing.T) {
 	t.Helper()
 	total := time.Since(g.began)
@@ -150,15 +163,65 @@ func (g *growth) judge(t *testing.T) {
 			continue
 		}
 		fmt.Fprintf(&b, "%-28s %6.1f > %6.1f %6d > %6d %6d > %6d\n", r, float64(first.kB)/1024, float64(last.kB)/1024, first.fds, last.fds, first.threads, last.threads)
-		if last.kB > first.kB*5/4+16<<10 {
-			t.Errorf("%s grew from %d to %d kB", r, first.kB, last.kB)
-		}
-		if last.fds > first.fds+24 {
-			t.Errorf("%s had %d descriptors, and has %d", r, first.fds, last.fds)
-		}
-		if last.threads > first.threads+12 {
-			t.Errorf("%s had %d threads, and has %d", r, first.threads, last.threads)
+		for _, what := range grown(first, last) {
+			t.Errorf("%s: %s", r, what)
 		}
 	}
 	t.Logf("sizes:\n%s", b.String())
+	b.Reset()
+	fmt.Fprintf(&b, "%-28s %s\n", "growth an hour", "± its standard error, and the smallest leak that would be seen")
+	for _, r := range slices.Sorted(maps.Keys(g.lives)) {
+		fmt.Fprintf(&b, "%-28s", r)
+		for _, q := range quantities {
+			tr, ok := fit(g.points(r, q.of), q.slack)
+			if !ok {
+				fmt.Fprintf(&b, " no process lived for %v: only gross growth would be seen", warmUp+minLife)
+				break
+			}
+			fmt.Fprintf(&b, " %s %+.1f ± %.1f, sees %.1f;", q.unit, tr.slope, tr.noise, tr.sees())
+			if tr.leaks() {
+				t.Errorf("%s leaks %.1f ± %.1f %s an hour", r, tr.slope, tr.noise, q.unit)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	t.Logf("trends:\n%s", b.String())
+}
+
+// quantities are what may leak, and what a process may gain in its life though it does not.
+var quantities = []struct {
+	unit  string
+	of    func(size) float64
+	slack float64
+}{
+	{"MB", func(s size) float64 { return float64(s.kB) / 1024 }, 4},
+	{"descriptors", func(s size) float64 { return float64(s.fds) }, 6},
+	{"threads", func(s size) float64 { return float64(s.threads) }, 4},
+}
+
+// points are the lives of a role in one quantity.
+func (g *growth) points(role string, of func(size) float64) [][]point {
+	var all [][]point
+	for _, life := range g.lives[role] {
+		var l []point
+		for _, s := range life {
+			l = append(l, point{s.at, of(s.size)})
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// grown says what is gross in a change of size.
+func grown(first, last size) (what []string) {
+	if last.kB > first.kB*5/4+16<<10 {
+		what = append(what, fmt.Sprintf("grew from %d to %d kB", first.kB, last.kB))
+	}
+	if last.fds > first.fds+24 {
+		what = append(what, fmt.Sprintf("had %d descriptors, and has %d", first.fds, last.fds))
+	}
+	if last.threads > first.threads+12 {
+		what = append(what, fmt.Sprintf("had %d threads, and has %d", first.threads, last.threads))
+	}
+	return what
 }

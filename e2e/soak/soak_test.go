@@ -5,25 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/story/storytest"
 )
 
 // TestSoak lets events happen under load until the time is over.
 func TestSoak(t *testing.T) {
 	ctx := t.Context()
-	w, err := story.Start(ctx, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			w.Keep()
-			t.Logf("logs are in %s", w.Dir)
-		}
-		if err := w.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := storytest.New(t)
 	if err := prepare(ctx, w); err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +32,14 @@ func TestSoak(t *testing.T) {
 	if e.long {
 		pause = 20 * time.Second
 	}
-	grown := &growth{w: w, began: time.Now(), samples: map[string][]sample{}}
+	sizes := newGrowth(w)
 	e.load.start()
 	rounds, took := 0, map[string]time.Duration{}
 	happen := func() error {
-		for ; rounds == 0 || time.Since(grown.began) < *duration; rounds++ {
+		for ; rounds == 0 || time.Since(sizes.began) < *duration; rounds++ {
 			for _, event := range chosen {
 				for end := time.Now().Add(pause); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
-					if err := grown.look(ctx); err != nil {
+					if err := sizes.look(ctx); err != nil {
 						return err
 					}
 				}
@@ -63,11 +51,11 @@ func TestSoak(t *testing.T) {
 				}
 				took[event.name] += time.Since(began)
 				n, _ := ledger.failures()
-				t.Logf("%v: round %d, %s took %v; %d requests until now, %d unexplained", time.Since(grown.began).Round(time.Second), rounds+1, event.name, time.Since(began).Round(100*time.Millisecond), e.load.sent.Load(), n)
+				t.Logf("%v: round %d, %s took %v; %d requests until now, %d unexplained", time.Since(sizes.began).Round(time.Second), rounds+1, event.name, time.Since(began).Round(100*time.Millisecond), e.load.sent.Load(), n)
 				if n > 1000 {
 					return fmt.Errorf("round %d, %s: more than 1000 answers that nothing explains", rounds+1, event.name)
 				}
-				if rounds > 0 && time.Since(grown.began) > *duration {
+				if rounds > 0 && time.Since(sizes.began) > *duration {
 					return nil
 				}
 			}
@@ -78,16 +66,16 @@ func TestSoak(t *testing.T) {
 		t.Error(err)
 	}
 	time.Sleep(time.Second)
-	if err := grown.look(ctx); err != nil {
+	if err := sizes.look(ctx); err != nil {
 		t.Error(err)
 	}
 	e.load.stop()
-	t.Logf("%v, %d whole rounds; together %v\n%s", time.Since(grown.began).Round(time.Second), rounds, took, ledger.table())
+	t.Logf("%v, %d whole rounds; together %v\n%s", time.Since(sizes.began).Round(time.Second), rounds, took, ledger.table())
 	if n, first := ledger.failures(); n > 0 {
 		t.Errorf("%d answers that no event explains, the first of them:", n)
 		for _, f := range first {
 			t.Error(f)
 		}
 	}
-	grown.judge(t)
+	sizes.judge(t)
 }
