@@ -30,14 +30,14 @@ type facts struct {
 	until map[fact]time.Time
 }
 
-// fact is a good answer: of a waypoint, or of one about a Service.
-type fact struct{ waypoint, service types.NamespacedName }
+// fact is a good answer: of a waypoint, or of one about a Service. Objects are known by what they are, as another may come under their name.
+type fact struct{ waypoint, service types.UID }
 
 // ask fills in the facts that the plan needs.
 func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	s.Waypoints = map[types.NamespacedName]plan.WaypointFact{}
 	for _, key := range plan.WaypointsToAsk(s) {
-		s.Waypoints[key] = f.known(fact{waypoint: key}, func() error {
+		s.Waypoints[key] = f.known(fact{waypoint: gatewayUID(s, key)}, func() error {
 			at, peers, err := f.waypoint(s, key)
 			if err != nil {
 				return err
@@ -51,7 +51,7 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	s.Served = map[types.NamespacedName]plan.WaypointFact{}
 	for _, q := range plan.ServicesToAsk(s) {
 		key := types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
-		s.Served[key] = f.known(fact{q.Waypoint, key}, func() error { return f.serves(ctx, s, q) })
+		s.Served[key] = f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, func() error { return f.serves(ctx, s, q) })
 	}
 }
 
@@ -148,6 +148,15 @@ func hello(p *corev1.ServicePort) []byte {
 		return []byte("\r\n")
 	}
 	return nil
+}
+
+func gatewayUID(s *plan.Snapshot, key types.NamespacedName) types.UID {
+	for i := range s.Gateways {
+		if o := &s.Gateways[i]; o.Namespace == key.Namespace && o.Name == key.Name {
+			return o.UID
+		}
+	}
+	return ""
 }
 
 func serviceOf(s *plan.Snapshot, key types.NamespacedName) *corev1.Service {

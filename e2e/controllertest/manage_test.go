@@ -154,6 +154,7 @@ func TestEdgeIsManagedAndUndone(t *testing.T) {
 }
 
 func TestNothingLeadsToASilentWaypoint(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "silent")
 	shared.ask.silence(s.shop, errors.New("connection refused"))
 	s.apply(edgeOfKgateway)
@@ -179,7 +180,26 @@ func TestNothingLeadsToASilentWaypoint(t *testing.T) {
 	s.ready("public", v1alpha1.ReasonDone)
 }
 
+// TestAWaypointMadeAnewIsAskedAnew has one of the same name answer a moment before.
+func TestAWaypointMadeAnewIsAskedAnew(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "anew")
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	shared.ask.silence(s.shop, errors.New("connection refused"))
+	s.apply(edgeOfKgateway)
+	s.step(plan.VerbAwait, "it does not answer: connection refused")
+	if labels := s.service("orders").Labels; len(labels) != 1 {
+		t.Errorf("the Service's labels are %v", labels)
+	}
+	shared.ask.silence(s.shop, nil)
+	s.ready("public", v1alpha1.ReasonDone)
+}
+
 func TestEdgeIsUndoneHalfWay(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "half")
 	before := s.state(false)
 	shared.ask.silence(s.shop, errors.New("connection refused"))
@@ -197,6 +217,7 @@ func TestEdgeIsUndoneHalfWay(t *testing.T) {
 }
 
 func TestUndoOfWhatWasJustWritten(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "hasty")
 	before := s.state(false)
 	for i := range 5 {
