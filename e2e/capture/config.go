@@ -61,6 +61,9 @@ func Hook(m Mesh) node.CaptureHook {
 		m.ServerName = "istiod.istio-system.svc"
 	}
 	return func(_ context.Context, p node.CapturePod) (node.CaptureProcess, error) {
+		if path := os.Getenv(ztunnelPath); path != "" && !filepath.IsAbs(path) {
+			return node.CaptureProcess{}, fmt.Errorf("%s is %q: give an absolute path, tests run in folders of their own", ztunnelPath, path)
+		}
 		cfg := config{
 			Mesh: m, Namespace: p.Namespace, Pod: p.Name, ServiceAccount: p.ServiceAccount, Node: p.Node, IP: p.IP,
 			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"),

@@ -10,6 +10,6 @@
 // Where the node has no nftables (node.AnyIP) it listens on the ports of the Services instead of 15001, and carries nothing else out; inbound
 // plaintext is then not its business.
 //
-// With ISTHMUS_ZTUNNEL=/path in the environment a real ztunnel takes this place, in dedicated mode; Entries reads its access
-// log. No ztunnel has been at hand to try that with: the tests have a fake one, and lines that others have published.
+// With ISTHMUS_ZTUNNEL=/absolute/path in the environment a real ztunnel takes this place, in dedicated mode, where the node has nftables;
+// Entries reads its access log. No ztunnel has been at hand to try that with: the tests have a fake one, and lines that others have published.
 package capture

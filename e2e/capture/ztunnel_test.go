@@ -136,6 +136,13 @@ func TestZtunnelThatDoesNotWork(t *testing.T) {
 			t.Errorf("ready: %q, %v", rest, err)
 		}
 	})
+	t.Run("its path is relative", func(t *testing.T) {
+		t.Setenv("ISTHMUS_ZTUNNEL", "bin/ztunnel")
+		hook := capture.Hook(capture.Mesh{Roots: func() []byte { return nil }})
+		if _, err := hook(t.Context(), node.CapturePod{Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), `"bin/ztunnel": give an absolute path`) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("it is not there", func(t *testing.T) {
 		cmd, _, said := ztunnelProcess(t, "/nowhere/ztunnel")
 		err := cmd.Wait()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,10 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
-	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
-	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
@@ -64,7 +60,7 @@ func rss(t *testing.T, pid int) int {
 
 func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 	var said strings.Builder
-	m, err := mesh.Start(t.Context(), mesh.Options{Progress: &said, Images: map[string]node.Image{"reach": {Func: "reach"}}})
+	m, err := startWithCapture(t, &said)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +86,7 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 	if total > 750 {
 		t.Errorf("control plane takes %d MB, want at most 750", total)
 	}
+	t.Run("another mesh beside it", func(t *testing.T) { beside(t, m) })
 	t.Run("istiod accepts Gateways", func(t *testing.T) { gatewayClass(t, m) })
 	t.Run("istiod deploys waypoints", func(t *testing.T) { waypoint(t, m) })
 	t.Run("pods reach istiod and the API server", func(t *testing.T) { reachable(t, m) })
@@ -238,60 +235,12 @@ func userRights(t *testing.T, m *mesh.Mesh) {
 	}
 }
 
-func TestTwoMeshesSideBySide(t *testing.T) {
-	var wg sync.WaitGroup
-	meshes := make([]*mesh.Mesh, 2)
-	for i := range meshes {
-		wg.Go(func() {
-			var err error
-			meshes[i], err = mesh.Start(t.Context(), mesh.Options{
-				Images:  map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}},
-				Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return meshes[i].RootPEM }}),
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if t.Failed() {
-		t.FailNow()
-	}
-	a, b := meshes[0], meshes[1]
-	t.Logf("ready after %v and %v", a.Ready.Round(10*time.Millisecond), b.Ready.Round(10*time.Millisecond))
-	if string(a.RootPEM) == string(b.RootPEM) {
-		t.Error("both have the same root")
-	}
-	if err := a.Apply(t.Context(), "apiVersion: v1\nkind: Namespace\nmetadata: {name: only-a}"); err != nil {
+// TestAPIOnly starts the small mesh once, looks at it, and has one of its programs die.
+func TestAPIOnly(t *testing.T) {
+	m, err := mesh.Start(t.Context(), mesh.Options{APIOnly: true, Dir: t.TempDir()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	err := b.Client().Get(t.Context(), client.ObjectKey{Name: "only-a"}, &corev1.Namespace{})
-	if !apierrors.IsNotFound(err) {
-		t.Errorf("what one has made is in the other: %v", err)
-	}
-	// The same pods with the same addresses, each in the mesh of its own.
-	ips := map[string]int{}
-	for _, m := range meshes {
-		ips[pair(t, m)]++
-	}
-	if len(ips) != 1 {
-		t.Errorf("the pods of both meshes have the addresses %v, want the same ones", ips)
-	}
-	for _, m := range meshes {
-		requestThroughTunnel(t, m)
-	}
-	if err := a.Stop(); err != nil {
-		t.Error(err)
-	}
-	certificate(t, b)
-	requestThroughTunnel(t, b)
-	if err := b.Stop(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestAPIOnly(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{APIOnly: true})
 	var names []string
 	for _, p := range m.Processes() {
 		names = append(names, p.Name)
@@ -304,6 +253,46 @@ func TestAPIOnly(t *testing.T) {
 	}
 	if err := m.Client().List(t.Context(), &gatewayv1.HTTPRouteList{}); err != nil {
 		t.Error(err)
+	}
+	t.Run("no way out", func(t *testing.T) { noWayOut(t, m) })
+	t.Run("the end of a program is told at Stop", func(t *testing.T) { toldAtStop(t, m) })
+}
+
+func toldAtStop(t *testing.T, m *mesh.Mesh) {
+	p, err := os.FindProcess(m.Processes()[2].PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if len(strangers(t)) > 2 {
+			return errors.New("still running")
+		}
+		return nil
+	})
+	if err := m.Stop(); err == nil || !strings.Contains(err.Error(), "kube-controller-manager ended by itself: signal: killed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func noWayOut(t *testing.T, m *mesh.Mesh) {
+	err := m.NS.Do(func() error {
+		links, err := net.Interfaces()
+		for _, l := range links {
+			if l.Flags&net.FlagLoopback == 0 {
+				t.Errorf("there is a link %s", l.Name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := m.NS.DialContext(t.Context(), "tcp", "1.1.1.1:53"); err == nil {
+		c.Close()
+		t.Error("reached a host outside")
 	}
 }
 
@@ -329,49 +318,6 @@ func TestStartThatTakesTooLongSaysWhatWasMissing(t *testing.T) {
 	}
 	if s := strangers(t); len(s) > 0 {
 		t.Errorf("left running: %q", s)
-	}
-}
-
-func TestEndOfAProgramIsToldAtStop(t *testing.T) {
-	m, err := mesh.Start(t.Context(), mesh.Options{APIOnly: true, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := os.FindProcess(m.Processes()[2].PID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() error {
-		if len(strangers(t)) > 2 {
-			return errors.New("still running")
-		}
-		return nil
-	})
-	if err := m.Stop(); err == nil || !strings.Contains(err.Error(), "kube-controller-manager ended by itself: signal: killed") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestNoWayOutOfAMesh(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{APIOnly: true})
-	err := m.NS.Do(func() error {
-		links, err := net.Interfaces()
-		for _, l := range links {
-			if l.Flags&net.FlagLoopback == 0 {
-				t.Errorf("there is a link %s", l.Name)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err := m.NS.DialContext(t.Context(), "tcp", "1.1.1.1:53"); err == nil {
-		c.Close()
-		t.Error("reached a host outside")
 	}
 }
 

@@ -4,11 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
@@ -16,24 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 )
 
-const pairPods = `
-{apiVersion: v1, kind: Namespace, metadata: {name: pair}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: orders, namespace: pair}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, namespace: pair, labels: {app: orders, istio.io/dataplane-mode: ambient}}
-spec:
-  serviceAccountName: orders
-  automountServiceAccountToken: false
-  containers: [{name: orders, image: orders, readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: pair}
-spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}
-`
+var pairPods = "{apiVersion: v1, kind: Namespace, metadata: {name: pair}}\n---" + apps.OrdersObjects("pair", ", istio.io/dataplane-mode: ambient")
 
 const pairCaller = `
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: caller, namespace: pair}}
@@ -46,6 +34,47 @@ spec:
   automountServiceAccountToken: false
   containers: [{name: caller, image: caller, readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}]
 `
+
+// startWithCapture starts a mesh that can run the pods of these tests, and capture them.
+func startWithCapture(t *testing.T, progress io.Writer) (m *mesh.Mesh, err error) {
+	m, err = mesh.Start(t.Context(), mesh.Options{
+		Progress: progress,
+		Images:   map[string]node.Image{"reach": {Func: "reach"}, "orders": {Func: "orders"}, "caller": {Func: "caller"}},
+		Capture:  capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
+	})
+	return m, err
+}
+
+// beside starts another mesh beside a, which has no pods yet, and shows that neither sees the other, nor misses it when it is gone.
+func beside(t *testing.T, a *mesh.Mesh) {
+	b, err := startWithCapture(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Stop()
+	t.Logf("ready after %v", b.Ready.Round(10*time.Millisecond))
+	if string(a.RootPEM) == string(b.RootPEM) {
+		t.Error("both have the same root")
+	}
+	if err := a.Apply(t.Context(), "apiVersion: v1\nkind: Namespace\nmetadata: {name: only-a}"); err != nil {
+		t.Fatal(err)
+	}
+	err = b.Client().Get(t.Context(), client.ObjectKey{Name: "only-a"}, &corev1.Namespace{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("what one has made is in the other: %v", err)
+	}
+	if one, other := pair(t, a), pair(t, b); one != other {
+		t.Errorf("the pods have the addresses %s and %s, want the same ones, each in the mesh of its own", one, other)
+	}
+	for _, m := range []*mesh.Mesh{a, b} {
+		requestThroughTunnel(t, m)
+	}
+	if err := b.Stop(); err != nil {
+		t.Error(err)
+	}
+	certificate(t, a)
+	requestThroughTunnel(t, a)
+}
 
 // pair starts a captured backend and a captured caller in m, one after the other, and returns their addresses.
 func pair(t *testing.T, m *mesh.Mesh) string {

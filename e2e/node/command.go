@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,7 +13,9 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"syscall"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/world"
@@ -84,31 +87,37 @@ func (w *pod) facts(obj *corev1.Pod) *podFacts {
 // exec runs a program in the running container c, whose first process is pid, and returns what it wrote to standard
 // output; an error carries what it wrote to standard error.
 func (w *pod) exec(ctx context.Context, c *corev1.Container, pid int, argv []string) ([]byte, error) {
+	var out, msg strings.Builder
+	if err := w.execStd(ctx, c, pid, argv, nil, &out, &msg); err != nil {
+		return []byte(out.String()), fmt.Errorf("%s in %s: %w: %s", argv[0], w.key, errors.Join(context.Cause(ctx), err), strings.TrimSpace(msg.String()))
+	}
+	return []byte(out.String()), nil
+}
+
+// execStd is exec with standard input, output and error, which nil closes. A program that ran and failed is an *exec.ExitError.
+func (w *pod) execStd(ctx context.Context, c *corev1.Container, pid int, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	obj, _ := w.current()
 	f := w.facts(obj)
 	f.imageDefault = w.player.cfg.Images[c.Image].Env
 	environ, _, err := f.environ(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	path, err := w.writeSpec(c.Name+"-exec-*", &initSpec{Argv: argv, Env: environ, Dir: c.WorkingDir})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.Remove(path)
 	cmd := world.FuncCommand(execFunc, fmt.Sprint(pid), path)
 	cmd.Env = []string{}
-	var out, msg strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &msg
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := w.ns().Start(cmd); err != nil {
-		return nil, fmt.Errorf("start %s in %s: %w", argv[0], w.key, err)
+		return fmt.Errorf("start %s in %s: %w", argv[0], w.key, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
 	defer stop()
-	if err := cmd.Wait(); err != nil {
-		return []byte(out.String()), fmt.Errorf("%s in %s: %w: %s", argv[0], w.key, errors.Join(context.Cause(ctx), err), strings.TrimSpace(msg.String()))
-	}
-	return []byte(out.String()), nil
+	return cmd.Wait()
 }
 
 // emptyRoot is the folder that the container mounts its root file system on.

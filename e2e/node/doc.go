@@ -29,7 +29,7 @@
 // every 200 ms, so that a pod is ready as soon as it can be. Service environment variables are those of
 // the API server only.
 //
-// Where the kernel allows no nftables in namespaces (Rules), Services are served by a balancer beside the node instead, over TCP only, and
+// Where the kernel allows no nftables in namespaces (Rules, CheckNFTables), Services are served by a balancer beside the node instead, over TCP only, and
 // endpoints see its address, the one after the node's. Captured pods then send what goes to a Service's port to their process, and nothing else:
 // connections to pods' own addresses, headless Services too, go as they are; so does what comes in outside port 15008, past policies
 // and STRICT. Connections to Services that are open break when a pod is captured or let go.

@@ -44,13 +44,11 @@ type vip struct {
 func newProxy(cfg *Config, api netip.AddrPort, log *slog.Logger) (*proxy, error) {
 	p := &proxy{cfg: cfg, api: api, log: log, woken: make(chan struct{}, 1), ready: make(chan struct{})}
 	if cfg.Rules != AnyIP {
-		err := p.apply(nil)
+		err := CheckNFTables()
 		if err == nil {
-			return p, nil
+			return p, p.apply(nil)
 		}
-		err = fmt.Errorf("this machine does not allow nftables in a namespace: load the kernel modules nf_tables, nft_chain_nat, "+
-			"nft_redir and nft_numgen, or run where they are built in: %w", err)
-		if cfg.Rules == NFTables {
+		if cfg.Rules == NFTables || !errors.Is(err, ErrNoNFTables) {
 			return nil, err
 		}
 		log.Warn("Services and capture go without nftables, by AnyIP; inbound plaintext of captured pods is not captured", "err", err)

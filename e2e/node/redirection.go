@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 // Rules is how connections get to where they should go: to the endpoints of Services, and to capture processes.
@@ -32,6 +35,46 @@ func (r Rules) String() string {
 		return "anyip"
 	}
 	return "auto"
+}
+
+// ErrNoNFTables says that the kernel lacks what the rules of nftables need, or forbids them.
+var ErrNoNFTables = errors.New("this machine allows no nftables in a network namespace: load the kernel modules nf_tables, nft_chain_nat, nft_redir and " +
+	"nft_numgen, or run where they are built in and allowed")
+
+// CheckNFTables makes the rules of a node and of a captured pod in a network namespace of its own. Its error is an ErrNoNFTables, with what the
+// kernel says, or of another kind when the kernel has nftables and takes the rules for wrong.
+func CheckNFTables() error {
+	ns, err := world.NewNS("nftables")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	err = ns.Do(func() error {
+		var cfg Config
+		pod := cfg.balancerAddr().Next()
+		c, err := nftables.New()
+		if err != nil {
+			return fmt.Errorf("open nftables: %w", err)
+		}
+		some := []vip{{proto: protoTCP, addr: netip.AddrPortFrom(cfg.apiVIP(), 80), to: []netip.AddrPort{netip.AddrPortFrom(pod, 80), netip.AddrPortFrom(pod, 81)}}}
+		if err := proxyRules(c, some, &cfg); err != nil {
+			return err
+		}
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("write rules of services: %w", err)
+		}
+		if err := captureRules(&cfg, netip.AddrPortFrom(cfg.gateway(), 6443), pod, false); err != nil {
+			return fmt.Errorf("write rules of capture: %w", err)
+		}
+		return nil
+	})
+	// What a kernel without nftables says, one without a module of it, and one that forbids it.
+	for _, lack := range []error{unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOENT, unix.EPERM, unix.EACCES} {
+		if errors.Is(err, lack) {
+			return fmt.Errorf("%w: %w", ErrNoNFTables, err)
+		}
+	}
+	return err
 }
 
 // Routing of AnyIP in a captured pod.

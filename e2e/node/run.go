@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -110,9 +112,32 @@ func (p *Player) PodIP(namespace, name string) netip.Addr {
 // Exec runs a program in a running container of a pod and returns what it wrote to standard output. An empty container means the
 // first.
 func (p *Player) Exec(ctx context.Context, namespace, name, container string, argv ...string) ([]byte, error) {
+	w, c, pid, err := p.running(namespace, name, container)
+	if err != nil {
+		return nil, err
+	}
+	return w.exec(ctx, c, pid, argv)
+}
+
+// ExecStd is Exec with standard input, output and error of the caller's. It returns the program's exit code, 128+n when signal n ended it.
+func (p *Player) ExecStd(ctx context.Context, namespace, name, container string, argv []string, std [3]*os.File) (int, error) {
+	w, c, pid, err := p.running(namespace, name, container)
+	if err != nil {
+		return 0, err
+	}
+	err = w.execStd(ctx, c, pid, argv, std[0], std[1], std[2])
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+		return 0, err
+	}
+	code, _ := exitOf(err)
+	return code, nil
+}
+
+// running is a container that runs, and the process id of its first process.
+func (p *Player) running(namespace, name, container string) (*pod, *corev1.Container, int, error) {
 	w := p.find(namespace, name)
 	if w == nil {
-		return nil, fmt.Errorf("execute in %s/%s: no such pod here", namespace, name)
+		return nil, nil, 0, fmt.Errorf("execute in %s/%s: no such pod here", namespace, name)
 	}
 	for _, c := range append(w.main[:len(w.main):len(w.main)], w.init...) {
 		if container != "" && c.spec.Name != container {
@@ -122,11 +147,11 @@ func (p *Player) Exec(ctx context.Context, namespace, name, container string, ar
 		proc := c.proc
 		c.mu.Unlock()
 		if proc == nil {
-			return nil, fmt.Errorf("execute in %s/%s: container %s does not run", namespace, name, c.spec.Name)
+			return nil, nil, 0, fmt.Errorf("execute in %s/%s: container %s does not run", namespace, name, c.spec.Name)
 		}
-		return w.exec(ctx, c.spec, proc.Pid, argv)
+		return w, c.spec, proc.Pid, nil
 	}
-	return nil, fmt.Errorf("execute in %s/%s: no container %q", namespace, name, container)
+	return nil, nil, 0, fmt.Errorf("execute in %s/%s: no container %q", namespace, name, container)
 }
 
 // PIDs are the first processes of a pod's containers, by container name; that of its capture is "capture". Those that do not run
