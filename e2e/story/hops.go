@@ -3,7 +3,9 @@ package story
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,9 +35,9 @@ func (w *World) waypointPod(ctx context.Context) (*corev1.Pod, error) {
 	return w.podWith(ctx, "shop", client.MatchingLabels{"gateway.networking.k8s.io/gateway-name": "waypoint"})
 }
 
-// hops puts together what the ends logged of a request since a time: the capture of the pod that sent it, the waypoint, and
-// the capture of the pod that served it. Who did not see it adds nothing.
-func (w *World) hops(ctx context.Context, path string, from, to *corev1.Pod, since time.Time) ([]Hop, error) {
+// hops puts together what the ends logged of passage p since a time: the capture of the pod that sent it, the waypoint, and the capture of the
+// pod that served it. Who did not see it adds nothing.
+func (w *World) hops(ctx context.Context, p *Passage, from, to *corev1.Pod, since time.Time) ([]Hop, error) {
 	var hops []Hop
 	entries, err := w.entries(from)
 	if err != nil {
@@ -48,13 +50,15 @@ func (w *World) hops(ctx context.Context, path string, from, to *corev1.Pod, sin
 			Status: e.Status, Error: e.Error, By: "capture of " + owner(from),
 		})
 	}
+	caller := from.Status.PodIP // of to
 	if waypoint, err := w.waypointPod(ctx); err == nil {
-		hop, err := w.atWaypoint(ctx, path, from, waypoint)
+		hop, err := w.atWaypoint(ctx, p.Path, from, waypoint)
 		if err != nil {
 			return nil, err
 		}
 		if hop != nil {
 			hops = append(hops, *hop)
+			caller = waypoint.Status.PodIP
 			if !*hop.Allowed {
 				return hops, nil // it went no further
 			}
@@ -64,9 +68,13 @@ func (w *World) hops(ctx context.Context, path string, from, to *corev1.Pod, sin
 		return nil, err
 	}
 	e := last(entries, func(e capture.Entry) bool {
-		return e.Direction == capture.Inbound && e.Destination == to.Status.PodIP+":8080" && (e.Time.After(since) || e.Transport == capture.HBONE)
+		return e.Direction == capture.Inbound && strings.HasPrefix(e.Source, caller+":") && e.Destination == to.Status.PodIP+":8080" &&
+			(e.Time.After(since) || e.Transport == capture.HBONE && !p.Clear)
 	})
 	if e != nil {
+		if answered := p.Status == http.StatusOK; answered && e.Allowed == nil {
+			e.Allowed = &answered // a ztunnel logs its decision when the connection ends
+		}
 		hops = append(hops, Hop{
 			From: w.nameOf(ctx, e.Source), To: owner(to), Transport: e.Transport, Source: e.SourceIdentity, Allowed: e.Allowed, Policy: e.Policy,
 			Status: e.Status, Error: e.Error, By: "capture of " + owner(to),

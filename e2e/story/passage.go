@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 
@@ -47,6 +48,16 @@ func (w *World) FromOutside(ctx context.Context, gateway string) (*Passage, erro
 		a := w.get(ctx, fmt.Sprintf("https://%s%s", netip.AddrPortFrom(netip.MustParseAddr(pod.Status.PodIP), 8443), path))
 		return a.Status, a.Err, nil
 	})
+}
+
+// Exec runs a program in the first container of the pod with app=app, with standard input, output and error of the caller's, and returns its
+// exit code.
+func (w *World) Exec(ctx context.Context, namespace, app string, argv []string, std [3]*os.File) (int, error) {
+	pod, err := w.pod(ctx, namespace, app)
+	if err != nil {
+		return 0, err
+	}
+	return w.Node.ExecStd(ctx, namespace, pod.Name, "", argv, std)
 }
 
 // DialGateway connects to a gateway's TLS port.
@@ -128,7 +139,7 @@ func (w *World) watch(ctx context.Context, pods []*corev1.Pod, send func(path st
 	if err != nil {
 		return nil, err
 	}
-	p.Hops, err = w.hops(ctx, p.Path, pods[0], orders, since)
+	p.Hops, err = w.hops(ctx, p, pods[0], orders, since)
 	return p, err
 }
 

@@ -65,19 +65,7 @@ func TestReadmeCommands(t *testing.T) {
 		}
 	}
 	ctx := t.Context()
-	w, err := story.Start(ctx, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			w.Keep()
-			t.Logf("logs are in %s", w.Dir)
-		}
-		if err := w.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := theWorld(t)
 	if !w.Envoy {
 		t.Log("without Envoy a waypoint that the commands ask for never answers: the commands run, the edge does not become ready")
 	}
@@ -97,6 +85,14 @@ func TestReadmeCommands(t *testing.T) {
 		err := cmd.Wait()
 		return out.String(), err
 	}
+	// kubectl notes on what is installed what it has applied.
+	if out, err := sh("kubectl apply -k manifests"); err != nil {
+		t.Fatal(err, out)
+	}
+	before, err := story.ReadState(ctx, w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := sh(scripts[1])
 	t.Log(out)
 	if err != nil {
@@ -107,10 +103,7 @@ func TestReadmeCommands(t *testing.T) {
 			t.Errorf("%q is not said", want)
 		}
 	}
-	if !w.Envoy {
-		return
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); w.Envoy; time.Sleep(200 * time.Millisecond) {
 		if out, err = sh("bin/isthmus status edge/public --require-ready"); err == nil {
 			break
 		}
@@ -118,7 +111,13 @@ func TestReadmeCommands(t *testing.T) {
 			t.Fatal(out, err)
 		}
 	}
-	if p, err := w.FromOutside(ctx, story.Plain); err != nil || p.Status != 200 || p.Clear {
+	if p, err := w.FromOutside(ctx, story.Plain); w.Envoy && (err != nil || p.Status != 200 || p.Clear) {
 		t.Errorf("after README's commands: %+v, %v; want 200 that nobody can read", p, err)
+	}
+	if _, _, err := w.Leave(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if diff, err := w.Same(ctx, before); err != nil || len(diff) > 0 {
+		t.Errorf("after the AmbientEdge is deleted: %q, %v", diff, err)
 	}
 }

@@ -22,12 +22,17 @@ func nativeKey() types.NamespacedName { return types.NamespacedName{Namespace: "
 // wait bounds what a scene waits for.
 const wait = 30 * time.Second
 
-// Strict makes the shop refuse plaintext, and returns what then comes of a request through the gateway.
+// Strict makes the shop refuse plaintext, and returns what then comes of a request through the gateway: where plaintext is not Redirected
+// nobody refuses it.
 func (w *World) Strict(ctx context.Context) (*Passage, error) {
 	if err := w.ApplyFile(ctx, "strict"); err != nil {
 		return nil, err
 	}
-	p, err := w.becomes(ctx, 502, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
+	want := 502
+	if !w.Redirected() {
+		want = 200
+	}
+	p, err := w.becomes(ctx, want, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
 	if err == nil {
 		w.before, err = ReadState(ctx, w.Config)
 	}

@@ -97,7 +97,7 @@ func (w *World) start(ctx context.Context, set programs.Set, progress io.Writer)
 		"story/orders":         {Func: "orders"},
 		"story/caller":         {Func: "caller"},
 		"story/plain-gateway":  {Func: "plain-gateway"},
-		"story/native-gateway": {Func: "native-gateway"},
+		"story/native-gateway": {Func: "native-gateway", Files: map[string]string{"/usr/local/bin/isthmus": w.Binary}}, // for Exec
 		manifests.Image:        {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": w.Binary}},
 	}
 	if w.Envoy {
@@ -162,6 +162,22 @@ func (w *World) cast(ctx context.Context) error {
 	}
 	_, err = w.Node.WaitReady(ctx, "edge", "impostor")
 	return err
+}
+
+// Redirected says whether plaintext that comes to captured pods is decided about too, as it is with STRICT: that takes nftables.
+func (w *World) Redirected() bool { return w.Node.Rules() == node.NFTables }
+
+// WithoutWaypoint sets the scene as on a machine without Envoy, from now on: the policies are of layer 4, and there is no waypoint. It must
+// be as in the beginning, but for Strict.
+func (w *World) WithoutWaypoint(ctx context.Context) error {
+	if err := w.DeleteFile(ctx, w.policies()); err != nil {
+		return err
+	}
+	w.Envoy = false
+	if err := w.ApplyFile(ctx, w.policies()); err != nil {
+		return err
+	}
+	return w.DeleteFile(ctx, "strict") // last: plaintext is refused all the time
 }
 
 // policies is the file with the rules of who may call orders.
