@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -25,27 +26,41 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
-// build makes the demo's program.
-func build(t *testing.T) string {
-	t.Helper()
-	exe := filepath.Join(t.TempDir(), "demo")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", exe, ".").CombinedOutput()
+// exe is the demo's program.
+var exe string
+
+func TestMain(m *testing.M) { os.Exit(withProgram(m)) }
+
+// withProgram builds the program once for all tests.
+func withProgram(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "demobuild")
 	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	return exe
+	defer os.RemoveAll(dir)
+	exe = filepath.Join(dir, "demo")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
-// place gives the test folders of its own for the demo's state and for temporary files, and checks that nothing stays in them.
-func place(t *testing.T) {
+// place is where a test's demo keeps its state and its temporary files.
+type place struct {
+	t     *testing.T
+	temp  string
+	state string
+}
+
+// newPlace makes folders of the test's own, and checks that nothing stays in them.
+func newPlace(t *testing.T) *place {
 	t.Helper()
-	// Not in t.TempDir: paths of Unix sockets are short.
 	temp, err := os.MkdirTemp("", "demotest")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("TMPDIR", temp)
-	t.Setenv(stateEnv, filepath.Join(temp, "state"))
 	t.Cleanup(func() {
 		left, err := os.ReadDir(temp)
 		if err != nil {
@@ -58,12 +73,16 @@ func place(t *testing.T) {
 			os.RemoveAll(temp)
 		}
 	})
+	return &place{t, temp, filepath.Join(temp, "state")}
 }
 
 // demo is a command of the demo.
-func demo(t *testing.T, exe string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), exe, args...)
+func (p *place) demo(args ...string) *exec.Cmd { return p.command(exe, args...) }
+
+// command is a program that is asked to end with the test.
+func (p *place) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(p.t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+p.temp, stateEnv+"="+p.state)
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	return cmd
@@ -108,15 +127,14 @@ func transcript(t *testing.T) []string {
 
 // TestTranscript tells the story, and holds README's transcript against it.
 func TestTranscript(t *testing.T) {
-	exe := build(t)
-	place(t)
+	p := newPlace(t)
 	began := time.Now()
-	out := run(t, demo(t, exe))
+	out := run(t, p.demo())
 	took := time.Since(began)
 	t.Logf("told in %v\n%s", took.Round(time.Second), out)
 	if took > 40*time.Second && world.Quiet() { // something was built, or somebody came between
 		began = time.Now()
-		out = run(t, demo(t, exe))
+		out = run(t, p.demo())
 		took = time.Since(began)
 	}
 	if world.Quiet() && !strings.Contains(out, "(once)") && took > 40*time.Second {
@@ -206,15 +224,12 @@ func members(t *testing.T, session int) int {
 
 // TestUpAndDown leaves a world running, uses it as it says, and ends it; once more after its process was killed.
 func TestUpAndDown(t *testing.T) {
-	exe := build(t)
-	place(t)
-	dir, err := stateDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	down := func() string { return run(t, demo(t, exe, "down")) }
+	p := newPlace(t)
+	dir := p.state
+	down := func() string { return run(t, p.demo("down")) }
 	t.Cleanup(func() {
 		cmd := exec.CommandContext(context.Background(), exe, "down") // when something below has failed
+		cmd.Env = p.demo().Env
 		_ = cmd.Run()
 	})
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -228,13 +243,16 @@ func TestUpAndDown(t *testing.T) {
 	if got := down(); !strings.Contains(got, "no world is running") {
 		t.Errorf("down without a world says %q", got)
 	}
+	if out, err := p.demo("exec", "edge/gateway", "true").CombinedOutput(); err == nil || !strings.Contains(string(out), "no world is running") {
+		t.Errorf("exec without a world: %v, %q", err, out)
+	}
 	if err := os.Remove(filepath.Join(dir, "of-somebody-else")); err != nil {
 		t.Errorf("down takes what is not its own: %v", err)
 	}
 
-	text := run(t, demo(t, exe, "up"))
+	text := run(t, p.demo("up"))
 	t.Log(text)
-	if again := run(t, demo(t, exe, "up")); !strings.Contains(again, "running already") || !strings.Contains(again, after(t, text, "export KUBECONFIG=")) {
+	if again := run(t, p.demo("up")); !strings.Contains(again, "running already") || !strings.Contains(again, after(t, text, "  export ")) {
 		t.Errorf("a second up says %q", again)
 	}
 	if status, err := get(t.Context(), "curl "+after(t, text, "  curl ")); status != 200 || err != nil {
@@ -244,11 +262,7 @@ func TestUpAndDown(t *testing.T) {
 	if status, err := get(t.Context(), "curl "+after(t, native, "  curl ")); status != 200 || err != nil {
 		t.Errorf("the native gateway: %d, %v; want 200", status, err)
 	}
-	kubectl := demo(t, after(t, text, "alias kubectl="), "get", "ambientedges", "-A")
-	kubectl.Env = append(os.Environ(), "KUBECONFIG="+after(t, text, "export KUBECONFIG="))
-	if got := run(t, kubectl); !strings.Contains(got, "No resources found") {
-		t.Errorf("kubectl get ambientedges: %q", got)
-	}
+	p.useAsSaid(after(t, text, "  export "))
 	pid, err := readPID(filepath.Join(dir, pidFile))
 	if err != nil || pid == 0 {
 		t.Fatal(pid, err)
@@ -261,7 +275,7 @@ func TestUpAndDown(t *testing.T) {
 	}
 	gone(t, pid)
 
-	run(t, demo(t, exe, "up"))
+	run(t, p.demo("up"))
 	if pid, err = readPID(filepath.Join(dir, pidFile)); err != nil || pid == 0 {
 		t.Fatal(pid, err)
 	}
@@ -272,6 +286,27 @@ func TestUpAndDown(t *testing.T) {
 	gone(t, pid)
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the state folder is left: %v", err)
+	}
+}
+
+// useAsSaid has a shell do what up proposes, after its line with export.
+func (p *place) useAsSaid(export string) {
+	t := p.t
+	t.Helper()
+	for _, c := range []struct{ command, want string }{
+		{"kubectl get ambientedges -A", "No resources found"},
+		{"isthmus status -A", "no AmbientEdge in all namespaces"},
+		{"istioctl version --remote=false", "version"},
+		{"demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/7", "we are    spiffe://cluster.local/ns/edge/sa/native-gateway"},
+		{"demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/7", `"path":"/orders/7"`},
+		{"echo from here | demo exec edge/impostor -- sh -c 'cat; cat /etc/hostname'", "from here\nimpostor\n"},
+		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
+		{"demo exec edge/nobody true || echo it ended with $?", "no pod in namespace edge"},
+		{"demo exec edge || echo it ended with $?", "it ended with 2"},
+	} {
+		if got := run(t, p.command("sh", "-c", "export "+export+"\n"+c.command)); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.command, got, c.want)
+		}
 	}
 }
 
@@ -287,7 +322,7 @@ func gone(t *testing.T, session int) {
 
 // TestInterrupt ends the demo as a terminal does: nothing is left.
 func TestInterrupt(t *testing.T) {
-	exe := build(t)
+	// Side by side: what they wait for is the start of a mesh.
 	for _, c := range []struct {
 		name, mark string
 		args       []string
@@ -297,8 +332,8 @@ func TestInterrupt(t *testing.T) {
 		{"while up waits", "API server is ready", []string{"up"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			place(t)
-			interrupt(t, demo(t, exe, c.args...), c.mark)
+			t.Parallel()
+			interrupt(t, newPlace(t).demo(c.args...), c.mark)
 		})
 	}
 }
@@ -342,7 +377,7 @@ func interrupt(t *testing.T, cmd *exec.Cmd, mark string) {
 }
 
 func TestUsage(t *testing.T) {
-	cmd := demo(t, build(t), "sideways")
+	cmd := newPlace(t).demo("sideways")
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), `"sideways" is not known`) {
 		t.Errorf("%v: %s", err, out)

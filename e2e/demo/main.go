@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/story"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
@@ -31,8 +33,16 @@ func main() {
 		os.Exit(finish(err))
 	case command == "down":
 		os.Exit(finish(down(os.Stdout)))
+	case len(os.Args) > 1 && os.Args[1] == execCommand:
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		code, err := inPod(ctx, os.Args[2:])
+		stop()
+		if err != nil {
+			code = finish(err)
+		}
+		os.Exit(code)
 	case play == nil:
-		fmt.Fprintf(os.Stderr, "demo: %q is not known; there are: demo, demo up, demo down\n", command)
+		fmt.Fprintf(os.Stderr, "demo: %q is not known; there are: demo, demo up, demo down, demo exec\n", command)
 		os.Exit(2)
 	}
 	world.Enter(story.Funcs())
@@ -72,8 +82,7 @@ func tell(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("%w\nlogs are in %s", err, w.Dir)
 	}
 	fmt.Fprintf(out, "\nTold in %.0f s. Try it yourself: make demo-up leaves this world running, make demo-down ends it.\n", time.Since(began).Seconds())
-	leftOut(out, w.Programs)
-	return nil
+	return leftOut(out, w.Programs)
 }
 
 // missing says what tests must do without on this machine, a line each. That it can say so shows that there can be worlds.
@@ -82,13 +91,18 @@ func missing(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	leftOut(out, set)
-	return nil
+	return leftOut(out, set)
 }
 
 // leftOut says what this machine cannot do.
-func leftOut(out io.Writer, set programs.Set) {
+func leftOut(out io.Writer, set programs.Set) error {
 	for _, m := range set.Missing() {
 		fmt.Fprintf(out, "Left out here: %s. %s\n", m.Name, m.Reason)
 	}
+	err := node.CheckNFTables()
+	if errors.Is(err, node.ErrNoNFTables) {
+		fmt.Fprintf(out, "Left out here: nftables, and so refusing plaintext. %v\n", err)
+		return nil
+	}
+	return err
 }

@@ -83,8 +83,8 @@ func lock(dir string) (io.Closer, error) {
 
 // forget removes what up has written, and the folder when nothing else is in it.
 func forget(dir string) error {
-	var errs []error
-	for _, name := range []string{pidFile, logFile, usageFile, kubeconfigFile, programFile, pidFile + ".part", usageFile + ".part", lockName} {
+	errs := []error{os.RemoveAll(filepath.Join(dir, binFolder))}
+	for _, name := range []string{pidFile, logFile, usageFile, kubeconfigFile, programFile, execSocket, pidFile + ".part", usageFile + ".part", lockName} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

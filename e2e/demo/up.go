@@ -5,17 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/story"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
@@ -30,6 +27,8 @@ const (
 	usageFile      = "usage" // written when all is ready
 	kubeconfigFile = "kubeconfig"
 	programFile    = "demo"
+	binFolder      = "bin" // for PATH
+	execSocket     = "exec"
 	lockName       = "lock"
 )
 
@@ -165,82 +164,25 @@ func serve(ctx context.Context, out io.Writer) (err error) {
 		}
 		err = errors.Join(err, w.Stop())
 	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	text, err := publish(ctx, dir, w)
 	if err != nil {
 		return err
 	}
+	wait, err := world.ServeExec(ctx, filepath.Join(dir, execSocket), executor(w))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		cancel()
+		wait()
+	}()
 	if err := replaceFile(filepath.Join(dir, usageFile), []byte(text)); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
-}
-
-// publish makes the relays, and says how to use them.
-func publish(ctx context.Context, dir string, w *story.World) (string, error) {
-	api, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) {
-		return w.NS.DialContext(ctx, "tcp", strings.TrimPrefix(w.Config.Host, "https://"))
-	})
-	if err != nil {
-		return "", err
-	}
-	edge, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) { return w.DialGateway(ctx, story.Plain) })
-	if err != nil {
-		return "", err
-	}
-	native, err := world.Publish(ctx, func(ctx context.Context) (net.Conn, error) { return w.DialGateway(ctx, story.Native) })
-	if err != nil {
-		return "", err
-	}
-	config, err := w.KubeconfigFor(api)
-	if err != nil {
-		return "", err
-	}
-	kubeconfig := filepath.Join(dir, kubeconfigFile)
-	if err := os.WriteFile(kubeconfig, config, 0o600); err != nil {
-		return "", err
-	}
-	return usage(w, kubeconfig, edge, native), nil
-}
-
-func usage(w *story.World, kubeconfig, edge, native string) string {
-	kubectl := w.Programs.Path(programs.Kubectl)
-	curl := func(address string) string {
-		_, port, _ := net.SplitHostPort(address)
-		return fmt.Sprintf("curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1", quote(w.CertificateFile()), story.Hostname, port, story.Hostname, port)
-	}
-	return fmt.Sprintf(`
-The world is up. The gateway is outside the mesh, the shop is in it. From the folder of the clone:
-
-  export KUBECONFIG=%s
-  alias kubectl=%s
-  alias isthmus=%s
-
-  %s
-  kubectl apply -f e2e/story/manifests/strict.yaml        # the shop refuses plaintext: 502
-  isthmus plan -f e2e/story/manifests/%s.yaml
-  kubectl apply -f e2e/story/manifests/%s.yaml    # the gateway comes in: 200 (namespace shop has consented already)
-  isthmus status -A
-  kubectl apply -f e2e/story/manifests/%s.yaml           # 403, by the gateway's identity; delete it again: 200
-  kubectl delete --wait=false -f e2e/story/manifests/%s.yaml
-  isthmus status -A                                       # it halts, where policies depend on its waypoint
-  kubectl annotate ambientedge -n edge public isthmus.dev/undo=confirmed
-  kubectl delete -f e2e/story/manifests/strict.yaml       # and all is as it was: 200 in plaintext
-
-The gateway that embeds hbone:
-
-  %s
-
-make demo-down ends it; then: unset KUBECONFIG; unalias kubectl isthmus
-`, quote(kubeconfig), quote(kubectl), quote(w.Binary), curl(edge), w.EdgeFile(), w.EdgeFile(), w.DenyFile(), w.EdgeFile(), curl(native))
-}
-
-// quote is a word for the shell.
-func quote(word string) string {
-	if strings.ContainsFunc(word, func(r rune) bool { return strings.ContainsRune(" \t'\"\\$`&;()<>|*?", r) }) {
-		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-	}
-	return word
 }
 
 // down ends a world that up has left, and all processes of it.
@@ -260,9 +202,8 @@ func down(out io.Writer) error {
 		return err
 	}
 	if pid == 0 {
-		world.Sweep() // it may have been killed
 		fmt.Fprintln(out, "no world is running")
-		return forget(dir)
+		return errors.Join(world.Sweep(), forget(dir)) // it may have been killed
 	}
 	// The process group is that of the session which up has made.
 	if err := unix.Kill(-pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -280,7 +221,6 @@ func down(out io.Writer) error {
 			break
 		}
 	}
-	world.Sweep()
 	fmt.Fprintln(out, "the world is gone")
-	return forget(dir)
+	return errors.Join(world.Sweep(), forget(dir))
 }
