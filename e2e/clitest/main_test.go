@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
@@ -28,17 +27,8 @@ import (
 
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
-	code := m.Run()
-	if shared.mesh != nil {
-		if code != 0 {
-			shared.mesh.Keep()
-			fmt.Println("logs are in", shared.mesh.Dir)
-		}
-		if err := shared.mesh.Stop(); err != nil {
-			fmt.Println(err)
-			code = 1
-		}
-	}
+	shared.mesh.Start = start
+	code := meshtest.Main(m, &shared.mesh)
 	if shared.dir != "" {
 		os.RemoveAll(shared.dir)
 	}
@@ -47,15 +37,13 @@ func TestMain(m *testing.M) {
 
 // shared is the mesh and the binary of all tests.
 var shared struct {
-	once   sync.Once
-	mesh   *mesh.Mesh
+	mesh   meshtest.Shared
 	binary string
 	envoy  bool // there are waypoints
 	dir    string
-	err    error
 }
 
-const shop = `
+var shop = `
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
@@ -66,31 +54,8 @@ metadata: {name: edge}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: orders, namespace: shop}
----
-apiVersion: v1
-kind: ServiceAccount
 metadata: {name: gateway, namespace: edge}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, namespace: shop, labels: {app: orders}}
-spec:
-  serviceAccountName: orders
-  automountServiceAccountToken: false
-  containers:
-  - name: orders
-    image: orders
-    ports: [{containerPort: 8080}]
-    readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: shop}
-spec:
-  selector: {app: orders}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
+---` + apps.OrdersObjects("shop", "") + `
 apiVersion: v1
 kind: Service
 metadata: {name: empty, namespace: shop}
@@ -108,27 +73,21 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	shared.once.Do(func() { shared.err = start() })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	c := &cluster{Mesh: shared.mesh, t: t, roots: filepath.Join(shared.dir, "roots.pem")}
+	c := &cluster{Mesh: shared.mesh.Get(t), t: t, roots: filepath.Join(shared.dir, "roots.pem")}
 	c.token = c.newToken("edge", "gateway", "istio-ca")
 	return c
 }
 
-func start() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+func start(ctx context.Context) (m *mesh.Mesh, err error) {
 	if shared.dir, err = os.MkdirTemp("", "isthmus-clitest-"); err != nil {
-		return err
+		return m, err
 	}
 	if shared.binary, err = programs.Isthmus(ctx, shared.dir, os.Stderr); err != nil {
-		return err
+		return m, err
 	}
 	set, err := programs.Ensure(ctx, programs.All(), os.Stderr)
 	if err != nil {
-		return err
+		return m, err
 	}
 	images := map[string]node.Image{
 		"orders":        {Func: "orders"},
@@ -136,26 +95,26 @@ func start() (err error) {
 	}
 	if shared.envoy = set.Path(programs.Envoy) != ""; shared.envoy {
 		if images[programs.ProxyImage], err = envoyshim.Image(set); err != nil {
-			return err
+			return m, err
 		}
 	}
-	shared.mesh, err = mesh.Start(ctx, mesh.Options{
+	m, err = mesh.Start(ctx, mesh.Options{
 		Images: images, MeshConfig: envoyshim.MeshConfig,
-		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return shared.mesh.RootPEM }}),
+		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	if err != nil {
-		return err
+		return m, err
 	}
-	if err := os.WriteFile(filepath.Join(shared.dir, "roots.pem"), shared.mesh.RootPEM, 0o600); err != nil {
-		return err
+	if err := os.WriteFile(filepath.Join(shared.dir, "roots.pem"), m.RootPEM, 0o600); err != nil {
+		return m, err
 	}
-	if err := shared.mesh.Apply(ctx, shop); err != nil {
-		return err
+	if err := m.Apply(ctx, shop); err != nil {
+		return m, err
 	}
-	if _, err := shared.mesh.Node.WaitReady(ctx, "shop", "orders"); err != nil {
-		return err
+	if _, err := m.Node.WaitReady(ctx, "shop", "orders"); err != nil {
+		return m, err
 	}
-	return shared.mesh.Node.WaitCaptured(ctx, "shop", "orders", true)
+	return m, m.Node.WaitCaptured(ctx, "shop", "orders", true)
 }
 
 // newToken writes a token of an account into a file.

@@ -91,10 +91,9 @@ func (s *site) lives(done func() bool) int {
 
 func TestControllerMayDieAfterEveryWrite(t *testing.T) {
 	s := kgatewaySite(t, "crash")
-	shared.pause()
-	shared.pause = nil
+	pause()
 	defer func() {
-		if err := resume(); err != nil {
+		if err := resume(s.mesh); err != nil {
 			t.Error(err)
 		}
 	}()

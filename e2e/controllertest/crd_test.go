@@ -11,6 +11,7 @@ import (
 )
 
 func TestMalformedEdgesAreRefused(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "crd")
 	s.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}`)
 	services := func(n int) string {

@@ -18,30 +18,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 )
 
-// ingressWorld is Istio's own ingress gateway with a route to the shop, a policy for what it may ask there, and a waypoint that nobody is led
-// to yet: so nobody enforces the policy.
-const ingressWorld = `
-{apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: SHOP, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: EDGE/public}}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: orders, namespace: SHOP}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, namespace: SHOP, labels: {app: orders}}
-spec:
-  serviceAccountName: orders
-  automountServiceAccountToken: false
-  containers: [{name: orders, image: orders, ports: [{containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
----
-{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: shared, namespace: SHOP, labels: {istio.io/waypoint-for: service}}
-spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
+// ingressWorld is Istio's own ingress gateway with a route to the shop, and a policy for what it may ask there, which nobody enforces yet.
+var ingressWorld = shopWorld + `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: ingress, namespace: EDGE, annotations: {networking.istio.io/service-type: ClusterIP}}

@@ -3,12 +3,12 @@ package controllertest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -21,6 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/manifests"
@@ -29,34 +30,24 @@ import (
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
 	ctrl.SetLogger(logr.Discard())
-	code := m.Run()
-	for _, stop := range []func(){shared.pause, shared.stop} {
-		if stop != nil {
-			stop()
-		}
+	// Most tests wait: for the controller, for the API server. Those that want it for themselves come first, one by one.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
-	if shared.mesh != nil {
-		if code != 0 {
-			shared.mesh.Keep()
-			fmt.Println("logs are in", shared.mesh.Dir)
-		}
-		if err := shared.mesh.Stop(); err != nil {
-			fmt.Println(err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(meshtest.Main(m, &api))
 }
 
-// shared is an API server with everything installed, and the controller that runs against it with the rights of its own account.
-var shared struct {
-	once sync.Once
-	mesh *mesh.Mesh
-	ask  *asker
-	stop func()
-	err  error
+// api is an API server with everything installed, a player, and the controller that runs against it with the rights of its own account.
+var api = meshtest.Shared{Start: start, End: func() {
+	pause()
+	shared.player.stop()
+}}
 
-	pause func()
+// shared is what runs beside api.
+var shared struct {
+	ask    *asker
+	player *player
+	stop   func() // ends the controller; nil while there is none
 }
 
 // asker is the Prober: what it says is the test's to choose. Everything answers, unless it was silenced.
@@ -108,29 +99,34 @@ func (a *asker) Serves(_ context.Context, _ netip.AddrPort, peers []spiffeid.ID,
 	return a.answer(peers)
 }
 
-func start() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	if shared.mesh, err = mesh.Start(ctx, mesh.Options{APIOnly: true}); err != nil {
-		return err
+func start(ctx context.Context) (*mesh.Mesh, error) {
+	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true})
+	if err != nil {
+		return m, err
 	}
 	all, err := manifests.Install()
 	if err != nil {
-		return err
+		return m, err
 	}
-	if err := shared.mesh.Apply(ctx, string(all)+"---\n"+classes); err != nil {
-		return err
+	if err := m.Apply(ctx, string(all)+"---\n"+classes); err != nil {
+		return m, err
 	}
 	shared.ask = &asker{silent: map[string]error{}, asked: map[string]int{}}
-	p := newPlayer(shared.mesh.Client())
-	shared.stop = p.stop
-	return resume()
+	shared.player = newPlayer(m.Client())
+	return m, resume(m)
 }
 
 // resume starts the controller of shared, and pause ends it.
-func resume() (err error) {
-	shared.pause, err = runController(shared.mesh, run.Options{Prober: shared.ask}, nil)
+func resume(m *mesh.Mesh) (err error) {
+	shared.stop, err = runController(m, run.Options{Prober: shared.ask}, nil)
 	return err
+}
+
+func pause() {
+	if shared.stop != nil {
+		shared.stop()
+		shared.stop = nil
+	}
 }
 
 // runController runs the controller as its own account, until the function that it returns is called. Its client is what newClient

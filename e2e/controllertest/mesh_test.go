@@ -20,29 +20,27 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/identity/istioca"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
-// wholeWorld is a gateway outside of the mesh, a backend in it, and a waypoint that nobody is led to yet.
-const wholeWorld = `
+// shopWorld is a backend in the mesh, and a waypoint that nobody is led to yet.
+var shopWorld = `
 {apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: SHOP, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: EDGE/public}}}
+---` + apps.OrdersObjects("SHOP", "") + `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: SHOP, labels: {istio.io/waypoint-for: service}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 ---
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: orders, namespace: SHOP}}
----
+`
+
+// wholeWorld is a gateway outside of the mesh, before the shop.
+var wholeWorld = shopWorld + `
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: gateway, namespace: EDGE}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, namespace: SHOP, labels: {app: orders}}
-spec:
-  serviceAccountName: orders
-  automountServiceAccountToken: false
-  containers: [{name: orders, image: orders, ports: [{containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
----
-{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -55,11 +53,6 @@ spec:
       serviceAccountName: gateway
       automountServiceAccountToken: false
       containers: [{name: gateway, image: orders, readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: shared, namespace: SHOP, labels: {istio.io/waypoint-for: service}}
-spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 `
 
 const wholeEdge = `

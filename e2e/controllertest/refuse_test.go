@@ -15,6 +15,7 @@ import (
 )
 
 func TestWithoutConsentNothingIsWritten(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "consent")
 	for name, annotation := range map[string]string{
 		"none": `null`, "of another edge": `"EDGE/other, other/public"`, "of nobody in particular": `"true"`, "of a whole namespace": `"EDGE/"`, "of all": `"*"`,
@@ -117,6 +118,7 @@ func (s *site) annotate(value string) {
 }
 
 func TestObserveWritesNothing(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "observe")
 	before := s.state(true)
 	s.apply(strings.Replace(edgeOfKgateway, "mode: Manage", "mode: Observe", 1))
@@ -140,6 +142,7 @@ func TestObserveWritesNothing(t *testing.T) {
 }
 
 func TestWhatOthersSetIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "foreign")
 	s.apply(`{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP, labels: {team: shop, istio.io/use-waypoint: theirs}}, spec: {selector: {app: orders}, ports: [{name: http, port: 80}]}}`)
 	before := s.state(true)
@@ -180,6 +183,7 @@ func TestWhatOthersSetIsNotOverwritten(t *testing.T) {
 }
 
 func TestTheOlderEdgeHasTheGateway(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "older")
 	s.apply(edgeOfKgateway)
 	s.ready("public", v1alpha1.ReasonDone)

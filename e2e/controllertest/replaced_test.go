@@ -10,6 +10,7 @@ import (
 )
 
 func TestWhatWasReplacedSinceThePlanIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "replaced")
 	const orders = `{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{port: 80}]}}`
 	const gateway = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: SHOP}, spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}}`

@@ -21,8 +21,7 @@ const weak = "weak"
 // weakController runs a controller with the rights to observe in place of that of shared, until the test ends.
 func weakController(s *site) {
 	s.t.Helper()
-	shared.pause()
-	shared.pause = nil
+	pause()
 	s.deleteEdges()
 	s.grant("observe", run.ObserveRules())
 	stop, err := runControllerAs(s.mesh, weak, run.Options{Prober: shared.ask}, nil)
@@ -31,7 +30,7 @@ func weakController(s *site) {
 	}
 	s.t.Cleanup(func() {
 		stop()
-		if err := resume(); err != nil {
+		if err := resume(s.mesh); err != nil {
 			s.t.Error(err)
 		}
 	})
@@ -183,6 +182,7 @@ spec: {policyName: SHOP-hands-off, validationActions: [Deny]}
 `
 
 func TestAdmissionThatDeniesIsTold(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "denied")
 	s.apply(hands)
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/use-waypoint":"waypoint"}}}`))

@@ -20,6 +20,7 @@ const secondWorld = `
 `
 
 func TestALabelStaysUntilTheLastEdgeIsGone(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "two")
 	s.apply(secondWorld)
 	s.settled("orders")

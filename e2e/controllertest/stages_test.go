@@ -93,6 +93,7 @@ func (s *site) wayPoint() *gatewayv1.Gateway {
 }
 
 func TestEveryStepWaitsForTheOneBefore(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "stages")
 	s.apply(stagesWorld)
 	s.wait("the gateway has a pod", func() string {
@@ -102,7 +103,7 @@ func TestEveryStepWaitsForTheOneBefore(t *testing.T) {
 		}
 		return ""
 	})
-	p := &player{client: shared.mesh.Client()}
+	p := &player{client: s.mesh.Client()}
 	before := s.state(false)
 	s.apply(stagesEdge)
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.edge}}

@@ -17,6 +17,7 @@ const policy = `
 `
 
 func TestUndoHaltsForPolicies(t *testing.T) {
+	t.Parallel()
 	for name, target := range map[string]*strings.Replacer{
 		"service":  strings.NewReplacer("GROUP", "", "KIND", "Service", "NAME", "orders"),
 		"waypoint": strings.NewReplacer("GROUP", "gateway.networking.k8s.io", "KIND", "Gateway", "NAME", "waypoint"),
@@ -52,6 +53,7 @@ func TestUndoHaltsForPolicies(t *testing.T) {
 }
 
 func TestUndoGoesOnWhenThePolicyIsGone(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "freed")
 	before := s.state(false)
 	s.apply(edgeOfKgateway)
@@ -65,6 +67,7 @@ func TestUndoGoesOnWhenThePolicyIsGone(t *testing.T) {
 }
 
 func TestKeepLeavesEverything(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "keep")
 	s.apply(edgeOfKgateway + "  onDelete: Keep\n")
 	s.ready("public", v1alpha1.ReasonDone)
@@ -75,6 +78,7 @@ func TestKeepLeavesEverything(t *testing.T) {
 }
 
 func TestAServiceMayLeaveTheSpec(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "leave")
 	s.apply(`{apiVersion: v1, kind: Service, metadata: {name: bills, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{port: 80}]}}`)
 	before := s.state(false)
@@ -116,6 +120,7 @@ const plainWorld = `
 `
 
 func TestDeploymentsAreEnrolled(t *testing.T) {
+	t.Parallel()
 	for name, neighbour := range map[string]string{
 		"alone":          "",
 		"with-neighbour": "---\n{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: EDGE}, spec: {containers: [{name: c, image: nothing}]}}",

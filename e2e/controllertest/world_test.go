@@ -34,11 +34,7 @@ type site struct {
 
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
-	shared.once.Do(func() { shared.err = start() })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return newSiteOf(t, shared.mesh, name)
+	return newSiteOf(t, api.Get(t), name)
 }
 
 func newSiteOf(t *testing.T, m *mesh.Mesh, name string) *site {

@@ -27,7 +27,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+name+`}]
 			t.Fatal(err)
 		}
 	}
-	c, err := as(name)
+	c, err := as(installed(t), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func bounds(t *testing.T) {
 
 func TestControllerDoesItsWork(t *testing.T) {
 	bounds(t)
-	c, err := as(controllerUser, "system:serviceaccounts") // with the rights of its ClusterRole
+	c, err := as(installed(t), controllerUser, "system:serviceaccounts") // with the rights of its ClusterRole
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestControllerDoesItsWork(t *testing.T) {
 
 func TestControllerHasBounds(t *testing.T) {
 	bounds(t)
-	c, err := as(controllerUser, "system:masters") // as if its ClusterRole admitted everything
+	c, err := as(installed(t), controllerUser, "system:masters") // as if its ClusterRole admitted everything
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestControllerHasBounds(t *testing.T) {
 
 func TestOthersAreNotBoundByTheControllersPolicy(t *testing.T) {
 	bounds(t)
-	c, err := as("administrator", "system:masters")
+	c, err := as(installed(t), "administrator", "system:masters")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,66 +16,47 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs())
-	code := m.Run()
-	if shared.mesh != nil {
-		if code != 0 {
-			shared.mesh.Keep()
-			fmt.Println("logs are in", shared.mesh.Dir)
-		}
-		if err := shared.mesh.Stop(); err != nil {
-			fmt.Println(err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(meshtest.Main(m, &shared))
 }
 
 // shared is the API server of all tests, with everything installed.
-var shared struct {
-	once sync.Once
-	mesh *mesh.Mesh
-	err  error
-}
+var shared = meshtest.Shared{Start: install}
 
 // controllerUser is the controller's account.
 const controllerUser = "system:serviceaccount:" + manifests.Namespace + ":" + manifests.Controller
 
 func installed(t *testing.T) *mesh.Mesh {
 	t.Helper()
-	shared.once.Do(func() { shared.err = install() })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.mesh
+	return shared.Get(t)
 }
 
-func install() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	if shared.mesh, err = mesh.Start(ctx, mesh.Options{APIOnly: true}); err != nil {
-		return err
+func install(ctx context.Context) (*mesh.Mesh, error) {
+	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true})
+	if err != nil {
+		return m, err
 	}
 	all, err := manifests.Install()
 	if err != nil {
-		return err
+		return m, err
 	}
-	if err := shared.mesh.Apply(ctx, string(all)); err != nil {
-		return err
+	if err := m.Apply(ctx, string(all)); err != nil {
+		return m, err
 	}
-	if err := shared.mesh.Apply(ctx, objects); err != nil {
-		return err
+	if err := m.Apply(ctx, objects); err != nil {
+		return m, err
 	}
-	return enforced(ctx)
+	return m, enforced(ctx, m)
 }
 
 // enforced waits until the API server has taken up both policies: that takes a moment.
-func enforced(ctx context.Context) error {
+func enforced(ctx context.Context, m *mesh.Mesh) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var last error
@@ -84,12 +64,12 @@ func enforced(ctx context.Context) error {
 		{controllerUser, configMap},
 		{"nobody", edge("probe", manages)},
 	} {
-		c, err := as(probe.user, "system:masters")
+		c, err := as(m, probe.user, "system:masters")
 		if err != nil {
 			return err
 		}
 		if probe.user == "nobody" { // he may write AmbientEdges, and nothing else
-			if c, err = as(probe.user); err != nil {
+			if c, err = as(m, probe.user); err != nil {
 				return err
 			}
 		}
@@ -114,12 +94,12 @@ func refused(err error) bool {
 }
 
 // as is a client of another user.
-func as(user string, groups ...string) (client.Client, error) {
-	cfg, err := shared.mesh.UserConfig(user, groups...)
+func as(m *mesh.Mesh, user string, groups ...string) (client.Client, error) {
+	cfg, err := m.UserConfig(user, groups...)
 	if err != nil {
 		return nil, err
 	}
-	return client.New(cfg, client.Options{Scheme: shared.mesh.Client().Scheme(), Mapper: shared.mesh.Client().RESTMapper()})
+	return client.New(cfg, client.Options{Scheme: m.Client().Scheme(), Mapper: m.Client().RESTMapper()})
 }
 
 // parse reads one object.

@@ -11,7 +11,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
-	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
 )
@@ -20,15 +19,15 @@ import (
 const policies = `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: gateway-only, namespace: edge}
+metadata: {name: gateway-only, namespace: policies}
 spec:
   selector: {matchLabels: {app: held}}
   action: ALLOW
-  rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]
+  rules: [{from: [{source: {principals: [cluster.local/ns/policies/sa/gateway]}}]}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: no-debug, namespace: edge}
+metadata: {name: no-debug, namespace: policies}
 spec:
   action: DENY
   rules:
@@ -37,7 +36,7 @@ spec:
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
-metadata: {name: strict, namespace: edge}
+metadata: {name: strict, namespace: policies}
 spec: {selector: {matchLabels: {app: strict}}, mtls: {mode: STRICT}}
 `
 
@@ -74,25 +73,26 @@ func (l *lines) setCut(cut bool) {
 }
 
 func TestPolicies(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{})
+	t.Parallel()
+	m := shared.Get(t)
 	kubectl := func(args ...string) {
 		t.Helper()
 		if _, err := m.Run(t.Context(), "kubectl", args...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, yaml := range []string{namespace, entry("held", "10.96.77.1", "10.244.77.1"), entry("strict", "10.96.77.2", "10.244.77.2")} {
+	for _, yaml := range []string{namespace("policies"), entry("policies", "held", "10.96.79.1", "10.244.79.1"), entry("policies", "strict", "10.96.79.2", "10.244.79.2")} {
 		if err := m.Apply(t.Context(), yaml); err != nil {
 			t.Fatal(err)
 		}
 	}
 	l := &lines{m: m}
-	c := newClient(t, m, func(c *wds.Config) { c.Policies, c.DialContext = true, l.dial })
-	held, strict := c.Authorizer(netip.MustParseAddr("10.244.77.1")), c.Authorizer(netip.MustParseAddr("10.244.77.2"))
+	c := newClient(t, m, "policies", func(c *wds.Config) { c.Policies, c.DialContext = true, l.dial })
+	held, strict := c.Authorizer(netip.MustParseAddr("10.244.79.1")), c.Authorizer(netip.MustParseAddr("10.244.79.2"))
 	conn := func(account, from, to string) authz.Conn {
 		in := authz.Conn{SourceAddr: netip.MustParseAddr(from), Dest: netip.MustParseAddrPort(to)}
 		if account != "" {
-			in.Source = spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/" + account)
+			in.Source = spiffeid.RequireFromString("spiffe://cluster.local/ns/policies/sa/" + account)
 		}
 		return in
 	}
@@ -107,31 +107,31 @@ func TestPolicies(t *testing.T) {
 		}
 		t.Errorf("%s: %+v, want allow=%v by %q", what, d, allow, policy)
 	}
-	until("no policy", held, conn("other", "10.244.9.9", "10.244.77.1:8080"), true, "")
+	until("no policy", held, conn("other", "10.244.9.9", "10.244.79.1:8080"), true, "")
 	if err := m.Apply(t.Context(), policies); err != nil {
 		t.Fatal(err)
 	}
-	until("another account", held, conn("other", "10.244.9.9", "10.244.77.1:8080"), false, "edge/gateway-only")
-	until("the account", held, conn("gateway", "10.244.9.9", "10.244.77.1:8080"), true, "edge/gateway-only")
-	until("plaintext", held, conn("", "10.244.9.9", "10.244.77.1:8080"), false, "edge/gateway-only")
-	until("the port, from the block", held, conn("gateway", "10.244.66.1", "10.244.77.1:9090"), false, "edge/no-debug")
-	until("the port, from elsewhere", held, conn("gateway", "10.244.67.1", "10.244.77.1:9090"), true, "edge/gateway-only")
-	until("plaintext to STRICT", strict, conn("", "10.244.9.9", "10.244.77.2:8080"), false, "istio-system/istio_converted_static_strict")
-	until("the mesh to STRICT", strict, conn("other", "10.244.9.9", "10.244.77.2:8080"), true, "")
+	until("another account", held, conn("other", "10.244.9.9", "10.244.79.1:8080"), false, "policies/gateway-only")
+	until("the account", held, conn("gateway", "10.244.9.9", "10.244.79.1:8080"), true, "policies/gateway-only")
+	until("plaintext", held, conn("", "10.244.9.9", "10.244.79.1:8080"), false, "policies/gateway-only")
+	until("the port, from the block", held, conn("gateway", "10.244.66.1", "10.244.79.1:9090"), false, "policies/no-debug")
+	until("the port, from elsewhere", held, conn("gateway", "10.244.67.1", "10.244.79.1:9090"), true, "policies/gateway-only")
+	until("plaintext to STRICT", strict, conn("", "10.244.9.9", "10.244.79.2:8080"), false, "istio-system/istio_converted_static_strict")
+	until("the mesh to STRICT", strict, conn("other", "10.244.9.9", "10.244.79.2:8080"), true, "")
 
 	// While istiod is out of reach what is held decides; afterwards what went is gone and what came is there.
-	c.leads("10.96.77.1:80", "10.244.77.1:8080")
+	c.leads("10.96.79.1:80", "10.244.79.1:8080")
 	l.setCut(true)
-	kubectl("delete", "-n", "edge", "authorizationpolicy/gateway-only", "peerauthentication/strict", "serviceentry/strict")
-	if err := m.Apply(t.Context(), entry("held", "10.96.77.1", "10.244.77.9")); err != nil {
+	kubectl("delete", "-n", "policies", "authorizationpolicy/gateway-only", "peerauthentication/strict", "serviceentry/strict")
+	if err := m.Apply(t.Context(), entry("policies", "held", "10.96.79.1", "10.244.79.9")); err != nil {
 		t.Fatal(err)
 	}
-	until("another account, cut off", held, conn("other", "10.244.9.9", "10.244.77.1:8080"), false, "edge/gateway-only")
-	c.leads("10.96.77.1:80", "10.244.77.1:8080")
+	until("another account, cut off", held, conn("other", "10.244.9.9", "10.244.79.1:8080"), false, "policies/gateway-only")
+	c.leads("10.96.79.1:80", "10.244.79.1:8080")
 	l.setCut(false)
-	c.leads("10.96.77.1:80", "10.244.77.9:8080")
-	moved := c.Authorizer(netip.MustParseAddr("10.244.77.9"))
-	until("without the ALLOW", moved, conn("other", "10.244.9.9", "10.244.77.9:8080"), true, "")
-	until("the DENY is still there", moved, conn("other", "10.244.66.1", "10.244.77.9:9090"), false, "edge/no-debug")
-	until("without STRICT", strict, conn("", "10.244.9.9", "10.244.77.2:8080"), true, "")
+	c.leads("10.96.79.1:80", "10.244.79.9:8080")
+	moved := c.Authorizer(netip.MustParseAddr("10.244.79.9"))
+	until("without the ALLOW", moved, conn("other", "10.244.9.9", "10.244.79.9:8080"), true, "")
+	until("the DENY is still there", moved, conn("other", "10.244.66.1", "10.244.79.9:9090"), false, "policies/no-debug")
+	until("without STRICT", strict, conn("", "10.244.9.9", "10.244.79.2:8080"), true, "")
 }

@@ -24,17 +24,20 @@ import (
 
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs())
-	os.Exit(m.Run())
+	os.Exit(meshtest.Main(m, &shared))
 }
 
+// shared is the mesh of all tests; each has a namespace and addresses of its own.
+var shared = meshtest.Shared{Start: func(ctx context.Context) (*mesh.Mesh, error) { return mesh.Start(ctx, mesh.Options{}) }}
+
 // entry is a Service of one workload that speaks HBONE.
-func entry(name, vip, pod string) string {
+func entry(ns, name, vip, pod string) string {
 	return fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {name: %[1]s, namespace: edge}
+metadata: {name: %[1]s, namespace: %[4]s}
 spec:
-  hosts: [%[1]s.example]
+  hosts: [%[1]s.%[4]s.example]
   addresses: [%[2]s]
   ports: [{number: 80, name: tcp, protocol: TCP, targetPort: 8080}]
   resolution: STATIC
@@ -42,30 +45,33 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
-metadata: {name: %[1]s, namespace: edge, labels: {app: %[1]s}, annotations: {ambient.istio.io/redirection: enabled}}
+metadata: {name: %[1]s, namespace: %[4]s, labels: {app: %[1]s}, annotations: {ambient.istio.io/redirection: enabled}}
 spec: {address: %[3]s, serviceAccount: %[1]s, labels: {app: %[1]s}}
-`, name, vip, pod)
+`, name, vip, pod, ns)
 }
 
-const namespace = `
+// namespace is one of the mesh with the account gateway.
+func namespace(name string) string {
+	return fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
-metadata: {name: edge, labels: {istio.io/dataplane-mode: ambient}}
+metadata: {name: %[1]s, labels: {istio.io/dataplane-mode: ambient}}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: gateway, namespace: edge}
-`
+metadata: {name: gateway, namespace: %[1]s}
+`, name)
+}
 
 type client struct {
 	*testing.T
 	*wds.Client
 }
 
-func newClient(t *testing.T, m *mesh.Mesh, change func(*wds.Config)) client {
+func newClient(t *testing.T, m *mesh.Mesh, ns string, change func(*wds.Config)) client {
 	t.Helper()
 	sa := &corev1.ServiceAccount{}
-	sa.Name, sa.Namespace = "gateway", "edge"
+	sa.Name, sa.Namespace = "gateway", ns
 	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
 	if err := m.Client().SubResource("token").Create(t.Context(), sa, r); err != nil {
 		t.Fatal(err)
@@ -74,7 +80,7 @@ func newClient(t *testing.T, m *mesh.Mesh, change func(*wds.Config)) client {
 		Addresses: []string{m.Istiod.XDS.String()},
 		Roots:     func() ([]byte, error) { return m.RootPEM, nil },
 		Token:     func(context.Context) (string, error) { return r.Status.Token, nil },
-		Node:      wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "gateway-1", Namespace: "edge", ServiceAccount: "gateway"},
+		Node:      wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "gateway-1", Namespace: ns, ServiceAccount: "gateway"},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return m.NS.DialContext(ctx, network, address)
 		},
@@ -136,30 +142,31 @@ func isFinal(err error) bool {
 }
 
 func TestOnDemand(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{})
+	t.Parallel()
+	m := shared.Get(t)
 	apply := func(yaml string) {
 		t.Helper()
 		if err := m.Apply(t.Context(), yaml); err != nil {
 			t.Fatal(err)
 		}
 	}
-	apply(namespace)
-	apply(entry("held", "10.96.77.1", "10.244.77.1"))
+	apply(namespace("edge"))
+	apply(entry("edge", "held", "10.96.77.1", "10.244.77.1"))
 	t.Run("absent names are asked for anew", func(t *testing.T) {
-		c := newClient(t, m, nil)
+		c := newClient(t, m, "edge", nil)
 		c.leads("10.96.77.1:80", "10.244.77.1:8080")
 		for range 5 {
 			c.unknown("10.96.77.2:80")
-			c.unknown("late.example:80")
+			c.unknown("late.edge.example:80")
 			// What is held is still there: istiod was not made to take it away.
 			if r, err := c.resolve("10.96.77.1:80"); err != nil || r.Hops[0].Authority != "10.244.77.1:8080" {
 				t.Fatalf("what was held leads to %+v, %v", r, err)
 			}
 			time.Sleep(250 * time.Millisecond)
 		}
-		apply(entry("late", "10.96.77.2", "10.244.77.2"))
+		apply(entry("edge", "late", "10.96.77.2", "10.244.77.2"))
 		c.leads("10.96.77.2:80", "10.244.77.2:8080")
-		c.leads("late.example:80", "10.244.77.2:8080")
+		c.leads("late.edge.example:80", "10.244.77.2:8080")
 		c.leads("10.96.77.1:80", "10.244.77.1:8080")
 		if _, err := m.Run(t.Context(), "kubectl", "delete", "-n", "edge", "serviceentry/late", "workloadentry/late"); err != nil {
 			t.Fatal(err)
@@ -171,11 +178,11 @@ func TestOnDemand(t *testing.T) {
 				t.Fatal("what was deleted is still there: ", err)
 			}
 		}
-		apply(entry("late", "10.96.77.2", "10.244.77.3"))
+		apply(entry("edge", "late", "10.96.77.2", "10.244.77.3"))
 		c.leads("10.96.77.2:80", "10.244.77.3:8080")
 	})
 	t.Run("absent names make room", func(t *testing.T) {
-		c := newClient(t, m, func(c *wds.Config) { c.MaxNames = 3 })
+		c := newClient(t, m, "edge", func(c *wds.Config) { c.MaxNames = 3 })
 		c.leads("10.96.77.1:80", "10.244.77.1:8080")
 		for i := range 6 {
 			c.unknown(fmt.Sprintf("192.0.2.%d:80", 2*i))
@@ -185,13 +192,13 @@ func TestOnDemand(t *testing.T) {
 		c.leads("10.96.77.1:80", "10.244.77.1:8080")
 	})
 	t.Run("a wrong token", func(t *testing.T) {
-		c := newClient(t, m, func(c *wds.Config) { c.Token = func(context.Context) (string, error) { return "wrong", nil } })
+		c := newClient(t, m, "edge", func(c *wds.Config) { c.Token = func(context.Context) (string, error) { return "wrong", nil } })
 		if err := c.refused(); !strings.Contains(err.Error(), "does not accept the token") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("another's name", func(t *testing.T) {
-		c := newClient(t, m, func(c *wds.Config) { c.Node.ServiceAccount = "other" })
+		c := newClient(t, m, "edge", func(c *wds.Config) { c.Node.ServiceAccount = "other" })
 		if err := c.refused(); !strings.Contains(err.Error(), "edge/other") {
 			t.Errorf("%v", err)
 		}
