@@ -22,18 +22,19 @@ type events struct {
 
 // event is one of them. It returns when the world is as it was, and all phases but its own are over.
 type event struct {
-	name string
-	run  func(ctx context.Context) error
+	name     string
+	run      func(ctx context.Context) error
+	restarts bool // processes begin a new life by it
 }
 
 // choose those of a comma-separated list, or all.
 func (e *events) choose(names string) ([]event, error) {
 	all := []event{
-		{"backend rollout", e.rollBackend},
-		{"policy", e.denyAndAllow},
-		{"istiod away", e.istiodAway},
-		{"gateway rollout", e.rollGateway},
-		{"edge away", e.edgeAway},
+		{"backend rollout", e.rollBackend, true},
+		{"policy", e.denyAndAllow, false},
+		{"istiod away", e.istiodAway, false},
+		{"gateway rollout", e.rollGateway, true},
+		{"edge away", e.edgeAway, true},
 	}
 	if names == "" {
 		return all, nil
