@@ -155,7 +155,7 @@ func (rd *reader) settle() {
 		// Who was woken takes his bytes while they are in the cache, and comes back with room for more.
 		start := now()
 		runtime.Gosched()
-		rd.yield.done(now().sub(start), 4*time.Millisecond, true)
+		rd.yield.done(now().sub(start), 4*time.Millisecond, 1)
 	}
 }
 

@@ -65,7 +65,7 @@ func (c *Conn) letOthersAdd() {
 			break
 		}
 	}
-	o.yield.done(took, longYield, len(o.buf) > before)
+	o.yield.done(took, longYield, len(o.buf)-before)
 }
 
 // handOver leaves the flushing to the standby writer; mu is held.
@@ -227,14 +227,17 @@ func (y *yielding) wanted() bool {
 	return true
 }
 
-// done notes what a yield cost, against what is too much, and whether it was of use.
-func (y *yielding) done(took, limit time.Duration, gathered bool) {
+// worthYield is how many bytes a millisecond of yielding must gather. With thousands of tunnels at work a yield is long, and well spent.
+const worthYield = 256
+
+// done notes what a yield cost, against what is too much, and how many bytes it gathered.
+func (y *yielding) done(took, limit time.Duration, gathered int) {
 	switch {
-	case took > limit:
+	case took > limit && int64(gathered) < worthYield*took.Milliseconds():
 		if y.long++; y.long >= 3 { // once may be the machine's doing
 			y.long, y.skip = 0, 64
 		}
-	case gathered:
+	case gathered > 0:
 		y.alone, y.long = 0, 0
 	default:
 		y.long = 0

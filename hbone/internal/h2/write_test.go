@@ -44,13 +44,14 @@ func TestYieldingStopsWhereItDoesNotPay(t *testing.T) {
 	const limit = time.Millisecond
 	tests := map[string]struct {
 		took     time.Duration
-		gathered bool
+		gathered int
 		least    int // yields of a thousand
 		most     int
 	}{
-		"others join":          {took: limit / 10, gathered: true, least: 1000, most: 1000},
+		"others join":          {took: limit / 10, gathered: 100, least: 1000, most: 1000},
+		"very many join":       {took: 10 * limit, gathered: 10_000, least: 1000, most: 1000},
 		"nobody joins":         {took: limit / 10, least: 100, most: 520},
-		"processors are taken": {took: 10 * limit, gathered: true, least: 10, most: 50},
+		"processors are taken": {took: 10 * limit, gathered: 1000, least: 10, most: 50},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
