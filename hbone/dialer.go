@@ -207,7 +207,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 	if err != nil {
 		return nil, hop.fail(li.peer, false, err)
 	}
-	c := h2.NewClient(nc, h2.Config{})
+	c := h2.NewClient(nc, h2.Config{StreamWindow: clientWindow})
 	w := newWay(d, route, i, li)
 	start := d.Trace.now()
 	conn := &Conn{way: w}

@@ -14,6 +14,10 @@ const (
 	growWithin = 10 * time.Second
 )
 
+// clientWindow is what a peer may send ahead of a tunnel's Read, to begin with. Envoy throws away what waits for a window when its application has
+// sent everything and closed, so an answer had better fit. 200 tunnels that nobody reads stay within what a connection holds unread.
+const clientWindow = 2 << 20
+
 // entry is what a Pool has for one place: a key and a set of accepted identities. The pool's mu guards it.
 type entry struct {
 	p     *Pool
@@ -216,7 +220,7 @@ func (e *entry) dial(relief bool) {
 			}
 			return
 		}
-		pc := &pooled{e: e, h2: h2.NewClient(nc, h2.Config{Signals: &p.kept}), link: li, stop: make(chan struct{})}
+		pc := &pooled{e: e, h2: h2.NewClient(nc, h2.Config{StreamWindow: clientWindow, Signals: &p.kept}), link: li, stop: make(chan struct{})}
 		e.conns = append(e.conns, pc)
 		p.all[pc] = struct{}{}
 		p.wg.Go(pc.watch)

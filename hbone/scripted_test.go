@@ -383,3 +383,25 @@ func TestDeadlinesAndCloseHoldWhileATunnelIsOpenedAgain(t *testing.T) {
 		<-ended
 	})
 }
+
+// An answer of some size fits what the peer may send at once: not every peer keeps what waits for credit when its application is done.
+func TestAnAnswerNeedsNoCreditToBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t)
+		call := s.dial(t)
+		p := s.peer(t)
+		id := p.WantConnect(target)
+		p.Send(hbonetest.Answer(id, 200))
+		c := got(t, call)
+		const most = 2 << 20
+		if n, ok := p.Setting(http2.SettingInitialWindowSize); !ok || n != most {
+			t.Fatalf("the first window is %d, want %d", n, most)
+		}
+		for sent := 0; sent < most; sent += 16 << 10 {
+			p.Send(hbonetest.Data{Stream: id, Bytes: make([]byte, 16<<10), End: sent+16<<10 == most})
+		}
+		if n, err := io.Copy(io.Discard, c); n != most || err != nil {
+			t.Errorf("read %d bytes, %v", n, err)
+		}
+	})
+}
