@@ -20,17 +20,29 @@ type rtt struct {
 	now   time.Duration // the latest
 	sent  time.Time     // when the PING under way left; zero: none is
 	last  time.Time
+	early int // measurements among the first rttEarly
 }
 
 var rttPing = [8]byte{'r', 't', 't'}
 
-// rttEvery is the time between two measurements.
-const rttEvery = 500 * time.Millisecond
+// Between two measurements is rttEvery, or rttSoon among the first: one of them alone may have met a busy processor, and made a window of it.
+const (
+	rttEvery = 500 * time.Millisecond
+	rttSoon  = 20 * time.Millisecond
+	rttEarly = 8
+)
+
+func (r *rtt) every() time.Duration {
+	if r.early < rttEarly {
+		return rttSoon
+	}
+	return rttEvery
+}
 
 // measure sends a PING when it is time for one; mu is held.
 func (c *Conn) measure(now time.Time) {
 	r := &c.rtt
-	if r.sent.IsZero() && (r.least == 0 || now.Sub(r.last) >= rttEvery) {
+	if r.sent.IsZero() && (r.least == 0 || now.Sub(r.last) >= r.every()) {
 		r.sent = now
 		_ = c.cw.WritePing(false, rttPing)
 	}
@@ -46,6 +58,7 @@ func (r *rtt) measured(now time.Time) {
 		r.least = r.now
 	}
 	r.last, r.sent = now, time.Time{}
+	r.early = min(r.early+1, rttEarly)
 }
 
 // credit takes note of n bytes that are no longer ours to hold, and returns window once a quarter of it has come together. mu is held.

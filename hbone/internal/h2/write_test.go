@@ -1,9 +1,12 @@
 package h2
 
 import (
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 func TestSaturationIsMostOfTheLastWhile(t *testing.T) {
@@ -124,5 +127,33 @@ func TestWindowShrinksForNeighbours(t *testing.T) {
 				t.Errorf("windows have grown by %d, counted are %d", want, c.growth)
 			}
 		})
+	}
+}
+
+// The first round trip may have met a busy processor: more follow soon, and then few.
+func TestRoundTripsAreMeasuredSoonAtFirst(t *testing.T) {
+	c := &Conn{}
+	c.cw = http2.NewFramer(io.Discard, nil)
+	now, early, all := time.Now(), 0, 0
+	for i := range 10_000 {
+		now = now.Add(time.Millisecond)
+		if c.measure(now); c.rtt.sent.IsZero() {
+			continue
+		}
+		all++
+		if i < 200 {
+			early++
+		}
+		took := 100 * time.Microsecond
+		if all == 1 {
+			took = 5 * time.Millisecond
+		}
+		c.rtt.measured(now.Add(took))
+	}
+	if early < rttEarly || all > 30 {
+		t.Errorf("%d PINGs in a fifth of a second, %d in ten seconds", early, all)
+	}
+	if c.rtt.least != 100*time.Microsecond {
+		t.Errorf("the shortest round trip is %v", c.rtt.least)
 	}
 }
