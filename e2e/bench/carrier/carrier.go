@@ -86,7 +86,7 @@ func Serve(l net.Listener, cfg Config, handle func(net.Conn)) error {
 	case Raw:
 		return serveEach(l, cfg, func(c net.Conn) (net.Conn, error) { return c, nil }, handle)
 	case Floor:
-		return serveEach(l, cfg, newFloorConn, handle)
+		return serveEach(l, cfg, floorServer, handle)
 	}
 	return fmt.Errorf("there is no server %q", cfg.Kind)
 }

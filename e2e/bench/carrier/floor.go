@@ -24,26 +24,28 @@ func (c floorClient) Open(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newFloorConn(nc)
+	return newFloorConn(nc, true)
 }
+
+func floorServer(nc net.Conn) (net.Conn, error) { return newFloorConn(nc, false) }
 
 // floorConn is what encrypted bulk costs at least: AES-128-GCM over pieces of one size, as many of them in one write or read as there are.
 // There are no records, no key exchange, and nothing is authenticated: it shows what is possible, and is of no other use. The
-// first byte in each direction is sent as it is, then come whole pieces only.
+// client's first byte is sent as it is, then come whole pieces only.
 type floorConn struct {
 	net.Conn
-	began bool // the first byte is written
+	client bool
+	hello  bool // the first byte is to be written, or at a server read
 
 	sealer, opener cipher.AEAD
 	sealed, opened counter
 	out            []byte
 	in             []byte // bytes r to w are to be opened
 	r, w           int
-	first          bool // the first byte is read
 }
 
-func newFloorConn(nc net.Conn) (net.Conn, error) {
-	c := &floorConn{Conn: nc, in: make([]byte, floorAhead)}
+func newFloorConn(nc net.Conn, client bool) (net.Conn, error) {
+	c := &floorConn{Conn: nc, in: make([]byte, floorAhead), client: client, hello: true}
 	for _, aead := range []*cipher.AEAD{&c.sealer, &c.opener} {
 		block, err := aes.NewCipher(make([]byte, 16))
 		if err == nil {
@@ -70,8 +72,8 @@ func (c *counter) next() []byte {
 }
 
 func (c *floorConn) Write(p []byte) (int, error) {
-	if !c.began {
-		c.began = true
+	if c.client && c.hello {
+		c.hello = false
 		return c.Conn.Write(p)
 	}
 	if len(p)%floorPiece != 0 {
@@ -88,8 +90,8 @@ func (c *floorConn) Write(p []byte) (int, error) {
 }
 
 func (c *floorConn) Read(p []byte) (int, error) {
-	if !c.first {
-		c.first = true
+	if !c.client && c.hello {
+		c.hello = false
 		return c.Conn.Read(p[:1])
 	}
 	if len(p) < floorPiece {
