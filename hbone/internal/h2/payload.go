@@ -30,14 +30,13 @@ func (rd *reader) payload(s *Stream, n int) (*Stream, error) {
 		rd.unlock()
 		return nil, rd.discard(n)
 	}
-	if n < bulk && n > 0 && rd.r == rd.w {
-		// More of its size will follow.
-		rd.unlock()
-		if err := rd.refill(record); err != nil {
-			return nil, err
-		}
-	}
+	small := n < bulk // more of its size will follow
 	for n > 0 {
+		if small && rd.r == rd.w {
+			if err := rd.refill(record); err != nil {
+				return nil, err
+			}
+		}
 		rd.lock()
 		if s.isDone || s.closedByUser {
 			rd.unlock()
