@@ -39,7 +39,7 @@ type Conn struct {
 	read    chan struct{} // closed when the reader has returned
 	going   chan struct{} // closed when no new stream will be opened here
 	ready   chan struct{} // closed when the peer's SETTINGS are known
-	loops   sync.WaitGroup
+	loops   atomic.Int32  // goroutines that have not returned
 	serving sync.WaitGroup
 
 	mu        sync.Mutex // guards the fields below; never held across I/O
@@ -186,10 +186,19 @@ func (c *Conn) start(settings []http2.Setting) {
 		_ = c.cw.WriteWindowUpdate(0, grow)
 	}
 	c.kick()
-	c.loops.Go(c.readLoop)
-	c.loops.Go(c.writeLoop)
-	c.loops.Go(c.keepalive)
-	go func() { c.loops.Wait(); close(c.done) }()
+	loops := [...]func(*Conn){(*Conn).readLoop, (*Conn).writeLoop, (*Conn).keepalive}
+	c.loops.Store(int32(len(loops)))
+	for _, loop := range loops {
+		go c.run(loop)
+	}
+}
+
+// run is a goroutine of the connection; the last to end closes done.
+func (c *Conn) run(loop func(*Conn)) {
+	loop(c)
+	if c.loops.Add(-1) == 0 {
+		close(c.done)
+	}
 }
 
 // kick wakes the standby writer.
