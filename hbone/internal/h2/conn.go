@@ -56,6 +56,7 @@ type Conn struct {
 	lastPeer  uint32              // server: the highest stream the peer opened
 	goneLast  uint32              // the last stream that a GOAWAY of the peer covers
 	wentAway  bool                // the peer sent GOAWAY
+	farewell  *FarewellError
 	drain     drainState
 
 	sendWindow int64

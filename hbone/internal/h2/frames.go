@@ -240,6 +240,7 @@ func (c *Conn) onPingAck(f *http2.PingFrame) {
 // onGoAway takes GOAWAY; mu is held.
 func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
 	c.wentAway, c.goneLast = true, f.LastStreamID
+	c.onFarewell(f)
 	c.closeGoing()
 	if !c.client {
 		return

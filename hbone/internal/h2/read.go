@@ -244,7 +244,9 @@ func (c *Conn) readLoop() {
 		// Never io.EOF: nobody may take the loss of a connection for the end of a stream.
 		err = fmt.Errorf("the peer closed the connection: %w", io.ErrUnexpectedEOF)
 	}
-	c.fail(err)
+	c.mu.Lock()
+	c.failLocked(c.lost(err))
+	c.mu.Unlock()
 	rd.settle()
 	if rd.buf != nil {
 		rd.buf.Free()

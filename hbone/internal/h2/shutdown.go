@@ -17,6 +17,20 @@ var (
 // Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
 // last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
 func (c *Conn) Shutdown(ctx context.Context) error {
+	c.Drain()
+	select {
+	case <-c.dead:
+	case <-ctx.Done():
+		c.Close()
+		return context.Cause(ctx)
+	}
+	<-c.done
+	c.serving.Wait()
+	return nil
+}
+
+// Drain begins what Shutdown waits for. It does not block.
+func (c *Conn) Drain() {
 	c.mu.Lock()
 	if c.err == nil && c.drain == drainNone {
 		if c.client {
@@ -34,15 +48,6 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	c.maybeDrained()
 	c.mu.Unlock()
 	c.kick()
-	select {
-	case <-c.dead:
-	case <-ctx.Done():
-		c.Close()
-		return context.Cause(ctx)
-	}
-	<-c.done
-	c.serving.Wait()
-	return nil
 }
 
 // maybeDrained ends a draining connection that has no stream left; mu is held.

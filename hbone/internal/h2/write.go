@@ -120,7 +120,7 @@ func (c *Conn) batch(own *waiter, wait bool) bool {
 	o.parts = o.parts[:0]
 	c.pulledAll()
 	if err != nil {
-		c.failLocked(fmt.Errorf("write: %w", err))
+		c.failLocked(c.lost(fmt.Errorf("write: %w", err)))
 		return false
 	}
 	return flushed
