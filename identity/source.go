@@ -39,6 +39,10 @@ type Config struct {
 	FetchTimeout time.Duration
 	// FailFast makes New return the first error instead of trying again.
 	FailFast bool
+	// Trust widens and narrows whom the Source believes.
+	Trust Trust
+	// Trace is told how the Source fares. It may be nil.
+	Trace *Trace
 	// Logger takes failures and renewals, never keys or tokens. Nil is silent.
 	Logger *slog.Logger
 }
@@ -60,32 +64,35 @@ type Source struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	taking sync.Mutex // taken before mu by who replaces material or belief; guards the field below, and is held while files are read
+	files  trustFiles
+
 	mu       sync.Mutex // guards the fields below
 	material *Material
+	belief   *belief
 	changed  chan struct{}
+	recheck  chan struct{}
 	stats    Stats
 	closed   bool
 	done     chan struct{} // closed when Close has finished
 }
 
-// Stats says how a Source fares.
-type Stats struct {
-	Generation  uint64    // counts renewals, from 1
-	Expires     time.Time // of the SVID held
-	LastRenewal time.Time
-	Failures    uint64 // since the start
-	LastError   error  // nil when the last attempt succeeded
-}
-
 // New returns a Source that has its first SVID. It blocks until then, trying again while the authority fails, or until ctx ends;
 // the error then has the last refusal. When it fails the Fetcher stays the caller's to close.
 func New(ctx context.Context, fetch Fetcher, cfg Config) (*Source, error) {
-	s := &Source{fetch: fetch, cfg: cfg, changed: make(chan struct{}), done: make(chan struct{})}
+	cfg.Trust = cfg.Trust.clone()
+	if err := cfg.Trust.check(); err != nil {
+		return nil, err
+	}
+	s := &Source{fetch: fetch, cfg: cfg, files: trustFiles{cfg: cfg.Trust}, changed: make(chan struct{}), recheck: make(chan struct{}), done: make(chan struct{})}
 	backoff := cfg.minBackoff()
 	var refusal error // of the authority; what ctx does to a call is none
+	var first time.Duration
 	for {
-		err := s.renew(ctx)
+		pause := jitter(backoff)
+		next, err := s.renew(ctx, pause)
 		if err == nil {
+			first = next
 			break
 		}
 		if permanent, ok := errors.AsType[*PermanentError](err); ok {
@@ -98,7 +105,7 @@ func New(ctx context.Context, fetch Fetcher, cfg Config) (*Source, error) {
 			return nil, err
 		}
 		s.cfg.logger().Warn("identity: no certificate yet", "error", err, "again", backoff)
-		timer := time.NewTimer(jitter(backoff))
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -109,7 +116,10 @@ func New(ctx context.Context, fetch Fetcher, cfg Config) (*Source, error) {
 	}
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.wg.Go(func() { s.run(run) })
+	s.wg.Go(func() { s.run(run, first) })
+	if cfg.Trust.watched() {
+		s.wg.Go(func() { s.watchTrust(run) })
+	}
 	return s, nil
 }
 
@@ -121,14 +131,13 @@ func (e *PermanentError) Error() string { return e.Err.Error() }
 // Unwrap gives the cause.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
-// run renews until the Source is closed.
-func (s *Source) run(ctx context.Context) {
+// run renews until the Source is closed, for the first time after wait.
+func (s *Source) run(ctx context.Context, wait time.Duration) {
 	var notify <-chan struct{}
 	if n, ok := s.fetch.(Notifier); ok {
 		notify = n.Notify()
 	}
 	backoff := s.cfg.minBackoff()
-	wait := s.untilRenewal()
 	for {
 		timer := time.NewTimer(wait)
 		select {
@@ -142,26 +151,22 @@ func (s *Source) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if err := s.renew(ctx); err != nil {
+		var err error
+		if wait, err = s.renew(ctx, jitter(backoff)); err != nil {
 			if ctx.Err() != nil {
 				return
 			}
-			s.cfg.logger().Warn("identity: renewal failed", "error", err, "again", backoff)
-			wait, backoff = jitter(backoff), min(2*backoff, s.cfg.maxBackoff())
+			s.cfg.logger().Warn("identity: renewal failed", "error", err, "again", wait)
+			backoff = min(2*backoff, s.cfg.maxBackoff())
 			continue
 		}
 		backoff = s.cfg.minBackoff()
-		wait = s.untilRenewal()
 	}
 }
 
-// untilRenewal is a random 50 to 80 percent of what is left of the SVID's life. Its notBefore plays no part: authorities
-// backdate it.
-func (s *Source) untilRenewal() time.Duration {
-	s.mu.Lock()
-	left := time.Until(s.stats.Expires)
-	s.mu.Unlock()
-	return max(time.Second, time.Duration(float64(left)*(0.5+0.3*rand.Float64())))
+// untilRenewal is a random 50 to 80 percent of what is left of a life. An SVID's notBefore plays no part: authorities backdate it.
+func untilRenewal(expires time.Time) time.Duration {
+	return max(time.Second, time.Duration(float64(time.Until(expires))*(0.5+0.3*rand.Float64())))
 }
 
 // jitter is 75 to 100 percent of d.
@@ -169,35 +174,41 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 - rand.Float64()/4))
 }
 
-// renew takes the next generation, unless the authority gives again what we have.
-func (s *Source) renew(ctx context.Context) error {
+// renew takes the next generation, unless the authority gives again what we have. next is when to do so again: pause after a failure.
+func (s *Source) renew(ctx context.Context, pause time.Duration) (next time.Duration, err error) {
 	call, cancel := context.WithTimeout(ctx, s.cfg.fetchTimeout())
 	defer cancel()
+	begin := time.Now()
 	m, err := s.fetch.Fetch(call)
+	took := time.Since(begin)
 	switch {
 	case err == nil:
 		err = m.validate(time.Now())
 	case ctx.Err() == nil && call.Err() != nil:
 		err = fmt.Errorf("identity: the authority did not answer within %v: %w", s.cfg.fetchTimeout(), err)
 	}
+	isNew := false
+	if err == nil {
+		isNew, err = s.take(m)
+	}
+	r := TraceRenewal{Took: took, Next: pause, Err: err}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
 		s.stats.Failures++
-		s.stats.LastError = err
-		return err
+	} else {
+		r.Next = untilRenewal(s.stats.Expires)
 	}
-	s.stats.LastError = nil
-	if m.equal(s.material) {
-		return nil
+	s.stats.LastError = err
+	s.stats.NextRenewal = time.Now().Add(r.Next)
+	r.Generation, r.Expires = s.stats.Generation, s.stats.Expires
+	if s.material != nil {
+		r.ID = s.material.SVID.ID
 	}
-	s.material = m
-	s.stats.Generation++
-	s.stats.Expires = m.expires()
-	s.stats.LastRenewal = time.Now()
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return nil
+	s.mu.Unlock()
+	if isNew || err != nil && ctx.Err() == nil {
+		s.cfg.Trace.renewal(r)
+	}
+	return r.Next, err
 }
 
 // errClosed is a Source after Close.
@@ -228,7 +239,7 @@ func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	if s.closed {
 		return nil, errClosed
 	}
-	return s.material.Bundles.GetX509BundleForTrustDomain(td)
+	return s.belief.bundle(td)
 }
 
 // Changed returns a channel that is closed when the next generation is here. Call it again for the one after.
@@ -236,13 +247,6 @@ func (s *Source) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
-}
-
-// Stats says how the Source fares.
-func (s *Source) Stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stats
 }
 
 // Close ends renewal and waits for it; the Source has no identity afterwards, its errors are net.ErrClosed. It closes the Fetcher where that is an io.Closer.

@@ -132,3 +132,24 @@ type notifying struct {
 }
 
 func (n *notifying) Notify() <-chan struct{} { return n.notify }
+
+// complaints are what a Trace was told.
+type complaints struct {
+	mu   sync.Mutex // guards the field below
+	list []error
+}
+
+func (c *complaints) add(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(c.list, err)
+}
+
+// take gives what came since it was asked last.
+func (c *complaints) take() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.list
+	c.list = nil
+	return list
+}

@@ -13,5 +13,5 @@
 //
 // Cancellation: New reads the files once and does not wait for better ones; the Source lives until Close, which ends the watch.
 //
-// Limits: PEM, at most 4 MiB a file, unencrypted keys. One trust domain, the certificate's own.
+// Limits: PEM, at most 4 MiB a file, unencrypted keys. Roots are for the certificate's own trust domain; Config.Trust names others.
 package file

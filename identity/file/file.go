@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
 )
 
 // Config names the files. It is copied.
@@ -26,6 +27,10 @@ type Config struct {
 	// Interval is how often the files are read without being told of a change, as on file systems that do not tell. Zero means 1 min; negative
 	// means only when told, and when the certificate should long have been renewed.
 	Interval time.Duration
+	// Trust widens and narrows whom the Source believes, beside Roots.
+	Trust identity.Trust
+	// Trace is told how the Source fares. It may be nil.
+	Trace *identity.Trace
 	// Logger takes failures and renewals. Nil is silent.
 	Logger *slog.Logger
 }
@@ -60,7 +65,7 @@ func New(ctx context.Context, cfg Config) (*identity.Source, error) {
 	}
 	r.watch() // before the first look, so that no change is missed
 	r.wg.Go(r.follow)
-	s, err := identity.New(ctx, r, identity.Config{Logger: cfg.Logger, FailFast: true})
+	s, err := identity.New(ctx, r, identity.Config{Trust: cfg.Trust, Trace: cfg.Trace, Logger: cfg.Logger, FailFast: true})
 	if err != nil {
 		r.Close()
 		return nil, err
@@ -148,21 +153,21 @@ func (r *reader) Fetch(context.Context) (*identity.Material, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := parseCertificates(text)
+	chain, err := pemtext.Certificates(text, 0)
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Chain, err)
 	}
 	if text, err = read(r.cfg.Roots); err != nil {
 		return nil, err
 	}
-	roots, err := parseCertificates(text)
+	roots, err := pemtext.Certificates(text, 0)
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Roots, err)
 	}
 	if text, err = read(r.cfg.Key); err != nil {
 		return nil, err
 	}
-	key, err := parseKey(text)
+	key, err := pemtext.Key(text)
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Key, err)
 	}

@@ -97,22 +97,30 @@ func TestIssuer(t *testing.T) {
 // Each bad certificate is refused for what its name says, and only when it is made bad.
 func TestBadCertificates(t *testing.T) {
 	ca := identitytest.NewCA(td)
-	for name, c := range map[string]struct {
-		option identitytest.Option
-		want   string
-	}{
-		"TwoURIs":     {identitytest.TwoURIs, "more than one URI SAN"},
-		"NoURI":       {identitytest.NoURI, "no URI SAN"},
-		"NotSPIFFE":   {identitytest.NotSPIFFE, "scheme"},
-		"WrongPath":   {identitytest.WrongPath, "no service account"},
-		"Expired":     {identitytest.Expired, "expired or is not yet valid"},
-		"NotYetValid": {identitytest.NotYetValid, "expired or is not yet valid"},
-		"ValidIn":     {identitytest.ValidIn(time.Minute), "expired or is not yet valid"},
-		"WrongUsage":  {identitytest.WrongUsage, "key usage"},
+	bad := identitytest.Bad()
+	for name, want := range map[string]string{
+		"TwoURIs":     "more than one URI SAN",
+		"NoURI":       "no URI SAN",
+		"NotSPIFFE":   "scheme",
+		"WrongPath":   "no service account",
+		"Expired":     "expired or is not yet valid",
+		"NotYetValid": "expired or is not yet valid",
+		"WrongUsage":  "key usage",
 	} {
-		if err := check(ca.SVID(me, c.option).Certificates, ca.Bundle()); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		if bad[name] == nil {
+			t.Errorf("Bad has no %s", name)
+			continue
 		}
+		if err := check(ca.SVID(me, bad[name]).Certificates, ca.Bundle()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+		delete(bad, name)
+	}
+	for name := range bad {
+		t.Errorf("%s is not tested", name)
+	}
+	if err := check(ca.SVID(me, identitytest.ValidIn(time.Minute)).Certificates, ca.Bundle()); err == nil || !strings.Contains(err.Error(), "not yet valid") {
+		t.Errorf("ValidIn: got %v", err)
 	}
 	if err := check(identitytest.NewCA(td).SVID(me).Certificates, ca.Bundle()); err == nil {
 		t.Error("another authority's certificate is accepted")

@@ -1,6 +1,7 @@
 package identitytest
 
 import (
+	"crypto/x509"
 	"errors"
 	"sync"
 
@@ -9,7 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// Source is an identity that a test changes by hand. It is an hbone.Identity and an hbone.Rotator.
+// Source is an identity that a test changes by hand. It is an hbone.Identity, Rotator and Reviewer.
 type Source struct {
 	CA *CA
 
@@ -17,6 +18,8 @@ type Source struct {
 	svid    *x509svid.SVID
 	bundles *x509bundle.Set
 	changed chan struct{}
+	revoked []*x509.Certificate
+	recheck chan struct{}
 }
 
 // GetX509SVID returns the SVID set last.

@@ -10,11 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 	security "istio.io/api/security/v1alpha1"
 
 	"github.com/isthmus-mesh/isthmus/identity"
@@ -51,10 +53,11 @@ func (c *client) ask(ctx context.Context, address string, addresses int, roots [
 	}
 	defer cc.Close()
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, "clusterid", c.cfg.clusterID())
-	res, err := security.NewIstioCertificateServiceClient(cc).CreateCertificate(ctx, &security.IstioCertificateRequest{
-		Csr:              string(csr),
-		ValidityDuration: int64(c.cfg.ttl().Seconds()),
-	})
+	req := &security.IstioCertificateRequest{Csr: string(csr), ValidityDuration: int64(c.cfg.ttl().Seconds())}
+	if c.cfg.Impersonate {
+		req.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{"ImpersonatedIdentity": structpb.NewStringValue(c.cfg.ID.String())}}
+	}
+	res, err := security.NewIstioCertificateServiceClient(cc).CreateCertificate(ctx, req)
 	if err != nil {
 		return nil, c.explain(address, token, err, creds.failure.get())
 	}
@@ -66,15 +69,15 @@ func (c *client) explain(address, token string, err, handshake error) error {
 	where := fmt.Sprintf("istioca: certificate for %s from %s", c.cfg.ID, address)
 	switch status.Code(err) {
 	case codes.Unauthenticated:
-		why := describe(token, c.cfg.ID)
+		why := c.describe(token)
 		if why == "" { // istiod answers the same when it cannot ask the API server about the token
 			return fmt.Errorf("%s: refused: %w: %s fits as far as can be seen: is its pod or service account gone, is it of another cluster, or can istiod not reach the API server?",
 				where, err, c.tokenName())
 		}
-		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s must be of that service account, for audience istio-ca, and not expired%s",
-			where, err, c.tokenName(), why)}
+		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s must be of %s service account, for audience istio-ca, and not expired%s",
+			where, err, c.tokenName(), map[bool]string{false: "that", true: "a node agent's"}[c.cfg.Impersonate], why)}
 	case codes.PermissionDenied:
-		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s may not have that identity%s", where, err, c.tokenName(), describe(token, c.cfg.ID))}
+		return &identity.PermanentError{Err: fmt.Errorf("%s: refused: %w: %s may not have that identity%s", where, err, c.tokenName(), c.describe(token))}
 	case codes.Unavailable:
 		if handshake == nil {
 			return fmt.Errorf("%s: not reachable: %w: is istiod running, and does its TLS port (15012) admit us?", where, err)
@@ -107,10 +110,21 @@ func (c *client) explainTLS(err error) string {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "it is not who we look for: see Config.ServerName"
 	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return "its certificate has ended, or the clock of this machine is wrong"
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired && invalid.Cert != nil {
+		if ahead := time.Until(invalid.Cert.NotBefore); ahead > 0 {
+			return fmt.Sprintf("its certificate begins only in %v: the clocks of this machine and of the authority disagree", ahead.Round(time.Second))
+		}
+		return fmt.Sprintf("its certificate ended %v ago, or the clock of this machine is ahead by that", time.Since(invalid.Cert.NotAfter).Round(time.Second))
 	}
 	return "is that the TLS port (15012)?"
+}
+
+// describe says what about the token does not fit. An account that impersonates may be any.
+func (c *client) describe(token string) string {
+	if c.cfg.Impersonate {
+		return describe(token, spiffeid.ID{})
+	}
+	return describe(token, c.cfg.ID)
 }
 
 func (c *client) tokenName() string {

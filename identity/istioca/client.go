@@ -22,6 +22,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
 )
 
 // mountGrace is how long a file may be missing after New was called: a kubelet may mount it a moment after the container has begun. Who is in
@@ -137,7 +138,7 @@ func newRequest(id spiffeid.ID) (*ecdsa.PrivateKey, []byte, error) {
 // newer. That the certificate leads there is for identity.Source to check.
 func (c *client) material(address, token string, key *ecdsa.PrivateKey, chain []string, roots []byte) (*identity.Material, error) {
 	wrong := func(err error) error { return fmt.Errorf("istioca: answer of %s: %w", address, err) }
-	certs, err := parseCertificates([]byte(strings.Join(chain, "\n")), maxChain)
+	certs, err := pemtext.Certificates([]byte(strings.Join(chain, "\n")), maxChain)
 	if err != nil {
 		return nil, wrong(err)
 	}
@@ -151,9 +152,9 @@ func (c *client) material(address, token string, key *ecdsa.PrivateKey, chain []
 	}
 	if id != c.cfg.ID {
 		return nil, &identity.PermanentError{Err: fmt.Errorf("istioca: asked %s for %s and got %s: %s is of another service account, or the trust domain differs%s",
-			address, c.cfg.ID, id, c.tokenName(), describe(token, c.cfg.ID))}
+			address, c.cfg.ID, id, c.tokenName(), c.describe(token))}
 	}
-	trusted, err := parseCertificates(roots, 0)
+	trusted, err := pemtext.Certificates(roots, 0)
 	if err != nil {
 		return nil, fmt.Errorf("istioca: roots: %w", err)
 	}
@@ -171,32 +172,6 @@ func (c *client) material(address, token string, key *ecdsa.PrivateKey, chain []
 // isRoot reports whether c signed itself. An intermediate that ends a chain is nobody to trust on its own.
 func isRoot(c *x509.Certificate) bool {
 	return c.IsCA && bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
-}
-
-// parseCertificates reads PEM, at most so many certificates; zero is as many as there are.
-func parseCertificates(text []byte, most int) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		if most > 0 && len(certs) == most {
-			return nil, fmt.Errorf("more than %d certificates", most)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("there is no certificate in it")
-	}
-	return certs, nil
 }
 
 // Notify tells when the roots are others than those of the last Fetch.

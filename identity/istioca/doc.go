@@ -18,5 +18,8 @@
 // Cancellation: New blocks for the first certificate, obeys its context, and ends at once when the token is refused for a reason that can
 // be seen in it; the Source renews until it is closed. After the first certificate a refusal is tried again like any failure, as tokens are renewed too.
 //
-// Limits: answers of 1 MiB and 16 certificates. No ImpersonatedIdentity: hold a token for each identity.
+// One process may hold many identities, a Source each, with a token of each service account (Kubernetes' TokenRequest gives them to who has the right,
+// by Config.Token); a node agent asks by its own token with Config.Impersonate.
+//
+// Limits: answers of 1 MiB and 16 certificates.
 package istioca

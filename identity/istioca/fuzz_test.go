@@ -6,28 +6,7 @@ import (
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 )
-
-// What an authority sends becomes certificates, at most so many, or an error.
-func FuzzParseCertificates(f *testing.F) {
-	ca := identitytest.NewCA(spiffeid.RequireTrustDomainFromString("cluster.local"))
-	one := identitytest.PEM(ca.Root)
-	f.Add(one)
-	f.Add([]byte(strings.Repeat(string(one), 4)))
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
-	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		certs, err := parseCertificates(text, 3)
-		if (err == nil) != (len(certs) > 0) || len(certs) > 3 {
-			t.Errorf("%d certificates and %v", len(certs), err)
-		}
-		for _, c := range certs {
-			isRoot(c)
-		}
-	})
-}
 
 // What is said about a token is short, printable, and not the token.
 func FuzzDescribe(f *testing.F) {

@@ -32,13 +32,20 @@ type Config struct {
 	Token func(ctx context.Context) (string, error)
 	// ClusterID is istiod's name of our cluster. Empty means Kubernetes.
 	ClusterID string
-	// ID is who we are: it must be the token's service account. Required.
+	// ID is who we are: it must be the token's service account, unless Impersonate is set. Required.
 	ID spiffeid.ID
+	// Impersonate asks for ID with the token of another account, as node agents do: istiod allows it to accounts in CA_TRUSTED_NODE_ACCOUNTS, with a
+	// token bound to a pod, for service accounts of pods on that pod's node.
+	Impersonate bool
 	// TTL is the lifetime asked for, in whole seconds. Zero means 24 h; the authority may give less. Negative is an error.
 	TTL time.Duration
 	// RootsInterval is how often the roots are compared with those in use; when they have changed a new certificate is asked for. Zero means
 	// 1 min; negative means only when the certificate is renewed.
 	RootsInterval time.Duration
+	// Trust widens and narrows whom the Source believes, beside the roots.
+	Trust identity.Trust
+	// Trace is told how the Source fares. It may be nil.
+	Trace *identity.Trace
 	// DialContext makes TCP connections. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger takes failures and renewals. Nil is silent.
@@ -80,5 +87,5 @@ func New(ctx context.Context, cfg Config) (*identity.Source, error) {
 		return nil, err
 	}
 	cfg.Addresses = slices.Clone(cfg.Addresses)
-	return identity.New(ctx, &client{cfg: cfg, begun: time.Now()}, identity.Config{Logger: cfg.Logger})
+	return identity.New(ctx, &client{cfg: cfg, begun: time.Now()}, identity.Config{Trust: cfg.Trust, Trace: cfg.Trace, Logger: cfg.Logger})
 }

@@ -38,6 +38,8 @@ type Request struct {
 	ClusterID string
 	CSR       *x509.CertificateRequest
 	TTL       time.Duration // asked for; zero when nothing was
+	// Impersonated is whom the call names as who it is for; zero when it names nobody. Whether it may is for Answer to say: Sign issues for it.
+	Impersonated spiffeid.ID
 }
 
 // Server is a certificate authority. Its methods may be called from several goroutines. Close it.
@@ -165,8 +167,12 @@ func (s *Server) Sign(r Request, opts ...identitytest.Option) []string {
 	if r.TTL > 0 {
 		opts = append([]identitytest.Option{identitytest.Lifetime(r.TTL)}, opts...)
 	}
+	id := r.ID
+	if !r.Impersonated.IsZero() {
+		id = r.Impersonated
+	}
 	var chain []string
-	for _, c := range append(ca.IssueFor(r.ID, r.CSR.PublicKey, opts...), ca.Root) {
+	for _, c := range append(ca.IssueFor(id, r.CSR.PublicKey, opts...), ca.Root) {
 		chain = append(chain, string(identitytest.PEM(c)))
 	}
 	return chain
@@ -208,6 +214,11 @@ func (v service) CreateCertificate(ctx context.Context, in *security.IstioCertif
 		return nil, status.Errorf(codes.InvalidArgument, "signing request: %v", err)
 	}
 	r.TTL = time.Duration(in.GetValidityDuration()) * time.Second
+	if name := in.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue(); name != "" {
+		if r.Impersonated, err = spiffeid.FromString(name); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "impersonated identity: %v", err)
+		}
+	}
 	v.s.mu.Lock()
 	v.s.requests = append(v.s.requests, r)
 	v.s.mu.Unlock()

@@ -1,11 +1,13 @@
-package file
+package pemtext_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
 )
 
 // What stands in the files becomes certificates and a key that signs, or an error.
@@ -16,14 +18,15 @@ func FuzzParse(f *testing.F) {
 	f.Add(chain)
 	f.Add(key)
 	f.Add(append(key, chain...))
+	f.Add(bytes.Repeat(chain, 4))
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"))
 	f.Add([]byte("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		certs, err := parseCertificates(text)
-		if (err == nil) != (len(certs) > 0) {
+		certs, err := pemtext.Certificates(text, 3)
+		if (err == nil) != (len(certs) > 0) || len(certs) > 3 {
 			t.Errorf("%d certificates and %v", len(certs), err)
 		}
-		signer, err := parseKey(text)
+		signer, err := pemtext.Key(text)
 		if (err == nil) != (signer != nil) {
 			t.Errorf("key %v and %v", signer != nil, err)
 		}

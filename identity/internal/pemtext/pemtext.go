@@ -1,4 +1,4 @@
-package file
+package pemtext
 
 import (
 	"crypto"
@@ -6,32 +6,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 )
 
-// maxFile is how large a file may be; hundreds of roots fit in.
-const maxFile = 4 << 20
-
-// read reads a file of bounded size.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("identity file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("identity file: %w", err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("identity file: %s has more than %d bytes", path, maxFile)
-	}
-	return data, nil
-}
-
-// parseCertificates reads PEM; other blocks than certificates are left out, as a key may stand in the same file.
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+// Certificates reads all certificates of a text, leaving out other blocks, as a key may stand beside them. More than most are an error; zero is as
+// many as there are. None is an error too.
+func Certificates(text []byte, most int) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for {
 		var block *pem.Block
@@ -40,6 +19,9 @@ func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 		}
 		if block.Type != "CERTIFICATE" {
 			continue
+		}
+		if most > 0 && len(certs) == most {
+			return nil, fmt.Errorf("more than %d certificates", most)
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -53,8 +35,8 @@ func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// parseKey reads the first private key of a PEM text.
-func parseKey(text []byte) (crypto.Signer, error) {
+// Key reads the first private key of a text: PKCS #8, SEC 1 or PKCS #1, not encrypted.
+func Key(text []byte) (crypto.Signer, error) {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
