@@ -35,6 +35,7 @@ type link struct {
 	last          atomic.Pointer[inbound]           // at a server
 	before        atomic.Pointer[hpack.HeaderField] // at a server: of the CONNECT before
 	usual         atomic.Pointer[usual]             // at a server
+	review        review
 }
 
 // at is where the tunnel is. settled is false while that may change.

@@ -226,7 +226,7 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		return nil, hop.fail(li.peer, !errors.Is(err, h2.ErrUnprocessed), err)
 	}
 	go func() {
-		<-s.Done()
+		li.reviewUntil(s.Done(), c)
 		_ = c.Shutdown(context.Background()) // no stream is left: it ends at once
 	}()
 	return conn, nil
@@ -254,6 +254,7 @@ func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (ne
 
 // handshake secures nc and says who is there. It leaves nc open when it fails.
 func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x509svid.SVID) (net.Conn, *link, error) {
+	rv := newReview(d.Identity)
 	tc := tls.Client(h2.NewGather(nc), clientTLS(d.Identity, svid, hop.Peers))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, &link{}, fmt.Errorf("TLS handshake: %w", err)
@@ -262,8 +263,9 @@ func (d *Dialer) handshake(ctx context.Context, nc net.Conn, hop *Hop, svid *x50
 	if cs.NegotiatedProtocol != "h2" {
 		return nil, &link{}, fmt.Errorf("TLS handshake: the peer chose protocol %q instead of h2", cs.NegotiatedProtocol)
 	}
+	rv.chain = cs.PeerCertificates
 	peer, err := spiffeid.FromURI(cs.PeerCertificates[0].URIs[0]) // VerifyConnection saw it
-	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, err
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer, review: rv}, err
 }
 
 // fail makes the DialError of a hop.

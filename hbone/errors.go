@@ -79,12 +79,23 @@ func (e *DialError) hint() string {
 	switch {
 	case peer != nil && !peer.Got.IsZero() && len(peer.Want) > 0 && peer.Err == nil && e.Kind != "":
 		return "the address may belong to another pod by now; is the route out of date?"
+	case refusedByPeer(e.Err):
+		return refusedHint
 	case errors.Is(e.Err, syscall.ECONNREFUSED):
 		return "nothing listens there; is the workload part of the mesh (istio.io/dataplane-mode=ambient)?"
 	case e.Timeout() && e.Peer.IsZero() && e.Hop.IsValid():
 		return "no answer; does a NetworkPolicy or a firewall block port 15008?"
 	}
 	return ""
+}
+
+// refusedHint is what to do about a peer that ends the handshake.
+const refusedHint = "the other end broke TLS off: does it trust our roots, is our certificate valid by its clock and not revoked, and has it a certificate itself?"
+
+// refusedByPeer reports whether err is a TLS alert of the other end.
+func refusedByPeer(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
 
 // SafeToRetry reports whether err came before the peer could act on the request.

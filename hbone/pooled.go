@@ -78,12 +78,27 @@ func (pc *pooled) watch() {
 	p.mu.Lock()
 	pc.retire()
 	p.mu.Unlock()
-	_ = pc.h2.Shutdown(p.ctx) // the only error is the pool's end
-	<-pc.h2.Done()
+	pc.h2.Drain()
+	pc.untilEnded()
 	p.mu.Lock()
 	delete(p.all, pc)
 	p.mu.Unlock()
 	pc.e.d.Trace.connClosed(pc.link, pc.h2.Stats().Age, pc.h2.Err())
+}
+
+// untilEnded returns when its last tunnel has ended, or closes it with the pool.
+func (pc *pooled) untilEnded() {
+	for {
+		select {
+		case <-pc.h2.Done():
+			return
+		case <-pc.e.p.ctx.Done():
+			pc.h2.Close()
+			return
+		case <-pc.link.review.again:
+			pc.link.lookAgain(pc.h2)
+		}
+	}
 }
 
 // untilRetired returns when the connection shall take no more tunnels.
@@ -118,6 +133,8 @@ func (pc *pooled) untilRetired() {
 			return
 		case <-old:
 			return
+		case <-pc.link.review.again:
+			pc.link.lookAgain(pc.h2)
 		case <-ready:
 			ready = nil
 			pc.settle()

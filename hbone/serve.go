@@ -137,15 +137,20 @@ func (s *Server) stands(r *ConnectRequest) {
 }
 
 // watch waits for the end of c, and drains it when it is old, of no use for long, or made with an identity that has changed since.
-func (s *Server) watch(c *h2.Conn, changed <-chan struct{}) {
-	if s.untilDrain(c, changed) {
+// A peer that is believed no more loses it at once.
+func (s *Server) watch(c *h2.Conn, l *link, changed <-chan struct{}) {
+	drain := s.untilDrain(c, l, changed)
+	if drain {
+		c.Drain()
+	}
+	l.reviewUntil(c.Done(), c)
+	if drain {
 		_ = c.Shutdown(context.Background()) // its end is all there is to know
 	}
-	<-c.Done()
 }
 
-// untilDrain returns when c is to be drained, or false when it has ended.
-func (s *Server) untilDrain(c *h2.Conn, changed <-chan struct{}) bool {
+// untilDrain returns when c is to be drained, or false when it has ended or its end has begun.
+func (s *Server) untilDrain(c *h2.Conn, l *link, changed <-chan struct{}) bool {
 	age := jittered(s.MaxAge, time.Hour)
 	old := time.NewTimer(max(age, time.Millisecond))
 	defer old.Stop()
@@ -165,8 +170,9 @@ func (s *Server) untilDrain(c *h2.Conn, changed <-chan struct{}) bool {
 		case <-c.Done():
 			return false
 		case <-c.GoingAway():
-			<-c.Done()
 			return false
+		case <-l.review.again:
+			l.lookAgain(c)
 		case <-old.C:
 			return true
 		case <-changed:

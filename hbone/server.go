@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/netip"
@@ -174,6 +175,9 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	start := s.Trace.now()
 	tc, li, err := s.handshake(nc, config)
 	s.Trace.handshakeDone(addrPort(nc.RemoteAddr()), li, start, err)
+	if err != nil {
+		linger(nc)
+	}
 	s.mu.Lock()
 	delete(s.handshakes, nc)
 	if err != nil || s.closed {
@@ -184,16 +188,32 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	c := h2.NewTunnels(tc, h2.Config{MaxStreams: s.MaxStreams, MaxHeaderBytes: s.MaxHeaderBytes, SettingsTimeout: s.handshakeTimeout()}, s.arrivals(li))
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.watch(c, changed)
+	s.watch(c, li, changed)
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
 	s.Trace.connClosed(li, c.Stats().Age, c.Err())
 }
 
+const (
+	lingerFor   = time.Second
+	lingerBytes = 64 << 10
+)
+
+// linger ends our side of a connection whose handshake has failed and waits for the peer's end, so that the peer can read why: what it has sent
+// meanwhile would, unread, make the kernel reset the connection.
+func linger(nc net.Conn) {
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || nc.SetReadDeadline(time.Now().Add(lingerFor)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, nc, lingerBytes)
+}
+
 func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.handshakeTimeout())
 	defer cancel()
+	rv := newReview(s.Identity)
 	tc := tls.Server(h2.NewGather(nc), config)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, nil, err
@@ -206,7 +226,8 @@ func (s *Server) handshake(nc net.Conn, config *tls.Config) (net.Conn, *link, er
 	if err != nil {
 		return nil, nil, err
 	}
-	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer}, nil
+	rv.chain = tc.ConnectionState().PeerCertificates
+	return tc, &link{local: nc.LocalAddr(), remote: nc.RemoteAddr(), self: svid.ID, peer: peer, review: rv}, nil
 }
 
 // Shutdown stops listening and drains: peers are told to open no further tunnels, those that are open go on. It returns when all

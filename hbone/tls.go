@@ -104,12 +104,39 @@ func verifyPeer(id Identity, cs tls.ConnectionState, want []spiffeid.ID, usage x
 	for _, c := range cs.PeerCertificates[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{usage}})
+	now := time.Now()
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
 	if err != nil {
-		return spiffeid.ID{}, &PeerError{Got: got, Want: want, Reason: "its chain does not hold", Err: err}
+		return spiffeid.ID{}, &PeerError{Got: got, Want: want, Reason: "its chain does not hold" + ill(err, now), Err: err}
 	}
-	if len(want) > 0 && !slices.Contains(want, got) {
+	if r, ok := id.(Reviewer); ok {
+		if err := r.CheckPeer(cs.PeerCertificates); err != nil {
+			return spiffeid.ID{}, &PeerError{Got: got, Want: want, Reason: notTrusted, Err: err}
+		}
+	}
+	if len(want) > 0 && !expected(id, want, got) {
 		return spiffeid.ID{}, &PeerError{Got: got, Want: want, Reason: "it is somebody else"}
 	}
 	return got, nil
+}
+
+// expected reports whether got is in want, maybe under another name.
+func expected(id Identity, want []spiffeid.ID, got spiffeid.ID) bool {
+	if slices.Contains(want, got) {
+		return true
+	}
+	a, ok := id.(Aliaser)
+	return ok && slices.ContainsFunc(want, func(w spiffeid.ID) bool { return a.SameID(w, got) })
+}
+
+// ill says about a certificate that is not of now by how much the clocks, or its issuer, are off; else "".
+func ill(err error, now time.Time) string {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	if !ok || invalid.Reason != x509.Expired || invalid.Cert == nil {
+		return ""
+	}
+	if ahead := invalid.Cert.NotBefore.Sub(now); ahead > 0 {
+		return fmt.Sprintf(" yet: it begins in %v by this machine's clock, so the clocks of both ends disagree", ahead.Round(time.Second))
+	}
+	return fmt.Sprintf(" any more: it ended %v ago by this machine's clock", now.Sub(invalid.Cert.NotAfter).Round(time.Second))
 }

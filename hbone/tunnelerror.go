@@ -32,6 +32,8 @@ func (e *TunnelError) Error() string {
 		text += ": the peer could not reach the target, or its policy denies the connection"
 	case ok && reset.Remote && reset.Code == http2.ErrCodeCancel:
 		text += ": the peer ended it; a policy may deny it now"
+	case refusedByPeer(e.Err):
+		text += ": " + refusedHint
 	}
 	return text
 }

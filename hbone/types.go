@@ -2,6 +2,7 @@ package hbone
 
 import (
 	"context"
+	"crypto/x509"
 	"net/netip"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -20,6 +21,21 @@ type Identity interface {
 type Rotator interface {
 	// Changed returns a channel that is closed when a newer SVID or bundle has come. Call it again for the next one.
 	Changed() <-chan struct{}
+}
+
+// Reviewer is an Identity that may believe a peer no more whose certificate it has accepted, as when that was revoked. identity.Source is one.
+type Reviewer interface {
+	// CheckPeer says why the peer that showed chain, leaf first, is not to be believed although signatures and dates held. It is asked in every
+	// handshake, and about every open connection when Rechecks tells: then an error ends the connection with its tunnels. It must not block.
+	CheckPeer(chain []*x509.Certificate) error
+	// Rechecks returns a channel that is closed when CheckPeer may have another answer. Call it again for the next time.
+	Rechecks() <-chan struct{}
+}
+
+// Aliaser is an Identity to whom a SPIFFE id may be the same as another, as where trust domains have aliases. identity.Source is one.
+type Aliaser interface {
+	// SameID reports whether a peer that shows got is the one that a route expects as want. It must not block.
+	SameID(want, got spiffeid.ID) bool
 }
 
 // HopKind says what stands at the end of a hop.
