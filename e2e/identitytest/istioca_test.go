@@ -2,6 +2,7 @@ package identitytest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,8 +23,9 @@ import (
 
 // What a workload gets from istiod, what istiod refuses, and how it is to be without istiod.
 func TestIstioCA(t *testing.T) {
+	t.Parallel()
 	plugged := t.TempDir()
-	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged}})
+	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged, "CA_TRUSTED_NODE_ACCOUNTS=istio-system/agent"}})
 	sa := account(t, m, "edge", "gateway")
 	good := token(t, m, sa, "istio-ca")
 
@@ -63,18 +65,14 @@ func TestIstioCA(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				cfg := config(m, good)
 				c.change(&cfg)
-				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-				defer cancel()
-				if !c.once {
-					cfg.Logger = slog.New(ender{slog.DiscardHandler, cancel}) // when it says that it will try again
-				}
-				s, err := istioca.New(ctx, cfg)
+				asked := 0
+				cfg.Trace = &identity.Trace{RenewalFailed: func(identity.TraceRenewal) { asked++ }}
+				err := once(t, cfg)
 				if err == nil {
-					s.Close()
 					t.Fatal("New gave a source")
 				}
-				if c.once && ctx.Err() != nil {
-					t.Error("it went on asking")
+				if permanent := errors.Is(err, context.Canceled); permanent == c.once || asked != 1 {
+					t.Errorf("it asked %d times, and gave up by itself: %v", asked, !permanent)
 				}
 				for _, want := range c.want {
 					if !strings.Contains(err.Error(), want) {
@@ -87,6 +85,9 @@ func TestIstioCA(t *testing.T) {
 			})
 		}
 	})
+	t.Run("many identities", func(t *testing.T) { manyIdentities(t, m) })
+	t.Run("a node agent", func(t *testing.T) { impersonate(t, m) })
+	t.Run("Istio's agent", func(t *testing.T) { istioAgent(t, m, good) })
 	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
 	t.Run("another root", func(t *testing.T) { rotation(t, m, plugged, good) })
 }
@@ -199,6 +200,15 @@ func await(s *identity.Source, err error) error {
 		return err
 	}
 	return s.Close()
+}
+
+// once is the error of New when it has one try.
+func once(t *testing.T, cfg istioca.Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cfg.Logger = slog.New(ender{slog.DiscardHandler, cancel}) // when it says that it will try again
+	return await(istioca.New(ctx, cfg))
 }
 
 // ender ends something when there is something to log.

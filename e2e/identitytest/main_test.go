@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
@@ -22,6 +24,7 @@ var gateway = spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/gate
 
 func TestMain(m *testing.M) {
 	world.Enter(mesh.Funcs())
+	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }
 

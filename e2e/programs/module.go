@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -19,6 +21,7 @@ type module struct {
 	packages map[Name]string // import paths
 	sources  []string        // own files besides go.mod and go.sum
 	ldflags  string
+	cgo      bool // it needs a C compiler
 }
 
 func etcdModule() module {
@@ -52,6 +55,17 @@ func istioModule() module {
 	}
 }
 
+// spireModule keeps its server's data in SQLite, which is written in C.
+func spireModule() module {
+	return module{
+		name: "spire", cgo: true,
+		packages: map[Name]string{
+			SpireServer: "github.com/spiffe/spire/cmd/spire-server",
+			SpireAgent:  "github.com/spiffe/spire/cmd/spire-agent",
+		},
+	}
+}
+
 func (mod module) dir() string { return filepath.Join("tools", mod.name) }
 
 // inputs are the files that pin what is built.
@@ -65,7 +79,7 @@ func (mod module) inputs() []string {
 
 func (mod module) group() group {
 	g := group{name: mod.name, inputs: mod.inputs(), salt: mod.ldflags, make: mod.build}
-	for _, n := range All() {
+	for _, n := range known() {
 		if _, ok := mod.packages[n]; ok {
 			g.names = append(g.names, n)
 		}
@@ -75,6 +89,11 @@ func (mod module) group() group {
 
 // build builds names into dir.
 func (mod module) build(ctx context.Context, m *maker, names []Name, dir string) (err error) {
+	if mod.cgo {
+		if err := findCompiler(); err != nil {
+			return err
+		}
+	}
 	argv := []string{"go", "build", "-v", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w" + mod.ldflags, "-o", dir + "/"}
 	var list []string
 	for _, n := range names {
@@ -83,8 +102,22 @@ func (mod module) build(ctx context.Context, m *maker, names []Name, dir string)
 	}
 	r := begin(m.progress, "building "+strings.Join(list, ", ")+" (once)", progressEvery)
 	defer func() { r.end(err) }()
-	_, err = goCommand(filepath.Join(m.src, mod.dir()), argv).run(ctx, r.line)
+	c := goCommand(filepath.Join(m.src, mod.dir()), argv)
+	if mod.cgo {
+		c.env = append(c.env, "CGO_ENABLED=1")
+	}
+	_, err = c.run(ctx, r.line)
 	return err
+}
+
+// findCompiler finds the C compiler that go will look for.
+func findCompiler() error {
+	for _, name := range []string{os.Getenv("CC"), "gcc", "clang"} {
+		if _, err := exec.LookPath(name); name != "" && err == nil {
+			return nil
+		}
+	}
+	return &absentError{"SPIRE keeps its data in SQLite, which needs a C compiler to build: install gcc or clang"}
 }
 
 // goCommand builds for this machine, whatever the user builds for otherwise.

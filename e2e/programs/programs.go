@@ -23,6 +23,8 @@ const (
 	PilotAgent            Name = "pilot-agent"
 	Istioctl              Name = "istioctl"
 	Envoy                 Name = "envoy" // may be missing: Set.Missing
+	SpireServer           Name = "spire-server"
+	SpireAgent            Name = "spire-agent"
 )
 
 // Files.
@@ -46,10 +48,16 @@ func ControlPlane() []Name {
 	return []Name{Etcd, KubeAPIServer, KubeControllerManager, PilotDiscovery, IstioCRDs, GatewayCRDs, Injector}
 }
 
-// All is all there is.
+// All is all that a mesh needs, and those who look at it.
 func All() []Name {
 	return append(ControlPlane(), Kubectl, PilotAgent, Istioctl, EnvoyBootstrap, Envoy)
 }
+
+// SPIRE is what another authority than istiod needs. It may be missing: Set.Missing.
+func SPIRE() []Name { return []Name{SpireServer, SpireAgent} }
+
+// known is all there is.
+func known() []Name { return append(All(), SPIRE()...) }
 
 // Set is what Ensure found or made.
 type Set struct {
@@ -87,7 +95,7 @@ func Ensure(ctx context.Context, want []Name, progress io.Writer) (Set, error) {
 	m := maker{src: src, root: root, progress: progress}
 	set := Set{paths: map[Name]string{}}
 	for _, n := range want {
-		if !slices.Contains(All(), n) {
+		if !slices.Contains(known(), n) {
 			return Set{}, fmt.Errorf("no program or file is called %q", n)
 		}
 	}
@@ -134,7 +142,7 @@ type group struct {
 // groups are in an order that suits their needs: an earlier one never needs a later one.
 func groups() []group {
 	return []group{
-		etcdModule().group(), kubernetesModule().group(), istioModule().group(),
+		etcdModule().group(), kubernetesModule().group(), istioModule().group(), spireModule().group(),
 		istioFiles(), injectorFile(), gatewayFiles(), envoyBinary(),
 	}
 }
