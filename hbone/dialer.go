@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 
 // maxAttempts is how often a CONNECT that no peer acted on is tried.
 const maxAttempts = 5
+
+// maxEndpoints is how many endpoints a dial tries when connections to them cannot be made.
+const maxEndpoints = 3
 
 // Dialer opens tunnels. Set its fields before the first use; it must not be copied afterwards. All methods may be called from several
 // goroutines.
@@ -49,6 +53,9 @@ type Dialer struct {
 	// A refusal is then the *DialError of the first Read or Write. What was written until the answer, up to 16 KiB, is sent again on another
 	// connection when the peer did not act on the CONNECT; beyond that such an end is an error.
 	Optimistic bool
+	// Drain is how long a tunnel may go on after its way has changed, where the Resolver tells of changes; then it is reset. Zero leaves it
+	// to its users; negative resets it at once.
+	Drain time.Duration
 	// Trace is told what happens. It may be nil.
 	Trace *Trace
 
@@ -56,8 +63,11 @@ type Dialer struct {
 	once sync.Once
 	self any // what owner returns
 
-	mu   sync.Mutex // guards the list of open tunnels
-	open Conn       // its root, see join
+	mu        sync.Mutex         // guards the fields below
+	open      Conn               // root of the list of open tunnels, see join
+	outdated  map[*Conn]struct{} // of them those whose way has changed
+	following bool               // follow runs
+	nudge     chan struct{}      // capacity 1: ways must be looked at; made with the first follow
 }
 
 func (d *Dialer) pool() *Pool {
@@ -79,7 +89,8 @@ func (d *Dialer) netDial(ctx context.Context, network, address string) (net.Conn
 
 // DialContext connects to address ("host:port" as the Resolver understands it) on a network "tcp", "tcp4" or "tcp6". It blocks until the
 // last hop has answered and obeys ctx until it returns. A tunnel is a *Conn; plaintext, where allowed, is what
-// NetDial gives. Errors are *DialError; SafeToRetry tells whether a peer may have acted on the request.
+// NetDial gives. When the first hop cannot be reached and the Resolver has another Endpoint, that is tried too. Errors are *DialError;
+// SafeToRetry tells whether a peer may have acted on the request.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -89,6 +100,11 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if d.Identity == nil || d.Resolver == nil {
 		return nil, &DialError{Target: address, Err: errors.New("the Dialer has no Identity or no Resolver")}
 	}
+	changes, _ := d.Resolver.(changing)
+	var before <-chan struct{}
+	if changes != nil {
+		before = changes.Changed()
+	}
 	route, err := d.Resolver.Resolve(ctx, network, address)
 	if err != nil {
 		return nil, &DialError{Target: address, Err: fmt.Errorf("resolve: %w", err)}
@@ -96,7 +112,33 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if len(route.Hops) == 0 {
 		return d.dialDirect(ctx, network, address, route)
 	}
-	return d.DialRoute(ctx, route)
+	route.Target = cmp.Or(route.Target, address)
+	c, err := d.DialRoute(ctx, route)
+	if err != nil && route.Endpoint != nil && unreachable(err) {
+		c, err = d.dialElsewhere(ctx, network, address, route.Endpoint, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.followWays(changes, before)
+	return c, nil
+}
+
+// dialElsewhere tries other endpoints than first, which could not be reached for err.
+func (d *Dialer) dialElsewhere(ctx context.Context, network, address string, first *Endpoint, err error) (*Conn, error) {
+	for tried := []*Endpoint{first}; len(tried) < maxEndpoints && ctx.Err() == nil; {
+		route, resolveErr := d.Resolver.Resolve(ctx, network, address)
+		if resolveErr != nil || len(route.Hops) == 0 || route.Endpoint == nil || slices.Contains(tried, route.Endpoint) {
+			return nil, err // nobody else is there
+		}
+		route.Target = cmp.Or(route.Target, address)
+		c, dialErr := d.DialRoute(ctx, route)
+		if dialErr == nil || !unreachable(dialErr) {
+			return c, dialErr
+		}
+		tried, err = append(tried, route.Endpoint), dialErr
+	}
+	return nil, err
 }
 
 func (d *Dialer) dialDirect(ctx context.Context, network, address string, route Route) (net.Conn, error) {
@@ -126,6 +168,9 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 		}
 	}
 	conn, err := d.dialPooled(ctx, &route)
+	if err != nil && route.Endpoint != nil && unreachable(err) {
+		route.Endpoint.Failed(time.Now())
+	}
 	if err == nil && len(route.Hops) > 1 {
 		conn, err = d.dialNested(ctx, conn, &route)
 	}
@@ -249,7 +294,25 @@ func (d *Dialer) connect(ctx context.Context, hop *Hop, svid *x509svid.SVID) (ne
 		}
 	}
 	d.Trace.handshakeDone(hop.Addr, li, start, err)
+	if err != nil {
+		err = &connectError{err}
+	}
 	return secured, li, err
+}
+
+// connectError is why there is no connection to a first hop.
+type connectError struct{ err error }
+
+func (e *connectError) Error() string { return e.err.Error() }
+func (e *connectError) Unwrap() error { return e.err }
+
+// unreachable reports whether err is of a first hop that no connection could be made to, not in time either.
+func unreachable(err error) bool {
+	if _, ok := errors.AsType[*connectError](err); ok {
+		return !errors.Is(err, context.Canceled)
+	}
+	e, ok := errors.AsType[*DialError](err)
+	return ok && !e.Sent && e.Peer.IsZero() && errors.Is(e.Err, context.DeadlineExceeded)
 }
 
 // handshake secures nc and says who is there. It leaves nc open when it fails.

@@ -11,14 +11,9 @@ import (
 // ends; then those that are left are reset. Retire blocks until all have ended, and returns how many it had to reset. With a ctx that has ended
 // already it resets all at once. An http.Transport keeps tunnels open between requests: close its idle connections first.
 func (d *Dialer) Retire(ctx context.Context, old func(Route) bool) int {
-	tunnels := d.tunnels(old)
-	on := make(map[*pooled]int, len(tunnels))
-	for _, c := range tunnels {
-		if pc := c.currentWay().pc; pc != nil {
-			on[pc]++
-		}
-	}
-	d.pool().retire(d, on, old)
+	byWay := func(w *way) bool { return old(w.route) }
+	tunnels := d.tunnels(byWay)
+	d.pool().retire(d, tunnels, byWay)
 	reset := 0
 	for _, c := range tunnels {
 		s, _ := c.at()
@@ -37,8 +32,8 @@ func (d *Dialer) Retire(ctx context.Context, old func(Route) bool) int {
 	return reset
 }
 
-// tunnels lists the open ones whose route is old.
-func (d *Dialer) tunnels(old func(Route) bool) []*Conn {
+// tunnels lists the open ones whose way is old.
+func (d *Dialer) tunnels(old func(*way) bool) []*Conn {
 	d.mu.Lock()
 	var all []*Conn
 	for c := d.open.next; c != nil && c != &d.open; c = c.next {
@@ -47,15 +42,21 @@ func (d *Dialer) tunnels(old func(Route) bool) []*Conn {
 	d.mu.Unlock()
 	var list []*Conn
 	for _, c := range all {
-		if old(c.Route()) {
+		if old(c.currentWay()) {
 			list = append(list, c)
 		}
 	}
 	return list
 }
 
-// retire takes the connections that carry only tunnels in on, or none since the last went an old way.
-func (p *Pool) retire(d *Dialer, on map[*pooled]int, old func(Route) bool) {
+// retire takes the connections that carry only those tunnels, or none since the last went an old way.
+func (p *Pool) retire(d *Dialer, tunnels []*Conn, old func(*way) bool) {
+	on := make(map[*pooled]int, len(tunnels))
+	for _, c := range tunnels {
+		if pc := c.currentWay().pc; pc != nil {
+			on[pc]++
+		}
+	}
 	p.mu.Lock()
 	var all []*pooled
 	for pc := range p.all {
@@ -64,7 +65,7 @@ func (p *Pool) retire(d *Dialer, on map[*pooled]int, old func(Route) bool) {
 	p.mu.Unlock()
 	for _, pc := range all {
 		w := pc.last.Load()
-		if w == nil || w.d != d || on[pc] == 0 && !old(w.route) {
+		if w == nil || w.d != d || on[pc] == 0 && !old(w) {
 			continue
 		}
 		p.mu.Lock()

@@ -27,6 +27,13 @@ type DialerStats struct {
 	Waiting  int // dials that wait for a connection
 }
 
+// Outdated is how many of the Dialer's tunnels are open though their way has changed, as far as the Resolver tells of changes.
+func (d *Dialer) Outdated() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.outdated)
+}
+
 // Stats says what the Dialer's pool has now.
 func (d *Dialer) Stats() DialerStats { return d.pool().Stats() }
 

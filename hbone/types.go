@@ -63,13 +63,19 @@ type Hop struct {
 
 // Route is the way to an address: tunnels in tunnels, outermost first.
 type Route struct {
-	Hops    []Hop          // empty: plain TCP to Direct, which only a Dialer with PlaintextAllow does
-	Direct  netip.AddrPort // used when Hops is empty
-	Service string         // the Service's FQDN when the address names one; else empty
-	Reason  []string       // why this way, a step a string, for people
+	Hops     []Hop          // empty: plain TCP to Direct, which only a Dialer with PlaintextAllow does
+	Direct   netip.AddrPort // used when Hops is empty
+	Service  string         // the Service's FQDN when the address names one; else empty
+	Target   string         // what was dialled; a Dialer sets it where it is empty
+	Reason   []string       // why this way, a step a string, for people
+	Endpoint *Endpoint      // counts tunnels and failures of the first hop; may be nil
 }
 
 // Resolver finds the Route for what the user dials. It may block on I/O and obeys ctx.
+//
+// One that has a method Changed() <-chan struct{}, which returns a channel that is closed when an answer may have changed, is asked anew
+// then: a Dialer lets connections whose way has changed take no more tunnels, and ends tunnels as Dialer.Drain says. Whether a
+// way has changed is what its method Admits(Route) bool says, which must not block, else what Resolve says.
 type Resolver interface {
 	Resolve(ctx context.Context, network, address string) (Route, error)
 }

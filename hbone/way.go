@@ -21,7 +21,7 @@ func (w *way) hop() *Hop { return &w.route.Hops[len(w.route.Hops)-1] }
 // is reports whether w is what newWay would make for the first hop. Routes do not change, so what they point to tells.
 func (w *way) is(d *Dialer, route *Route) bool {
 	return w.d == d && unsafe.SliceData(w.route.Hops) == unsafe.SliceData(route.Hops) &&
-		w.fields[1].Value == route.Hops[0].Authority && w.route.Service == route.Service &&
+		w.fields[1].Value == route.Hops[0].Authority && w.route.Service == route.Service && w.route.Target == route.Target &&
 		unsafe.SliceData(w.route.Reason) == unsafe.SliceData(route.Reason) && len(w.route.Reason) == len(route.Reason)
 }
 
@@ -59,6 +59,9 @@ func newWay(d *Dialer, route *Route, i int, l *link) *way {
 
 // join puts the tunnel into the Dialer's list.
 func (c *Conn) join(d *Dialer) {
+	if e := c.currentWay().route.Endpoint; e != nil {
+		e.Opened()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	root := &d.open
@@ -75,11 +78,16 @@ func (c *Conn) leave() {
 	if c.in != nil {
 		return
 	}
-	d := c.currentWay().d
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if c.next != nil {
-		c.prev.next, c.next.prev = c.next, c.prev
-		c.prev, c.next = nil, nil
+	w := c.currentWay()
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	if c.next == nil {
+		return
+	}
+	c.prev.next, c.next.prev = c.next, c.prev
+	c.prev, c.next = nil, nil
+	delete(w.d.outdated, c)
+	if e := w.route.Endpoint; e != nil {
+		e.Closed()
 	}
 }
