@@ -142,7 +142,7 @@ func TestStrictWaypoint(t *testing.T) {
 func TestWeights(t *testing.T) {
 	m := spread(nil, false)
 	for uid, capacity := range map[string]uint32{"node": 6, "far": 3} {
-		w := *m.workloads["Kubernetes//Pod/shop/"+uid]
+		w := *m.WorkloadByUID("Kubernetes//Pod/shop/" + uid)
 		w.Capacity = capacity
 		m.SetWorkload(&w)
 	}
@@ -170,8 +170,8 @@ func TestWeightedWaypoints(t *testing.T) {
 		m := mesh()
 		m.SetService(&Service{Name: "canary", Namespace: "edge", Hostname: "canary.edge.svc.cluster.local", Ports: []Port{{15008, 15008}}})
 		m.SetWorkload(pod("edge/canary-1", "10.244.1.8", "canary").of(canaryKey))
-		s := *m.services[guardedKey]
-		s.Waypoint, s.Weighted = waypoint, []Weighted{{*toWaypoint(), primary}, {canary, second}}
+		s := *m.Service(guardedKey)
+		s.Waypoint, s.Weighted = waypoint, []Weighted{{*byWaypoint(), primary}, {canary, second}}
 		m.SetService(&s)
 		return m
 	}
@@ -179,10 +179,10 @@ func TestWeightedWaypoints(t *testing.T) {
 		m    *Table
 		want []string
 	}{
-		"by weight":                    {table(toWaypoint(), 50, 50), []string{"edge/canary-1", "edge/waypoint-1"}},
-		"all to the second":            {table(toWaypoint(), 0, 100), []string{"edge/canary-1"}},
-		"all to the first":             {table(toWaypoint(), 100, 0), []string{"edge/waypoint-1"}},
-		"without weight the primary":   {table(toWaypoint(), 0, 0), []string{"edge/waypoint-1"}},
+		"by weight":                    {table(byWaypoint(), 50, 50), []string{"edge/canary-1", "edge/waypoint-1"}},
+		"all to the second":            {table(byWaypoint(), 0, 100), []string{"edge/canary-1"}},
+		"all to the first":             {table(byWaypoint(), 100, 0), []string{"edge/waypoint-1"}},
+		"without weight the primary":   {table(byWaypoint(), 0, 0), []string{"edge/waypoint-1"}},
 		"without a primary not around": {table(nil, 0, 0), []string{"edge/waypoint-1"}},
 		"the greatest weights":         {table(nil, 1<<32-1, 1<<32-1), []string{"edge/canary-1", "edge/waypoint-1"}},
 	} {
@@ -202,7 +202,7 @@ func TestWeightedWaypoints(t *testing.T) {
 			}
 		})
 	}
-	m := table(toWaypoint(), 0, 100)
+	m := table(byWaypoint(), 0, 100)
 	m.Remove(canaryKey)
 	if _, err := m.Resolve(Source{}, "10.96.0.2:80", nothing); err == nil || !strings.Contains(err.Error(), canaryKey) {
 		t.Errorf("a canary that is gone: %v", err)

@@ -31,9 +31,9 @@ func TestTableIsWhatWasSet(t *testing.T) {
 				m.SetService(s)
 				services[key] = s
 			default:
-				w := &Workload{UID: uid, Addresses: []netip.Addr{ip(), ip()}, HostNetwork: rng.IntN(4) == 0, Services: map[string][]Port{}}
+				w := &Workload{UID: uid, Addresses: []netip.Addr{ip(), ip()}, HostNetwork: rng.IntN(4) == 0}
 				for range rng.IntN(3) {
-					w.Services[keys[rng.IntN(len(keys))]] = nil
+					w.Services = append(w.Services, Member{Service: keys[rng.IntN(len(keys))]})
 				}
 				m.SetWorkload(w)
 				workloads[uid] = w
@@ -43,12 +43,12 @@ func TestTableIsWhatWasSet(t *testing.T) {
 		for _, key := range keys {
 			var want []string
 			for _, uid := range slices.Sorted(maps.Keys(workloads)) {
-				if _, ok := workloads[uid].Services[key]; ok {
+				if workloads[uid].in(key) != nil {
 					want = append(want, uid)
 				}
 			}
 			var got []string
-			for _, w := range m.endpoints(key) {
+			for _, w := range m.Endpoints(key) {
 				got = append(got, w.UID)
 			}
 			if !slices.Equal(got, want) {

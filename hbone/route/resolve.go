@@ -1,7 +1,7 @@
 package route
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,57 +10,65 @@ import (
 	"strings"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/isthmus-mesh/isthmus/hbone/internal/cow"
 )
 
 // hbonePort is where workloads speak HBONE.
 const hbonePort = 15008
 
-// Source is who dials.
-type Source struct {
-	Namespace string
-	Network   string // empty: our own
-	Domain    string // of Services; empty: cluster.local
-	// IP is the dialer's own address. Its workload tells where we are, for Services that prefer near endpoints; zero when nobody knows.
-	IP netip.Addr
-	// Passthrough lets addresses that nobody knows be dialled as they are.
-	Passthrough bool
+// Resolve finds a way to address: "host:port", where host is an IP, a Service's full name, the name of a pod of a Service, or
+// namespace/name for a ServiceEntry of another namespace. absent says of a name that istiod has nothing by it. A *MissingError asks for
+// names and another call; an *Error is final.
+func (t *Table) Resolve(src Source, address string, absent func(name string) bool) (hbone.Route, error) {
+	w, err := t.Ways(src, address, absent)
+	if err != nil {
+		return hbone.Route{}, err
+	}
+	return w.Pick("")
 }
 
-// MissingError says which names must be asked for before the way is known.
-type MissingError struct{ Names []string }
-
-func (e *MissingError) Error() string { return "not known yet: " + strings.Join(e.Names, ", ") }
-
-// Error says why there is no way, and what to do.
-type Error struct {
-	Target string
-	Why    string
+// Ways finds all the ways to address among which a connection may choose. Arguments and errors are those of Resolve.
+func (t *Table) Ways(src Source, address string, absent func(name string) bool) (*Ways, error) {
+	return t.ways(&query{t: t, src: src, absent: absent, target: address})
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("no route to %s: %s", e.Target, e.Why) }
+// Members is Ways to all that stands behind address, also to what no connection would choose now: what is not healthy, or far away. A
+// tunnel to any of them goes the right way.
+func (t *Table) Members(src Source, address string, absent func(name string) bool) (*Ways, error) {
+	src.Memory = nil
+	return t.ways(&query{t: t, src: src, absent: absent, target: address, all: true})
+}
+
+func (t *Table) ways(q *query) (*Ways, error) {
+	root, err := q.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &Ways{root: root, holds: q.holds, names: q.names, lasting: !q.passing}, nil
+}
 
 // query is one resolution under way.
 type query struct {
-	t      *Table
-	src    Source
-	absent func(name string) bool
-	target string
-	port   uint16
-	reason []string
+	t       *Table
+	src     Source
+	absent  func(name string) bool
+	target  string
+	port    uint16
+	all     bool // also what would not be chosen now
+	reason  []string
+	holds   []func(*Table) bool // what the answer was made of
+	names   []string            // likewise, as istiod calls it
+	passing bool                // the answer hangs on something that istiod does not know
 }
 
-// Resolve finds the way to host:port. absent says of a name that istiod has nothing by it. A *MissingError asks for names and
-// another call; an *Error is final.
-func (t *Table) Resolve(src Source, address string, absent func(name string) bool) (hbone.Route, error) {
-	q := &query{t: t, src: src, absent: absent, target: address}
-	host, portText, err := net.SplitHostPort(address)
+func (q *query) resolve() (*fork, error) {
+	host, portText, err := net.SplitHostPort(q.target)
 	if err != nil {
-		return hbone.Route{}, q.fail("the address is not host:port")
+		return nil, q.fail("the address is not host:port")
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 {
-		return hbone.Route{}, q.fail("the port is not a number from 1 to 65535")
+		return nil, q.fail("the port is not a number from 1 to 65535")
 	}
 	q.port = uint16(port)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -69,7 +77,7 @@ func (t *Table) Resolve(src Source, address string, absent func(name string) boo
 	return q.hostname(strings.TrimSuffix(strings.ToLower(host), "."))
 }
 
-func (q *query) fail(format string, args ...any) error {
+func (q *query) fail(format string, args ...any) *Error {
 	return &Error{Target: q.target, Why: fmt.Sprintf(format, args...)}
 }
 
@@ -80,191 +88,200 @@ func (q *query) because(format string, args ...any) {
 // need is a *MissingError for name, or nil when istiod has nothing by it.
 func (q *query) need(name string) error {
 	if q.absent(name) {
+		q.passing = true
 		return nil
 	}
 	return &MissingError{Names: []string{name}}
 }
 
-func (q *query) hostname(host string) (hbone.Route, error) {
-	domain := q.src.Domain
-	if domain == "" {
-		domain = "cluster.local"
+// look is m's value of key, which the answer then depends on.
+func look[K, V comparable](q *query, m func(*Table) *cow.Map[K, V], key K, name string) V {
+	v := m(q.t).Get(key)
+	q.holds = append(q.holds, func(t *Table) bool { return m(t).Get(key) == v })
+	if !slices.Contains(q.names, name) {
+		q.names = append(q.names, name)
 	}
-	ns := q.src.Namespace
-	if rest, ok := strings.CutSuffix(host, ".svc."+domain); ok {
-		_, ns, ok = strings.Cut(rest, ".")
-		if !ok || strings.Contains(ns, ".") {
-			return hbone.Route{}, q.fail("a Service's name is service.namespace.svc.%s", domain)
+	return v
+}
+
+func (q *query) serviceBy(key string) *Service {
+	return look(q, func(t *Table) *cow.Map[string, *Service] { return &t.services }, key, key)
+}
+
+func (q *query) servicesAt(a NetAddr) []*Service {
+	return look(q, func(t *Table) *cow.Map[NetAddr, *owners[Service]] { return &t.vips }, a, a.Key()).all()
+}
+
+func (q *query) servicesCalled(host string) []*Service {
+	return look(q, func(t *Table) *cow.Map[string, *owners[Service]] { return &t.hosts }, host, host).all()
+}
+
+func (q *query) workloadAt(a NetAddr) *Workload {
+	return last(look(q, func(t *Table) *cow.Map[NetAddr, *owners[Workload]] { return &t.ips }, a, a.Key()).all())
+}
+
+func (q *query) workloadsOf(key string) []*Workload {
+	return look(q, func(t *Table) *cow.Map[string, *owners[Workload]] { return &t.members }, key, key).all()
+}
+
+// hostname resolves a name: namespace/name, a Service's full name, or that of one of its pods.
+func (q *query) hostname(host string) (*fork, error) {
+	ns, name, given := strings.Cut(host, "/")
+	if !given {
+		ns, name = q.src.Namespace, host
+	}
+	domain := cmp.Or(q.src.Domain, "cluster.local")
+	rest, inCluster := strings.CutSuffix(name, ".svc."+domain)
+	if inCluster {
+		labels := strings.Split(rest, ".")
+		n := len(labels)
+		if n < 2 || n > 3 || slices.Contains(labels, "") {
+			return nil, q.fail("a Service's name is service.namespace.svc.%s, a pod's pod.service.namespace.svc.%s", domain, domain)
 		}
-	} else if !strings.Contains(host, ".") {
-		return hbone.Route{}, q.fail("short names are not expanded; dial %s.<namespace>.svc.%s", host, domain)
-	}
-	key := Host{ns, host}.Key()
-	svc := q.t.services[key]
-	if svc == nil {
-		if err := q.need(key); err != nil {
-			return hbone.Route{}, err
+		ns = labels[n-1]
+		if n == 3 {
+			return q.pod(labels[0], ns, strings.TrimPrefix(name, labels[0]+"."))
 		}
-		return hbone.Route{}, q.fail("istiod knows no Service of that name in namespace %s; is the name right, and is the Service there?", ns)
+	} else if !given && !strings.Contains(name, ".") {
+		return nil, q.fail("short names are not expanded; dial %s.<namespace>.svc.%s", name, domain)
 	}
-	q.because("%s is Service %s/%s", host, svc.Namespace, svc.Name)
+	svc, err := q.named(ns, name, given || inCluster)
+	if err != nil {
+		return nil, err
+	}
+	q.because("%s is Service %s/%s", name, svc.Namespace, svc.Name)
 	return q.service(svc, netip.Addr{})
 }
 
-func (q *query) address(ip netip.Addr) (hbone.Route, error) {
+// named is the Service of that name in that namespace. Unless the namespace was given it may be another's, if only one is meant.
+func (q *query) named(ns, host string, given bool) (*Service, error) {
+	key := Host{ns, host}.Key()
+	svc := q.serviceBy(key)
+	if svc == nil {
+		if err := q.need(key); err != nil {
+			return nil, err
+		}
+	}
+	if svc != nil && svc.visible(q.src.Namespace) {
+		return svc, nil
+	}
+	unknown := q.fail("istiod knows no Service of that name in namespace %s; is the name right, and is the Service there?", ns)
+	if given {
+		return nil, unknown
+	}
+	var namespaces []string
+	others := q.servicesCalled(host)
+	for _, s := range others {
+		if s.visible(q.src.Namespace) {
+			namespaces = append(namespaces, s.Namespace)
+		}
+	}
+	svc = best(others, q.src.Namespace)
+	switch {
+	case svc == nil:
+		return nil, unknown
+	case len(namespaces) > 1 && !svc.Canonical:
+		slices.Sort(namespaces)
+		return nil, q.fail("namespaces %s have a Service of that name: dial namespace/%s", strings.Join(namespaces, ", "), host)
+	}
+	return svc, nil
+}
+
+// pod goes to one pod of a Service by its name, as those of a StatefulSet have one.
+func (q *query) pod(name, ns, host string) (*fork, error) {
+	svc, err := q.named(ns, host, true)
+	if err != nil {
+		return nil, err
+	}
+	all := q.workloadsOf(svc.Key())
+	if len(all) == 0 {
+		if err := q.need(svc.Key()); err != nil {
+			return nil, err
+		}
+	}
+	i := slices.IndexFunc(all, func(w *Workload) bool { return w.Name == name && len(w.Addresses) > 0 && !q.remote(w) })
+	if i < 0 {
+		return nil, q.fail("none of the %d pods of Service %s/%s on our network is called %s", len(all), svc.Namespace, svc.Name, name)
+	}
+	q.because("%s is a pod of Service %s/%s", name, svc.Namespace, svc.Name)
+	return q.direct(all[i], all[i].Addresses[0])
+}
+
+func (q *query) address(ip netip.Addr) (*fork, error) {
 	a := NetAddr{q.src.Network, ip}
-	if svc := last(q.t.vips[a.Key()]); svc != nil {
+	sharing := q.servicesAt(a)
+	svc := best(sharing, q.src.Namespace)
+	w := q.workloadAt(a)
+	if svc == nil && w == nil {
+		svc = q.inRange(a)
+	}
+	if svc != nil {
 		q.because("%s is the VIP of Service %s/%s", ip, svc.Namespace, svc.Name)
+		if len(sharing) > 1 {
+			q.because("which it shares with %d others", len(sharing)-1)
+		}
 		if !svc.Passthrough || svc.Waypoint != nil || len(svc.Weighted) > 0 {
 			return q.service(svc, ip)
 		}
 		q.because("which takes addresses as they are dialled")
 	}
-	if w := last(q.t.ips[a.Key()]); w != nil {
+	if w != nil {
 		q.because("%s is workload %s", ip, w.FullName())
-		if w.Waypoint != nil {
-			return q.waypoint(w.Waypoint, netip.AddrPortFrom(ip, q.port), "", "workload "+w.FullName())
-		}
-		return q.workload(w, ip, q.port, nil, "")
+		return q.direct(w, ip)
 	}
 	if err := q.need(a.Key()); err != nil {
-		return hbone.Route{}, err
+		return nil, err
 	}
 	if !q.src.Passthrough {
-		return hbone.Route{}, q.fail("the address is outside the mesh: istiod knows no Service and no workload by it")
+		return nil, q.fail("the address is outside the mesh: istiod knows no Service and no workload by it")
 	}
 	q.because("%s is outside the mesh: passed through", ip)
-	return hbone.Route{Direct: netip.AddrPortFrom(ip, q.port), Reason: q.reason}, nil
+	return q.fixed(hbone.Route{Direct: netip.AddrPortFrom(ip, q.port), Target: q.target, Reason: q.reason}), nil
 }
 
-// service goes through the Service's waypoint, else to one of its endpoints. vip is what was dialled, zero for a name.
-func (q *query) service(svc *Service, vip netip.Addr) (hbone.Route, error) {
-	i := slices.IndexFunc(svc.Ports, func(p Port) bool { return p.Service == q.port })
-	if i < 0 {
-		return hbone.Route{}, q.fail("Service %s/%s has no port %d", svc.Namespace, svc.Name, q.port)
-	}
-	if gateway := q.waypointOf(svc); gateway != nil {
-		if !vip.IsValid() {
-			for _, a := range svc.Addresses {
-				if a.Network == q.src.Network {
-					vip = a.IP
-					break
-				}
+// inRange is the Service that has an address in one of its ranges: of the dialer's namespace before others, then of the narrowest range.
+func (q *query) inRange(a NetAddr) *Service {
+	ranges := q.t.ranges
+	q.holds = append(q.holds, func(t *Table) bool { return t.ranges == ranges })
+	var found *Service
+	var rank [3]int
+	for _, s := range ranges.all() {
+		if !s.visible(q.src.Namespace) {
+			continue
+		}
+		for _, r := range s.Ranges {
+			if r.Network != a.Network || !r.Prefix.Contains(a.IP) {
+				continue
+			}
+			mine := [3]int{number(s.Namespace == q.src.Namespace), r.Prefix.Bits(), number(s.Canonical)}
+			if found == nil || slices.Compare(mine[:], rank[:]) > 0 {
+				found, rank = s, mine
 			}
 		}
-		if !vip.IsValid() {
-			return hbone.Route{}, q.fail("Service %s/%s has a waypoint but no VIP, and waypoints know services by VIP; give it a ClusterIP", svc.Namespace, svc.Name)
-		}
-		return q.waypoint(gateway, netip.AddrPortFrom(vip, q.port), svc.Hostname, "Service "+svc.Namespace+"/"+svc.Name)
 	}
-	if svc.Passthrough {
-		return hbone.Route{}, q.fail("Service %s/%s has no endpoints to choose from (its resolution is NONE): dial an address of it", svc.Namespace, svc.Name)
+	return found
+}
+
+func number(b bool) int {
+	if b {
+		return 1
 	}
-	w, ip, target, err := q.pick(svc, q.port, vip)
-	if err != nil {
-		return hbone.Route{}, err
+	return 0
+}
+
+// direct goes to a workload that was addressed itself, through its waypoint if it has one.
+func (q *query) direct(w *Workload, ip netip.Addr) (*fork, error) {
+	if w.Waypoint != nil {
+		return q.waypoint(w.Waypoint, way{of: "workload " + w.FullName(), target: netip.AddrPortFrom(ip, q.port)})
 	}
-	return q.workload(w, ip, target, svc.SANs, svc.Hostname)
+	if q.remote(w) {
+		return nil, q.fail("workload %s is on network %q and ours is %q; over networks only Services are reached", w.FullName(), w.Network, q.src.Network)
+	}
+	f := &fork{reason: slices.Clip(q.reason), ends: make([]end, 1)}
+	f.ends[0] = end{w: w, addr: ip, port: q.port, load: q.src.Memory.endpoint(netip.AddrPortFrom(ip, hbonePort))}
+	f.build = func(e *end) (hbone.Route, error) { return q.toWorkload(f, e, nil) }
+	return f, nil
 }
 
 // remote reports whether w is on another network than we are.
 func (q *query) remote(w *Workload) bool { return w.Network != "" && w.Network != q.src.Network }
-
-// workload ends the way at w.
-func (q *query) workload(w *Workload, ip netip.Addr, port uint16, sans []string, service string) (hbone.Route, error) {
-	if q.remote(w) {
-		return hbone.Route{}, q.fail("workload %s is on network %q; ways through east-west gateways are not supported yet", w.FullName(), w.Network)
-	}
-	target := netip.AddrPortFrom(ip, port)
-	switch w.Tunnel {
-	case TunnelHBONE:
-	case TunnelNone:
-		q.because("%s does not speak HBONE: plain TCP", w.FullName())
-		return hbone.Route{Direct: target, Service: service, Reason: q.reason}, nil
-	default:
-		return hbone.Route{}, q.fail("workload %s has a tunnel protocol (%d) that is not known here", w.FullName(), w.Tunnel)
-	}
-	peers, err := identities([]*Workload{w}, sans)
-	if err != nil {
-		return hbone.Route{}, q.fail("the identity of workload %s makes no sense: %v", w.FullName(), err)
-	}
-	q.because("HBONE to %s", w.FullName())
-	return hbone.Route{Service: service, Reason: q.reason, Hops: []hbone.Hop{{
-		Kind: hbone.HopWorkload, Name: w.FullName(), Addr: netip.AddrPortFrom(ip, hbonePort), Authority: target.String(), Peers: peers,
-	}}}, nil
-}
-
-// waypoint ends the way at a waypoint, which goes on to target. That its pods are not listed as HBONE workloads does not matter.
-func (q *query) waypoint(g *Gateway, target netip.AddrPort, service, of string) (hbone.Route, error) {
-	port := g.Port
-	if port == 0 {
-		port = hbonePort
-	}
-	if g.Host == (Host{}) {
-		w := last(q.t.ips[g.Addr.Key()])
-		if w == nil {
-			if svc := last(q.t.vips[g.Addr.Key()]); svc != nil {
-				return q.waypointService(svc, port, target, service, of)
-			}
-			if err := q.need(g.Addr.Key()); err != nil {
-				return hbone.Route{}, err
-			}
-			return hbone.Route{}, q.fail("%s has a waypoint at %s, where istiod knows nobody", of, g.Addr.IP)
-		}
-		return q.waypointHop([]*Workload{w}, nil, w, netip.AddrPortFrom(g.Addr.IP, port), target, service)
-	}
-	svc := q.t.services[g.Host.Key()]
-	if svc == nil {
-		if err := q.need(g.Host.Key()); err != nil {
-			return hbone.Route{}, err
-		}
-		return hbone.Route{}, q.fail("%s has the waypoint %s, which istiod does not know; is its Gateway still there?", of, g.Host.Key())
-	}
-	return q.waypointService(svc, port, target, service, of)
-}
-
-func (q *query) waypointService(svc *Service, port uint16, target netip.AddrPort, service, of string) (hbone.Route, error) {
-	w, ip, podPort, err := q.pick(svc, port, target.Addr())
-	if err != nil {
-		e, ok := errors.AsType[*Error](err)
-		if !ok {
-			return hbone.Route{}, err
-		}
-		return hbone.Route{}, q.fail("the waypoint %s/%s of %s has no ready pod; going around it would skip its policies (%s)", svc.Namespace, svc.Name, of, e.Why)
-	}
-	return q.waypointHop(q.t.endpoints(svc.Key()), svc.SANs, w, netip.AddrPortFrom(ip, podPort), target, service)
-}
-
-func (q *query) waypointHop(all []*Workload, sans []string, w *Workload, addr, target netip.AddrPort, service string) (hbone.Route, error) {
-	if q.remote(w) {
-		return hbone.Route{}, q.fail("waypoint %s is on network %q; ways through east-west gateways are not supported yet", w.FullName(), w.Network)
-	}
-	peers, err := identities(all, sans)
-	if err != nil {
-		return hbone.Route{}, q.fail("the identity of waypoint %s makes no sense: %v", w.FullName(), err)
-	}
-	q.because("through waypoint %s", w.FullName())
-	return hbone.Route{Service: service, Reason: q.reason, Hops: []hbone.Hop{{
-		Kind: hbone.HopWaypoint, Name: w.FullName(), Addr: addr, Authority: target.String(), Peers: peers,
-	}}}, nil
-}
-
-// identities is whom any of the workloads may show itself to be.
-func identities(workloads []*Workload, sans []string) ([]spiffeid.ID, error) {
-	var ids []spiffeid.ID
-	for _, w := range workloads {
-		id, err := w.Identity()
-		if err != nil {
-			return nil, err
-		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	for _, san := range sans {
-		if id, err := spiffeid.FromString(san); err == nil && !slices.Contains(ids, id) {
-			ids = append(ids, id) // names that are no SPIFFE ids cannot be shown to us
-		}
-	}
-	return ids, nil
-}

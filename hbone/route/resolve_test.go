@@ -22,10 +22,7 @@ func pod(name, ip, sa string) *Workload {
 
 // of makes the workload an endpoint of a Service.
 func (w *Workload) of(key string, ports ...Port) *Workload {
-	if w.Services == nil {
-		w.Services = map[string][]Port{}
-	}
-	w.Services[key] = ports
+	w.Services = append(w.Services, Member{key, ports})
 	return w
 }
 
@@ -40,7 +37,7 @@ const (
 	waypointKey = "edge/waypoint.edge.svc.cluster.local"
 )
 
-func toWaypoint() *Gateway {
+func byWaypoint() *Gateway {
 	return &Gateway{Host: Host{"edge", "waypoint.edge.svc.cluster.local"}, Port: 15008}
 }
 
@@ -57,9 +54,9 @@ func mesh() *Table {
 	t.SetService(&Service{
 		Name: "guarded", Namespace: "shop", Hostname: "guarded.shop.svc.cluster.local",
 		Addresses: []NetAddr{{"far", netip.MustParseAddr("10.96.0.2")}, addr("10.96.0.2")},
-		Ports:     []Port{{80, 8080}}, Waypoint: toWaypoint(),
+		Ports:     []Port{{80, 8080}}, Waypoint: byWaypoint(),
 	})
-	t.SetWorkload(with(pod("shop/guarded-1", "10.244.1.2", ""), func(w *Workload) { w.Waypoint = toWaypoint() }).of(guardedKey))
+	t.SetWorkload(with(pod("shop/guarded-1", "10.244.1.2", ""), func(w *Workload) { w.Waypoint = byWaypoint() }).of(guardedKey))
 	t.SetService(&Service{
 		Name: "waypoint", Namespace: "edge", Hostname: "waypoint.edge.svc.cluster.local",
 		Addresses: []NetAddr{addr("10.96.0.3")}, Ports: []Port{{15008, 15008}},

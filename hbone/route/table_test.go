@@ -24,7 +24,7 @@ func TestTable(t *testing.T) {
 	// A replacement takes the old names away.
 	m.SetService(&Service{Namespace: "shop", Hostname: "cart.shop.svc.cluster.local", Addresses: []NetAddr{addr("10.96.0.9")}})
 	m.SetWorkload(pod("shop/cart-1", "10.244.1.9", "cart"))
-	if m.Has("/10.96.0.1") || m.Has("/10.244.1.1") || !m.Has("/10.96.0.9") || !m.Has("/10.244.1.9") || len(m.endpoints(cartKey)) != 0 {
+	if m.Has("/10.96.0.1") || m.Has("/10.244.1.1") || !m.Has("/10.96.0.9") || !m.Has("/10.244.1.9") || len(m.Endpoints(cartKey)) != 0 {
 		t.Error("names of what was replaced are still there")
 	}
 	m.Remove("nobody")
@@ -39,7 +39,7 @@ func TestTable(t *testing.T) {
 	m.Remove("Kubernetes//Pod/edge/waypoint-1")
 	m.Remove(guardedKey)
 	m.Remove(waypointKey)
-	if n := len(m.services) + len(m.vips) + len(m.workloads) + len(m.ips) + len(m.members); n > 0 {
+	if n := m.services.Len() + m.vips.Len() + m.hosts.Len() + m.workloads.Len() + m.ips.Len() + m.members.Len(); n > 0 {
 		t.Errorf("%d entries are left of an empty mesh", n)
 	}
 }
@@ -94,7 +94,7 @@ func TestPick(t *testing.T) {
 	if got["shop/heavy"]+got["shop/light"] != 4000 || got["shop/heavy"] < 2800 || got["shop/heavy"] > 3200 {
 		t.Errorf("want about 3000 heavy and 1000 light: %v", got)
 	}
-	m.SetService(with(new(*m.services[cartKey]), func(s *Service) { s.AllowUnhealthy = true }))
+	m.SetService(with(new(*m.Service(cartKey)), func(s *Service) { s.AllowUnhealthy = true }))
 	m.Remove("Kubernetes//Pod/shop/heavy")
 	m.Remove("Kubernetes//Pod/shop/light")
 	if r, err := m.Resolve(Source{}, "10.96.0.1:80", nothing); err != nil || r.Hops[0].Name != "shop/ill" {

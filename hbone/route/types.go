@@ -2,6 +2,7 @@ package route
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -14,6 +15,22 @@ type NetAddr struct {
 
 // Key is network/ip, the name that istiod knows the address by.
 func (a NetAddr) Key() string { return a.Network + "/" + a.IP.String() }
+
+// ParseNetAddr reads a Key.
+func ParseNetAddr(key string) (NetAddr, bool) {
+	network, ip, ok := strings.Cut(key, "/")
+	if !ok || ip == "" || ip[len(ip)-1] > 'f' { // no IP address ends so: most names are none
+		return NetAddr{}, false
+	}
+	a, err := netip.ParseAddr(ip)
+	return NetAddr{network, a}, err == nil
+}
+
+// NetPrefix is a range of addresses of a network.
+type NetPrefix struct {
+	Network string
+	Prefix  netip.Prefix
+}
 
 // Host is a Service by name.
 type Host struct{ Namespace, Hostname string }
@@ -37,10 +54,39 @@ type Weighted struct {
 // Port maps a Service's port to a workload's. Target 0 means the workload has one of its own.
 type Port struct{ Service, Target uint16 }
 
+// Member says that a workload is an endpoint of a Service.
+type Member struct {
+	Service string // its key
+	Ports   []Port // of this workload; they go before the Service's
+}
+
+// Families are the IP families that a Service's endpoints are reached by.
+type Families int
+
+// The families.
+const (
+	FamiliesAny  Families = 0 // the one that was dialled, else another
+	FamiliesIPv4 Families = 1
+	FamiliesIPv6 Families = 2
+	FamiliesDual Families = 3
+)
+
+// accepts reports whether ip is of the families.
+func (f Families) accepts(ip netip.Addr) bool {
+	switch f {
+	case FamiliesIPv4:
+		return ip.Is4()
+	case FamiliesIPv6:
+		return ip.Is6()
+	}
+	return true
+}
+
 // Service is a Service or ServiceEntry.
 type Service struct {
 	Name, Namespace, Hostname string
-	Addresses                 []NetAddr
+	Addresses                 []NetAddr   // empty for a headless one
+	Ranges                    []NetPrefix // addresses that are the Service's unless somebody has them for himself
 	Ports                     []Port
 	SANs                      []string // further SPIFFE ids that its workloads may show
 	Waypoint                  *Gateway
@@ -48,8 +94,11 @@ type Service struct {
 	AllowUnhealthy            bool       // its health policy takes any endpoint
 	Passthrough               bool       // its mode takes the address as dialled
 	IngressUseWaypoint        bool
-	Prefer                    []Scope // where its endpoints should be, the weightiest first
-	Strict                    bool    // endpoints that are not where all of Prefer wants them are not taken
+	Canonical                 bool     // goes before others of the same name or address
+	Private                   bool     // only for dialers of its own namespace
+	Families                  Families // of its endpoints' addresses
+	Prefer                    []Scope  // where its endpoints should be, the weightiest first
+	Strict                    bool     // endpoints that are not where all of Prefer wants them are not taken
 }
 
 // Key is namespace/hostname.
@@ -100,9 +149,20 @@ type Workload struct {
 	Unhealthy                     bool
 	HostNetwork                   bool // its addresses are its node's: not found by them
 	Locality                      Locality
-	Capacity                      uint32            // weight; 0 counts as 1
-	Services                      map[string][]Port // by Service.Key
-	Policies                      []string          // namespace/name of the selector policies that apply
+	Capacity                      uint32   // weight; 0 counts as 1
+	AnyPort                       bool     // as a waypoint it takes ports that its Service does not have
+	Services                      []Member // that it is an endpoint of
+	Policies                      []string // namespace/name of the selector policies that apply
+}
+
+// in is the workload's membership in a Service, nil when it is in none of that key.
+func (w *Workload) in(key string) *Member {
+	for i := range w.Services {
+		if w.Services[i].Service == key {
+			return &w.Services[i]
+		}
+	}
+	return nil
 }
 
 // Identity is whom the workload shows itself to be.

@@ -2,17 +2,19 @@ package wds
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
-// decodeAddress reads an istio.workload.Address: a workload or a service.
-func decodeAddress(b []byte) (w *route.Workload, s *route.Service, err error) {
+// decodeAddress reads an istio.workload.Address: a workload or a service. Strings that many have are shared through t.
+func decodeAddress(b []byte, t *texts) (w *route.Workload, s *route.Service, err error) {
 	err = walk(b, func(f field) (err error) {
 		switch f.num {
 		case 1:
-			w, err = decodeWorkload(f.bytes)
+			w, err = decodeWorkload(f.bytes, t)
 		case 2:
 			s, err = decodeService(f.bytes)
 		}
@@ -24,7 +26,28 @@ func decodeAddress(b []byte) (w *route.Workload, s *route.Service, err error) {
 	return w, s, err
 }
 
-func decodeWorkload(b []byte) (*route.Workload, error) {
+// texts shares strings of equal bytes. The zero value is ready.
+type texts struct{ known map[string]string }
+
+// maxTexts bounds what is kept for sharing; then it begins anew.
+const maxTexts = 1 << 16
+
+func (t *texts) of(b []byte) string {
+	if t == nil {
+		return string(b)
+	}
+	if s, ok := t.known[string(b)]; ok {
+		return s
+	}
+	if t.known == nil || len(t.known) >= maxTexts {
+		t.known = map[string]string{}
+	}
+	s := string(b)
+	t.known[s] = s
+	return s
+}
+
+func decodeWorkload(b []byte, t *texts) (*route.Workload, error) {
 	w := &route.Workload{}
 	err := walk(b, func(f field) (err error) {
 		switch f.num {
@@ -33,7 +56,7 @@ func decodeWorkload(b []byte) (*route.Workload, error) {
 		case 1:
 			w.Name = string(f.bytes)
 		case 2:
-			w.Namespace = string(f.bytes)
+			w.Namespace = t.of(f.bytes)
 		case 3:
 			ip, err := f.ip()
 			if err != nil {
@@ -41,29 +64,36 @@ func decodeWorkload(b []byte) (*route.Workload, error) {
 			}
 			w.Addresses = append(w.Addresses, ip)
 		case 4:
-			w.Network = string(f.bytes)
+			w.Network = t.of(f.bytes)
 		case 5:
 			w.Tunnel = route.Tunnel(f.n)
 		case 6:
-			w.TrustDomain = string(f.bytes)
+			w.TrustDomain = t.of(f.bytes)
 		case 7:
-			w.ServiceAccount = string(f.bytes)
+			w.ServiceAccount = t.of(f.bytes)
 		case 8:
 			w.Waypoint, err = decodeGateway(f.bytes)
 		case 19:
 			w.NetworkGateway, err = decodeGateway(f.bytes)
 		case 22:
-			err = decodePortsOf(f.bytes, w)
+			err = decodeMember(f.bytes, t, w)
 		case 16:
-			w.Policies = append(w.Policies, string(f.bytes))
+			w.Policies = append(w.Policies, t.of(f.bytes))
 		case 17:
 			w.Unhealthy = f.n != 0
 		case 9:
-			w.Locality.Node = string(f.bytes)
+			w.Locality.Node = t.of(f.bytes)
 		case 18:
-			w.Locality.ClusterID = string(f.bytes)
+			w.Locality.ClusterID = t.of(f.bytes)
 		case 24:
-			err = decodeLocality(f.bytes, &w.Locality)
+			err = decodeLocality(f.bytes, t, &w.Locality)
+		case 23:
+			err = walk(f.bytes, func(f field) error {
+				if f.num == 2 {
+					w.AnyPort = f.n != 0
+				}
+				return nil
+			})
 		case 25:
 			w.HostNetwork = f.n == 1
 		case 27:
@@ -76,37 +106,48 @@ func decodeWorkload(b []byte) (*route.Workload, error) {
 		}
 		return err
 	})
-	if err == nil && w.UID == "" {
+	switch {
+	case err != nil:
+	case w.UID == "":
 		err = errors.New("a workload without uid")
+	case strings.HasSuffix(w.UID, "/"+w.Name):
+		w.Name = w.UID[len(w.UID)-len(w.Name):] // one string less
 	}
+	w.Services, w.Addresses = lastOfEach(w.Services), slices.Clip(w.Addresses)
 	return w, err
 }
 
-// decodePortsOf reads an entry of the map of services.
-func decodePortsOf(b []byte, w *route.Workload) error {
-	var key string
-	var ports []route.Port
+// decodeMember reads an entry of the map of services.
+func decodeMember(b []byte, t *texts, w *route.Workload) error {
+	var m route.Member
 	err := walk(b, func(f field) error {
 		switch f.num {
 		case 1:
-			key = string(f.bytes)
+			m.Service = t.of(f.bytes)
 		case 2:
 			return walk(f.bytes, func(f field) error {
 				if f.num != 1 {
 					return nil
 				}
 				p, err := decodePort(f.bytes)
-				ports = append(ports, p)
+				m.Ports = append(m.Ports, p)
 				return err
 			})
 		}
 		return nil
 	})
-	if w.Services == nil {
-		w.Services = map[string][]route.Port{}
-	}
-	w.Services[key] = ports
+	w.Services = append(w.Services, m)
 	return err
+}
+
+// lastOfEach sorts members and keeps of those of one Service the last.
+func lastOfEach(members []route.Member) []route.Member {
+	if len(members) < 2 {
+		return slices.Clip(members)
+	}
+	slices.Reverse(members)
+	slices.SortStableFunc(members, func(a, b route.Member) int { return strings.Compare(a.Service, b.Service) })
+	return slices.Clip(slices.CompactFunc(members, func(a, b route.Member) bool { return a.Service == b.Service }))
 }
 
 func decodePort(b []byte) (p route.Port, err error) {
@@ -133,9 +174,13 @@ func decodeService(b []byte) (*route.Service, error) {
 		case 3:
 			s.Hostname = string(f.bytes)
 		case 4:
-			a, err := decodeNetworkAddress(f.bytes)
+			a, bits, err := decodeNetworkAddress(f.bytes)
 			if err != nil {
 				return err
+			}
+			if bits < a.IP.BitLen() {
+				s.Ranges = append(s.Ranges, route.NetPrefix{Network: a.Network, Prefix: netip.PrefixFrom(a.IP, bits).Masked()})
+				break
 			}
 			s.Addresses = append(s.Addresses, a)
 		case 5:
@@ -154,8 +199,16 @@ func decodeService(b []byte) (*route.Service, error) {
 			var w route.Weighted
 			w, err = decodeWeighted(f.bytes)
 			s.Weighted = append(s.Weighted, w)
+		case 9:
+			if s.Families = route.Families(f.n); f.n > uint64(route.FamiliesDual) {
+				s.Families = route.FamiliesAny // of the future
+			}
+		case 11:
+			s.Canonical = f.n != 0
 		case 12:
 			s.IngressUseWaypoint = f.n != 0
+		case 14:
+			s.Private = f.n == 1
 		}
 		return err
 	})
@@ -193,34 +246,38 @@ func decodeLoadBalancing(b []byte, s *route.Service) error {
 	})
 }
 
-func decodeLocality(b []byte, l *route.Locality) error {
+func decodeLocality(b []byte, t *texts, l *route.Locality) error {
 	return walk(b, func(f field) error {
 		switch f.num {
 		case 1:
-			l.Region = string(f.bytes)
+			l.Region = t.of(f.bytes)
 		case 2:
-			l.Zone = string(f.bytes)
+			l.Zone = t.of(f.bytes)
 		case 3:
-			l.Subzone = string(f.bytes)
+			l.Subzone = t.of(f.bytes)
 		}
 		return nil
 	})
 }
 
-func decodeNetworkAddress(b []byte) (a route.NetAddr, err error) {
+// decodeNetworkAddress reads an address, or a range of them: bits is the length of the prefix.
+func decodeNetworkAddress(b []byte) (a route.NetAddr, bits int, err error) {
+	length := uint64(128)
 	err = walk(b, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			a.Network = string(f.bytes)
 		case 2:
 			a.IP, err = f.ip()
+		case 3:
+			length = f.n
 		}
 		return err
 	})
 	if err == nil && !a.IP.IsValid() {
 		err = errors.New("an address without IP")
 	}
-	return a, err
+	return a, int(min(length, uint64(a.IP.BitLen()))), err
 }
 
 func decodeGateway(b []byte) (*route.Gateway, error) {
@@ -238,7 +295,7 @@ func decodeGateway(b []byte) (*route.Gateway, error) {
 				return nil
 			})
 		case 2:
-			g.Addr, err = decodeNetworkAddress(f.bytes)
+			g.Addr, _, err = decodeNetworkAddress(f.bytes)
 		case 3:
 			g.Port, err = f.port()
 		}

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +63,7 @@ func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision
 // current is the set for what is known now, or what is missing.
 func (a *Authorizer) current(ctx context.Context) (*authz.Set, string) {
 	// Read first: what changes from here on makes the set that is built below an old one.
-	version := a.c.now()
+	version := a.c.now.Load().version
 	w, err := a.c.Workload(ctx, a.own)
 	if err != nil {
 		return nil, fmt.Sprintf("the workload itself (%v)", err)
@@ -69,11 +71,12 @@ func (a *Authorizer) current(ctx context.Context) (*authz.Set, string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.set == nil || a.version != version {
-		policies, all := a.c.snapshot()
-		if !all {
+		v := a.c.now.Load()
+		if !v.allPols {
 			return nil, "the list of policies"
 		}
-		a.set, a.version, a.unreadable = authz.NewSet(policies, w.Namespace, w.Policies), version, a.c.unreadable(w.Namespace)
+		policies := slices.Collect(maps.Values(v.policies))
+		a.set, a.version, a.unreadable = authz.NewSet(policies, w.Namespace, w.Policies), version, v.unreadable(w.Namespace)
 	}
 	switch m := a.set.Missing(); {
 	case a.Lenient:

@@ -29,10 +29,10 @@ func cart() *route.Service {
 func pod(name, ip string, services ...string) *route.Workload {
 	w := &route.Workload{
 		UID: "Kubernetes//Pod/shop/" + name, Name: name, Namespace: "shop", ServiceAccount: "cart", Tunnel: route.TunnelHBONE,
-		Addresses: []netip.Addr{netip.MustParseAddr(ip)}, Services: map[string][]route.Port{},
+		Addresses: []netip.Addr{netip.MustParseAddr(ip)},
 	}
 	for _, key := range services {
-		w.Services[key] = nil
+		w.Services = append(w.Services, route.Member{Service: key})
 	}
 	return w
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -60,11 +61,29 @@ type Config struct {
 	Policies bool
 	// Passthrough lets Resolve answer addresses that istiod does not know with themselves, in plaintext.
 	Passthrough bool
+	// Ingress resolves as Istio's own ingress gateways do; see route.Source.
+	Ingress bool
+	// FailOpen goes around waypoints that are not there, and so around their policies; see route.Source.
+	FailOpen bool
+	// Wildcard asks for all there is in the mesh, instead of for what is dialled. A mesh of 100,000 workloads takes some 100 MB.
+	Wildcard bool
 	// MaxNames bounds the names asked for, beside our own address. Zero means 10,000. A further one takes the place of those that led nowhere, else it is an
 	// error.
 	MaxNames int
 	// AbsentFor is how long an answer "nothing by that name" is remembered, while istiod is there to be asked again. Zero means 2 s.
 	AbsentFor time.Duration
+	// UnusedFor is how long what was dialled is held after it was dialled last and its last tunnel of a Dialer has ended. Zero means 30 min;
+	// negative holds it until Close. Wildcard holds all.
+	UnusedFor time.Duration
+	// MaxResources bounds what istiod can make us hold, of addresses and of policies each. Zero means 1,000,000. What comes beyond is
+	// refused; a refused policy denies.
+	MaxResources int
+	// SnapshotFile keeps what is held on disk, so that after a restart it answers before istiod does, or without it. The file is written a few
+	// seconds after a change and by Close, in one step and with mode 0600. One that was damaged, that others can write to, or that is of another
+	// Node or format is not read. Empty keeps nothing.
+	SnapshotFile string
+	// SnapshotMaxAge is how old a SnapshotFile may be. Zero means 24 h; negative takes any.
+	SnapshotMaxAge time.Duration
 	// DialContext makes TCP connections. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger takes connection failures and resources that cannot be read. Nil is silent.
@@ -73,6 +92,10 @@ type Config struct {
 
 func (c *Config) maxNames() int            { return cmp.Or(c.MaxNames, 10_000) }
 func (c *Config) absentFor() time.Duration { return cmp.Or(c.AbsentFor, 2*time.Second) }
+func (c *Config) unusedFor() time.Duration { return cmp.Or(c.UnusedFor, 30*time.Minute) }
+func (c *Config) maxResources() int        { return cmp.Or(c.MaxResources, 1_000_000) }
+
+func (c *Config) snapshotMaxAge() time.Duration { return cmp.Or(c.SnapshotMaxAge, 24*time.Hour) }
 
 func (c *Config) logger() *slog.Logger {
 	if c.Logger != nil {
@@ -82,7 +105,10 @@ func (c *Config) logger() *slog.Logger {
 }
 
 func (c *Config) source() route.Source {
-	return route.Source{Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, IP: c.Node.IP, Passthrough: c.Passthrough}
+	return route.Source{
+		Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, IP: c.Node.IP,
+		Passthrough: c.Passthrough, Ingress: c.Ingress, FailOpen: c.FailOpen, Memory: new(route.Memory),
+	}
 }
 
 func (c *Config) validate() error {
@@ -102,6 +128,8 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+func (n *Node) proto() *core.Node { return &core.Node{Id: n.nodeID(), Metadata: n.metadata()} }
 
 // nodeID is how istiod knows an ambient client.
 func (n *Node) nodeID() string {

@@ -53,9 +53,9 @@ func TestDecodeWorkload(t *testing.T) {
 		NetworkGateway: &route.Gateway{Addr: route.NetAddr{Network: "far", IP: netip.MustParseAddr("192.0.2.1")}, Port: 15008},
 		Policies:       []string{"shop/a", "shop/b"}, Unhealthy: true, HostNetwork: true, Capacity: 3,
 		Locality: route.Locality{Region: "r", Zone: "z", Subzone: "s", Node: "n1", ClusterID: "c1"},
-		Services: map[string][]route.Port{"shop/cart": {{Service: 80, Target: 8080}, {Service: 81}}, "shop/none": nil},
+		Services: []route.Member{{Service: "shop/cart", Ports: []route.Port{{Service: 80, Target: 8080}, {Service: 81}}}, {Service: "shop/none"}},
 	}
-	w, s, err := decodeAddress(msg{}.bytes(1, in))
+	w, s, err := decodeAddress(msg{}.bytes(1, in), nil)
 	if err != nil || s != nil || !reflect.DeepEqual(w, want) {
 		t.Errorf("got  %+v, %v, %v\nwant %+v", w, s, err, want)
 	}
@@ -81,7 +81,7 @@ func TestDecodeService(t *testing.T) {
 			{Gateway: route.Gateway{Addr: route.NetAddr{IP: netip.MustParseAddr("10.96.0.9")}}},
 		},
 	}
-	w, s, err := decodeAddress(msg{}.bytes(2, in))
+	w, s, err := decodeAddress(msg{}.bytes(2, in), nil)
 	if err != nil || w != nil || !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v, %v, %v\nwant %+v", w, s, err, want)
 	}
@@ -112,7 +112,7 @@ func TestDecodeAddressRefuses(t *testing.T) {
 		"cut off inside":                  {msg{}.bytes(1, msg{}.str(20, "uid")[:3]), "unexpected EOF"},
 		"a tag that is none":              {msg{0}, "invalid field number"},
 	} {
-		w, s, err := decodeAddress(tt.in)
+		w, s, err := decodeAddress(tt.in, nil)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %+v, %+v, %v, want %q", name, w, s, err, tt.want)
 		}

@@ -16,7 +16,7 @@ func FuzzDecodeAddress(f *testing.F) {
 		bytes(7, msg{}.bytes(1, msg{}.str(1, "edge").str(2, "w")).varint(3, 15008)))))
 	f.Add([]byte(msg{}.future()))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		w, s, err := decodeAddress(in)
+		w, s, err := decodeAddress(in, nil)
 		if err != nil {
 			return
 		}
@@ -85,7 +85,7 @@ func TestDecodingIsBounded(t *testing.T) {
 			return err
 		},
 		"ports": func() error {
-			_, _, err := decodeAddress(msg{}.bytes(2, ports.str(3, "host")))
+			_, _, err := decodeAddress(msg{}.bytes(2, ports.str(3, "host")), nil)
 			return err
 		},
 	} {

@@ -10,11 +10,7 @@ import (
 	"slices"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/isthmus-mesh/isthmus/hbone/route"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -40,6 +36,8 @@ func (c *Client) run(ctx context.Context) {
 		err = fmt.Errorf("wds: istiod at %s: %w", address, c.cfg.explain(err))
 		c.mu.Lock()
 		c.lastErr = err
+		c.stats.Lost++
+		c.stats.LastError = err
 		c.mu.Unlock()
 		if time.Since(start) > maxBackoff {
 			backoff = minBackoff
@@ -93,6 +91,12 @@ func (c *Client) stream(ctx context.Context, address string) error {
 			return sendError(err, received, failed)
 		}
 	}
+	var sweep <-chan time.Time
+	if every := c.cfg.unusedFor() / epochs; every > 0 && !c.cfg.Wildcard {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		sweep = t.C
+	}
 	for {
 		var send []*discovery.DeltaDiscoveryRequest
 		select {
@@ -102,7 +106,11 @@ func (c *Client) stream(ctx context.Context, address string) error {
 			return context.Cause(ctx)
 		case res := <-received:
 			send = append(send, c.take(res))
+			c.saver.changed()
 		case <-c.wake:
+			send = c.more()
+		case <-sweep:
+			c.expire()
 			send = c.more()
 		}
 		for _, req := range send {
@@ -125,29 +133,49 @@ func sendError(err error, received <-chan *discovery.DeltaDiscoveryResponse, fai
 	return err
 }
 
-// hello is what a new stream begins with: all we want and all we hold.
+// maxHello bounds the versions that a hello tells of: istiod takes messages of 4 MiB.
+const maxHello = 3 << 20
+
+// hello is what a new stream begins with: all we want and all we hold. Where that is too much to tell, istiod sends all anew.
 func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
+	h := &c.held
+	size := 0
+	for name, version := range h.versions {
+		size += len(name) + len(version) + 8
+	}
+	versions := h.versions
+	if h.fresh = size > maxHello || h.restored; h.fresh {
+		versions = nil
+	}
+	if h.restored {
+		h.freshPol = true
+	}
+	h.newPols = true
+	clear(h.dropped)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pending, c.again, c.newPols = nil, nil, true
-	clear(c.badAddrs)
+	c.pending, c.again = nil, nil
+	clear(c.bad)
 	for _, a := range c.names {
 		a.anew = false
 	}
-	node := &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()}
-	var list []*discovery.DeltaDiscoveryRequest
-	if len(c.names) > 0 {
-		list = append(list, &discovery.DeltaDiscoveryRequest{
-			Node: node, TypeUrl: addressType,
-			ResourceNamesSubscribe:  slices.Sorted(maps.Keys(c.names)),
-			InitialResourceVersions: maps.Clone(c.versions),
-		})
+	names := []string{"*"}
+	if !c.cfg.Wildcard {
+		names = slices.Sorted(maps.Keys(c.names))
 	}
+	list := []*discovery.DeltaDiscoveryRequest{{
+		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(versions),
+	}}
 	if c.cfg.Policies {
-		list = append(list, &discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: authorizationType, InitialResourceVersions: maps.Clone(c.polVers)})
+		list = append(list, &discovery.DeltaDiscoveryRequest{
+			Node: c.cfg.Node.proto(), TypeUrl: authorizationType, InitialResourceVersions: maps.Clone(h.polVers),
+		})
 	}
 	return list
 }
+
+// maxAsked bounds the names of one request.
+const maxAsked = 10_000
 
 // more asks for names that came since. A name that istiod has answered for already is answered again only after it was unsubscribed, in a
 // request of its own: istiod subtracts what a request unsubscribes from what it subscribes. And a request that subscribes to nothing makes
@@ -158,131 +186,15 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	var list []*discovery.DeltaDiscoveryRequest
 	add := func(subscribe, unsubscribe []string) {
 		list = append(list, &discovery.DeltaDiscoveryRequest{
-			Node:                   &core.Node{Id: c.cfg.Node.nodeID(), Metadata: c.cfg.Node.metadata()},
-			TypeUrl:                addressType,
-			ResourceNamesSubscribe: subscribe, ResourceNamesUnsubscribe: unsubscribe,
+			Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: subscribe, ResourceNamesUnsubscribe: unsubscribe,
 		})
 	}
-	if len(c.again) > 0 {
-		add([]string{unspecified}, c.again)
+	for names := range slices.Chunk(c.again, maxAsked) {
+		add([]string{unspecified}, names)
 	}
-	if len(c.pending) > 0 {
-		add(c.pending, nil)
+	for names := range slices.Chunk(c.pending, maxAsked) {
+		add(names, nil)
 	}
 	c.pending, c.again = nil, nil
 	return list
-}
-
-// take applies a response and returns its ACK, or its NACK: what could not be read keeps its old value.
-func (c *Client) take(res *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var bad error
-	switch res.GetTypeUrl() {
-	case addressType:
-		c.online = true
-		bad = c.takeAddresses(res)
-	case authorizationType:
-		bad = c.takePolicies(res)
-	}
-	select {
-	case <-c.ready:
-	default:
-		close(c.ready)
-	}
-	c.lastErr = nil
-	c.broadcast()
-	ack := &discovery.DeltaDiscoveryRequest{TypeUrl: res.GetTypeUrl(), ResponseNonce: res.GetNonce()}
-	if bad != nil {
-		c.cfg.logger().Warn("wds: a resource cannot be read; its old value stays", "error", bad)
-		ack.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: bad.Error()}
-	}
-	return ack
-}
-
-func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
-	var bad error
-	var touched []string
-	for _, r := range res.GetResources() {
-		w, s, err := decodeAddress(r.GetResource().GetValue())
-		if err == nil {
-			err = sameName(r.GetName(), w, s)
-		}
-		if err != nil {
-			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
-			if _, held := c.versions[r.GetName()]; !held { // a version may be empty
-				c.badAddrs[r.GetName()] = err
-			}
-			continue
-		}
-		// Also the addresses that it had: it may be elsewhere now.
-		touched = append(append(append(touched, r.GetName()), r.GetAliases()...), c.table.Names(r.GetName())...)
-		if w != nil {
-			touched = slices.AppendSeq(touched, maps.Keys(w.Services)) // they may have had none
-			c.table.SetWorkload(w)
-		} else {
-			c.table.SetService(s)
-		}
-		c.versions[r.GetName()] = r.GetVersion()
-		delete(c.badAddrs, r.GetName())
-	}
-	for _, name := range res.GetRemovedResources() {
-		touched = append(append(touched, name), c.table.Names(name)...)
-		c.table.Remove(name)
-		delete(c.versions, name)
-		delete(c.badAddrs, name)
-	}
-	now := time.Now()
-	for _, name := range touched {
-		a := c.names[name]
-		if a == nil {
-			continue
-		}
-		a.anew, a.absent = false, time.Time{}
-		if !c.table.Has(name) || c.table.Empty(name) {
-			a.absent = now
-		}
-	}
-	return bad
-}
-
-// sameName refuses what has another name inside: it could not be removed by the name that istiod knows it by.
-func sameName(name string, w *route.Workload, s *route.Service) error {
-	var inside string
-	if w != nil {
-		inside = w.UID
-	} else {
-		inside = s.Key()
-	}
-	if inside != name {
-		return fmt.Errorf("it is called %q inside", inside)
-	}
-	return nil
-}
-
-func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
-	var bad error
-	if c.newPols {
-		clear(c.badPols)
-	}
-	for _, r := range res.GetResources() {
-		p, err := decodeAuthorization(r.GetResource().GetValue())
-		if err != nil {
-			bad = errors.Join(bad, fmt.Errorf("%s: %w", r.GetName(), err))
-			if c.policies[r.GetName()] == nil {
-				c.badPols[r.GetName()] = badPolicy{err, p.Scope}
-			}
-			continue
-		}
-		c.policies[r.GetName()] = p
-		c.polVers[r.GetName()] = r.GetVersion()
-		delete(c.badPols, r.GetName())
-	}
-	for _, name := range res.GetRemovedResources() {
-		delete(c.policies, name)
-		delete(c.polVers, name)
-		delete(c.badPols, name)
-	}
-	c.allPols, c.newPols = true, false
-	return bad
 }

@@ -44,7 +44,7 @@ func TestTakeRefusesAnotherName(t *testing.T) {
 	if ack.GetErrorDetail().GetMessage() != `other: it is called "uid" inside` || ack.GetResponseNonce() != "n" {
 		t.Errorf("answered with %v", ack)
 	}
-	if c.table.Has("uid") || c.table.Has("/10.0.0.1") || !c.table.Has("shop/cart") {
+	if c.now.Load().table.Has("uid") || c.now.Load().table.Has("/10.0.0.1") || !c.now.Load().table.Has("shop/cart") {
 		t.Error("what could not be removed again is held, or what was right beside it is not")
 	}
 }
@@ -85,13 +85,13 @@ func FuzzTake(f *testing.F) {
 		}
 		checkHeld(t, c)
 		gone := &discovery.DeltaDiscoveryResponse{TypeUrl: addressType}
-		for name := range c.versions {
+		for name := range c.held.versions {
 			gone.RemovedResources = append(gone.RemovedResources, name)
 		}
-		names := held(c)
+		names := allNames(c)
 		c.take(gone)
 		for _, name := range names {
-			if c.table.Has(name) {
+			if c.now.Load().table.Has(name) {
 				t.Fatalf("%q is still there after all was removed", name)
 			}
 		}
@@ -102,33 +102,33 @@ func FuzzTake(f *testing.F) {
 	})
 }
 
-// held is all names of what is held.
-func held(c *Client) (names []string) {
-	for name := range c.versions {
-		names = append(append(names, name), c.table.Names(name)...)
+// allNames is all names of what is held.
+func allNames(c *Client) (names []string) {
+	for name := range c.held.versions {
+		names = append(append(names, name), c.now.Load().table.Names(name)...)
 	}
 	return names
 }
 
 func checkHeld(t *testing.T, c *Client) {
 	t.Helper()
-	for name := range c.versions {
-		if !c.table.Has(name) || c.badAddrs[name] != nil {
-			t.Fatalf("%q has a version, and is not held or bad: %v", name, c.badAddrs[name])
+	for name := range c.held.versions {
+		if !c.now.Load().table.Has(name) || c.bad[name] != nil {
+			t.Fatalf("%q has a version, and is not held or bad: %v", name, c.bad[name])
 		}
 	}
-	for name := range c.policies {
-		if _, ok := c.polVers[name]; !ok || c.badPols[name].err != nil {
+	for name := range c.held.policies {
+		if _, ok := c.held.polVers[name]; !ok || c.held.badPols[name].err != nil {
 			t.Fatalf("policy %q is held without a version, or held and bad", name)
 		}
 	}
-	for name := range c.badPols {
-		if c.policies[name] != nil {
+	for name := range c.held.badPols {
+		if c.held.policies[name] != nil {
 			t.Fatalf("policy %q is held and bad", name)
 		}
 	}
 	for _, dial := range []string{"10.96.0.1:80", "10.0.0.1:80", "cart.shop.svc.cluster.local:80"} {
-		r, err := c.table.Resolve(c.cfg.source(), dial, func(string) bool { return true })
+		r, err := c.now.Load().table.Resolve(c.cfg.source(), dial, func(string) bool { return true })
 		if e, ok := errors.AsType[*route.Error](err); err != nil && (!ok || e.Why == "") {
 			t.Fatalf("%s: %v", dial, err)
 		}

@@ -155,8 +155,8 @@ func (i *Istiod) SetWorkload(w *route.Workload) {
 	for _, ip := range w.Addresses {
 		r.aliases = append(r.aliases, route.NetAddr{Network: w.Network, IP: ip}.Key())
 	}
-	for key := range w.Services {
-		r.services = append(r.services, key)
+	for _, m := range w.Services {
+		r.services = append(r.services, m.Service)
 	}
 	i.set(r)
 }

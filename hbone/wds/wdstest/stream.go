@@ -34,6 +34,7 @@ type stream struct {
 	once     sync.Once
 	met      bool // it has asked for addresses
 	subs     map[string]bool
+	all      bool // it has asked for "*"
 	policies bool
 	queue    []*discovery.DeltaDiscoveryResponse
 	nonce    int
@@ -140,19 +141,21 @@ func (s *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 		delete(s.subs, name)
 		delete(asked, name)
 	}
-	want := slices.Sorted(maps.Keys(asked))
 	switch {
 	case !news:
-	case len(want) == 0:
+	case asked["*"]:
+		s.all = true
+		s.answer(AddressType, func(*resource) bool { return true }, nil, held)
+	case len(asked) == 0:
 		s.push(AddressType, nil, slices.Sorted(maps.Keys(s.subs)))
 	default:
-		s.answer(AddressType, func(r *resource) bool { return s.i.named(r, want) }, want, held)
+		s.answer(AddressType, func(r *resource) bool { return s.i.named(r, asked) }, slices.Sorted(maps.Keys(asked)), held)
 	}
 }
 
 // named reports whether r has one of the names, or is an endpoint of a Service that has; mu is held.
-func (i *Istiod) named(r *resource, names []string) bool {
-	if slices.ContainsFunc(append(slices.Clone(r.aliases), r.name), func(n string) bool { return slices.Contains(names, n) }) {
+func (i *Istiod) named(r *resource, names map[string]bool) bool {
+	if names[r.name] || slices.ContainsFunc(r.aliases, func(n string) bool { return names[n] }) {
 		return true
 	}
 	return slices.ContainsFunc(r.services, func(key string) bool {
@@ -193,7 +196,9 @@ func (s *stream) answer(typ string, match func(*resource) bool, asked []string, 
 	s.push(typ, send, removed)
 }
 
-func (s *stream) wants(typ, name string) bool { return typ == PolicyType && s.policies || s.subs[name] }
+func (s *stream) wants(typ, name string) bool {
+	return typ == PolicyType && s.policies || typ == AddressType && s.all || s.subs[name]
+}
 
 // changed queues r if the client wants it; mu is held.
 func (s *stream) changed(r *resource) {

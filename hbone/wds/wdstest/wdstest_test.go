@@ -124,7 +124,7 @@ func TestWorkloadsSurviveTheWire(t *testing.T) {
 		Locality:       route.Locality{Region: "r", Zone: "z", Subzone: "s", Node: "n", ClusterID: "c"},
 		Waypoint:       &route.Gateway{Host: route.Host{Namespace: "edge", Hostname: "w.edge"}, Port: 15008},
 		NetworkGateway: &route.Gateway{Addr: route.NetAddr{Network: "far", IP: netip.MustParseAddr("fd00::1")}, Port: 15009},
-		Services:       map[string][]route.Port{"shop/a": {{Service: 80, Target: 8080}}},
+		Services:       []route.Member{{Service: "shop/a", Ports: []route.Port{{Service: 80, Target: 8080}}}},
 	}
 	istiod.SetWorkload(want)
 	c, err := wds.New(wds.Config{Addresses: []string{istiod.Addr()}, Roots: istiod.Roots, Token: wdstest.Token, Node: node()})

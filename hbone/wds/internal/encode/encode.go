@@ -1,9 +1,8 @@
-package wdstest
+// Package encode writes what istiod sends of what package wds has read: for the file that a Client keeps, and for tests.
+package encode
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 	"github.com/isthmus-mesh/isthmus/hbone/route"
@@ -35,8 +34,8 @@ func (m *message) flag(num protowire.Number, b bool) {
 	}
 }
 
-// EncodeWorkload is the istio.workload.Address of a workload.
-func EncodeWorkload(w *route.Workload) []byte {
+// Workload is the istio.workload.Address of a workload.
+func Workload(w *route.Workload) []byte {
 	var m message
 	m.str(20, w.UID)
 	m.str(1, w.Name)
@@ -64,12 +63,17 @@ func EncodeWorkload(w *route.Workload) []byte {
 		m.bytes(24, locality)
 	}
 	m.flag(25, w.HostNetwork)
-	for _, key := range slices.Sorted(maps.Keys(w.Services)) {
+	for _, member := range w.Services {
 		var ports, entry message
-		ports.ports(1, w.Services[key])
-		entry.str(1, key)
+		ports.ports(1, member.Ports)
+		entry.str(1, member.Service)
 		entry.bytes(2, ports)
 		m.bytes(22, entry)
+	}
+	if w.AnyPort {
+		var tunnel message
+		tunnel.varint(2, 15088) // which one says nothing here
+		m.bytes(23, tunnel)
 	}
 	if w.Capacity != 0 {
 		var value message
@@ -81,14 +85,19 @@ func EncodeWorkload(w *route.Workload) []byte {
 	return address
 }
 
-// EncodeService is the istio.workload.Address of a Service.
-func EncodeService(s *route.Service) []byte {
+// Service is the istio.workload.Address of a Service.
+func Service(s *route.Service) []byte {
 	var m message
 	m.str(1, s.Name)
 	m.str(2, s.Namespace)
 	m.str(3, s.Hostname)
 	for _, a := range s.Addresses {
 		m.bytes(4, networkAddress(a))
+	}
+	for _, r := range s.Ranges {
+		a := networkAddress(route.NetAddr{Network: r.Network, IP: r.Prefix.Addr()})
+		a = protowire.AppendVarint(protowire.AppendTag(a, 3, protowire.VarintType), uint64(r.Prefix.Bits()))
+		m.bytes(4, a)
 	}
 	m.ports(5, s.Ports)
 	for _, san := range s.SANs {
@@ -111,6 +120,8 @@ func EncodeService(s *route.Service) []byte {
 	if len(lb) > 0 {
 		m.bytes(8, lb)
 	}
+	m.varint(9, uint64(s.Families))
+	m.flag(11, s.Canonical)
 	m.flag(12, s.IngressUseWaypoint)
 	for _, w := range s.Weighted {
 		var weighted message
@@ -118,6 +129,7 @@ func EncodeService(s *route.Service) []byte {
 		weighted.varint(2, uint64(w.Weight))
 		m.bytes(13, weighted)
 	}
+	m.flag(14, s.Private)
 	var address message
 	address.bytes(2, m)
 	return address
@@ -156,8 +168,8 @@ func (m *message) gateway(num protowire.Number, g *route.Gateway) {
 	m.bytes(num, gw)
 }
 
-// EncodePolicy is an istio.security.Authorization.
-func EncodePolicy(p *authz.Policy) []byte {
+// Policy is an istio.security.Authorization.
+func Policy(p *authz.Policy) []byte {
 	var m message
 	m.str(1, p.Name)
 	m.str(2, p.Namespace)

@@ -1,0 +1,109 @@
+package wds
+
+import (
+	"fmt"
+	"time"
+)
+
+// asked is a name that istiod was asked for.
+type asked struct {
+	absent time.Time // when istiod said that there is nothing, or a Service without pods; zero: it did not
+	anew   bool      // asked for again since
+	pinned bool      // never given up
+	epoch  int64     // when it was last asked for
+}
+
+// absentIn says of names that istiod has nothing by them.
+func (c *Client) absentIn(v *view) func(name string) bool {
+	if c.cfg.Wildcard {
+		return func(string) bool { return v.complete }
+	}
+	return func(name string) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.isAbsent(name, v.online)
+	}
+}
+
+// isAbsent says of a name that istiod has nothing by it: for a short while after it said so, and for as long as it is away. mu is held.
+func (c *Client) isAbsent(name string, online bool) bool {
+	a := c.names[name]
+	if a == nil {
+		return false
+	}
+	a.epoch = c.epoch.Load()
+	return !a.absent.IsZero() && (!online || !c.expired(a))
+}
+
+// expired reports whether an absence was remembered for long enough; mu is held.
+func (c *Client) expired(a *asked) bool {
+	return !a.absent.IsZero() && time.Since(a.absent) >= c.cfg.absentFor()
+}
+
+// offline notes that the stream has ended; mu is not held.
+func (c *Client) offline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now.Load().online { // who waits for an absent name to be asked for anew takes the old answer
+		c.publish(func(v *view) { v.online = false })
+	}
+}
+
+// ask subscribes to names that are not known.
+func (c *Client) ask(names ...string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	table := c.now.Load().table
+	for _, name := range names {
+		if c.cfg.Wildcard {
+			break // it has all, or will
+		}
+		a := c.names[name]
+		switch {
+		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
+			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
+		case a == nil && table.Has(name):
+			// A Service without pods that came by another name. istiod does not answer for what it has sent already, so that
+			// the time for asking anew begins here.
+			a = &asked{absent: time.Now()}
+			c.names[name] = a
+			c.publish(func(*view) {})
+		case a == nil:
+			a = &asked{}
+			c.names[name] = a
+			c.pending = append(c.pending, name)
+		case c.expired(a) && !a.anew:
+			a.anew = true
+			c.again = append(c.again, name)
+			c.pending = append(c.pending, name)
+		}
+		a.epoch = c.epoch.Load()
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// pin keeps a name that was asked for.
+func (c *Client) pin(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a := c.names[name]; a != nil {
+		a.pinned = true
+	}
+}
+
+// evict forgets the names that led nowhere and that were not asked for again; it reports whether there were any. mu is held.
+func (c *Client) evict() bool {
+	n, table := len(c.names), c.now.Load().table
+	for name, a := range c.names {
+		// What is held stays subscribed to, also a Service without pods: it would be served as it was for ever.
+		if !a.pinned && c.expired(a) && !table.Has(name) {
+			delete(c.names, name)
+			c.again = append(c.again, name)
+		}
+	}
+	return len(c.names) < n
+}
