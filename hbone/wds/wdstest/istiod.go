@@ -150,24 +150,28 @@ func (i *Istiod) SetSilent(silent bool) {
 }
 
 // SetWorkload adds or changes a workload.
-func (i *Istiod) SetWorkload(w *route.Workload) {
-	r := &resource{typ: AddressType, name: w.UID, value: EncodeWorkload(w)}
+func (i *Istiod) SetWorkload(w *route.Workload) { i.set(workloadResource(w, "")) }
+
+func workloadResource(w *route.Workload, version string) *resource {
+	r := &resource{typ: AddressType, name: w.UID, version: version, value: EncodeWorkload(w)}
 	for _, ip := range w.Addresses {
 		r.aliases = append(r.aliases, route.NetAddr{Network: w.Network, IP: ip}.Key())
 	}
 	for _, m := range w.Services {
 		r.services = append(r.services, m.Service)
 	}
-	i.set(r)
+	return r
 }
 
 // SetService adds or changes a Service.
-func (i *Istiod) SetService(s *route.Service) {
-	r := &resource{typ: AddressType, name: s.Key(), value: EncodeService(s)}
+func (i *Istiod) SetService(s *route.Service) { i.set(serviceResource(s, "")) }
+
+func serviceResource(s *route.Service, version string) *resource {
+	r := &resource{typ: AddressType, name: s.Key(), version: version, value: EncodeService(s)}
 	for _, a := range s.Addresses {
 		r.aliases = append(r.aliases, a.Key())
 	}
-	i.set(r)
+	return r
 }
 
 // SetPolicy adds or changes a policy.

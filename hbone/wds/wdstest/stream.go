@@ -93,6 +93,7 @@ func (s *stream) next() *discovery.DeltaDiscoveryResponse {
 		return nil
 	}
 	res := s.queue[0]
+	s.queue[0] = nil // it may be large
 	s.queue = s.queue[1:]
 	return res
 }
