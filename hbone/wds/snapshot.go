@@ -81,7 +81,11 @@ func (c *Client) snapshot(now time.Time) []byte {
 	c.mu.Lock()
 	names := slices.Sorted(maps.Keys(c.names))
 	v := c.now.Load()
-	if !v.online { // what is held is from then
+	switch { // what is held is from then
+	case v.online:
+	case !c.stats.FromFile.IsZero():
+		now = c.stats.FromFile
+	default:
 		now = c.stats.Answered
 	}
 	c.mu.Unlock()

@@ -42,6 +42,9 @@ const maxComplaints = 10
 // maxUnread bounds the resources that are remembered as unreadable.
 const maxUnread = 1000
 
+// tooMany is the name of what stands for policies that there was no room for.
+const tooMany = "others"
+
 // complaints are the errors of one response.
 type complaints struct {
 	list []error
@@ -185,7 +188,7 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []str
 		}
 	}
 	for name, err := range unread {
-		if len(c.bad) < maxUnread {
+		if len(c.bad) < min(maxUnread, c.cfg.maxResources()) {
 			c.bad[name] = err
 		}
 	}
@@ -239,8 +242,12 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 		}
 		if err != nil {
 			bad.add(name, err)
-			if h.policies[name] == nil && len(h.badPols) < c.cfg.maxResources() {
+			switch {
+			case h.policies[name] != nil:
+			case len(h.badPols) < min(maxUnread, c.cfg.maxResources()):
 				h.badPols[name] = badPolicy{err, p.Scope}
+			default: // one that stands for all others, and denies as they might
+				h.badPols[tooMany] = badPolicy{errors.New("there are more such policies than are remembered"), authz.ScopeGlobal}
 			}
 			continue
 		}
