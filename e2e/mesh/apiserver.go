@@ -41,6 +41,14 @@ func (m *Mesh) startAPI(ctx context.Context) error {
 	if err := etcd.until(ctx, "ready", func(ctx context.Context) error { return m.get(ctx, etcdClient+"/health") }); err != nil {
 		return err
 	}
+	return m.StartAPIServer(ctx)
+}
+
+// StartAPIServer starts the API server and waits until it serves: first in Start, and again after StopAPIServer, with what it held. ctx bounds the wait.
+func (m *Mesh) StartAPIServer(ctx context.Context) error {
+	if m.runs(programs.KubeAPIServer) {
+		return errors.New("start API server: it runs already, or the mesh is stopped")
+	}
 	// The soft limit makes it collect its garbage of start-up, a quarter of its memory. What lives needs half of it.
 	env := append([]string{"GOMEMLIMIT=320MiB"}, m.opts.APIServerEnv...)
 	args := append([]string{
@@ -65,8 +73,14 @@ func (m *Mesh) startAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m.client != nil { // a restart
+		return nil
+	}
 	return m.makeClient()
 }
+
+// StopAPIServer kills the API server, for tests of what happens without it. Nothing happens when it does not run.
+func (m *Mesh) StopAPIServer() error { return m.kill(programs.KubeAPIServer) }
 
 // makeKeys makes the API server's authority, and from it all that servers and clients show.
 func (m *Mesh) makeKeys() (err error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -71,10 +70,7 @@ func (m *Mesh) prepareIstiod(ctx context.Context) error {
 
 // StartIstiod starts istiod and waits until it is ready: first in Start, and again after StopIstiod. ctx bounds the wait.
 func (m *Mesh) StartIstiod(ctx context.Context) error {
-	m.mu.Lock()
-	refused := m.stopped || slices.ContainsFunc(m.started, func(p *process) bool { return p.name == string(programs.PilotDiscovery) })
-	m.mu.Unlock()
-	if refused {
+	if m.runs(programs.PilotDiscovery) {
 		return errors.New("start istiod: it runs already, or the mesh is stopped")
 	}
 	env := append([]string{
@@ -116,15 +112,4 @@ func (m *Mesh) StartIstiod(ctx context.Context) error {
 }
 
 // StopIstiod kills istiod, for tests of what happens without it. Nothing happens when it does not run.
-func (m *Mesh) StopIstiod() error {
-	m.mu.Lock()
-	i := slices.IndexFunc(m.started, func(p *process) bool { return p.name == string(programs.PilotDiscovery) })
-	if i < 0 {
-		m.mu.Unlock()
-		return nil
-	}
-	p := m.started[i]
-	m.started = slices.Delete(slices.Clone(m.started), i, i+1)
-	m.mu.Unlock()
-	return p.stop()
-}
+func (m *Mesh) StopIstiod() error { return m.kill(programs.PilotDiscovery) }

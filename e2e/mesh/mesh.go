@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,6 +148,27 @@ func (m *Mesh) Processes() []Process {
 		out = append(out, Process{Name: p.name, PID: p.cmd.Process.Pid, Log: p.log})
 	}
 	return out
+}
+
+// runs reports whether a program runs, or may not be started any more.
+func (m *Mesh) runs(name programs.Name) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stopped || slices.ContainsFunc(m.started, func(p *process) bool { return p.name == string(name) })
+}
+
+// kill ends a program, if it runs.
+func (m *Mesh) kill(name programs.Name) error {
+	m.mu.Lock()
+	i := slices.IndexFunc(m.started, func(p *process) bool { return p.name == string(name) })
+	if i < 0 {
+		m.mu.Unlock()
+		return nil
+	}
+	p := m.started[i]
+	m.started = slices.Delete(slices.Clone(m.started), i, i+1)
+	m.mu.Unlock()
+	return p.stop()
 }
 
 // Keep makes Stop leave the folder where it is, for people to look into.

@@ -19,14 +19,20 @@ const service = `
 // running makes a captured pod of app close on a node that nobody plays.
 func running(t *testing.T, m *mesh.Mesh, name, ip string) {
 	t.Helper()
+	runningAs(t, m, "pods", name, ip, "gateway", "app: close")
+}
+
+// runningAs makes one of another namespace and account, with other labels.
+func runningAs(t *testing.T, m *mesh.Mesh, namespace, name, ip, account, labels string) {
+	t.Helper()
 	yaml := fmt.Sprintf(`
-{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: pods, labels: {app: close}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {nodeName: elsewhere, serviceAccountName: gateway, containers: [{name: c, image: none}]}}
-`, name)
+{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: %s, labels: {%s}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {nodeName: elsewhere, serviceAccountName: %s, containers: [{name: c, image: none}]}}
+`, name, namespace, labels, account)
 	if err := m.Apply(t.Context(), yaml); err != nil {
 		t.Fatal(err)
 	}
 	p := &corev1.Pod{}
-	p.Namespace, p.Name = "pods", name
+	p.Namespace, p.Name = namespace, name
 	status := fmt.Sprintf(`{"status":{"phase":"Running","podIP":%q,"podIPs":[{"ip":%q}],"conditions":[{"type":"Ready","status":"True"}]}}`, ip, ip)
 	if err := m.Client().Status().Patch(t.Context(), p, k8s.RawPatch(types.MergePatchType, []byte(status))); err != nil {
 		t.Fatal(err)

@@ -165,6 +165,23 @@ func (t *Table) Empty(key string) bool {
 	return t.services.Get(key) != nil && len(t.members.Get(key).all()) == 0
 }
 
+// Behind counts the workloads of the Services that have that name (a key, or network/ip), -1 when there is no such Service.
+func (t *Table) Behind(name string) int {
+	if t.services.Get(name) != nil {
+		return len(t.members.Get(name).all())
+	}
+	a, ok := ParseNetAddr(name)
+	list := t.vips.Get(a).all()
+	if !ok || len(list) == 0 {
+		return -1
+	}
+	n := 0
+	for _, s := range list {
+		n += len(t.members.Get(s.Key()).all())
+	}
+	return n
+}
+
 // Names lists what is known by other names and changes with what has that name (a Service's key or a workload's uid): its addresses, and the
 // Services that a workload is in.
 func (t *Table) Names(name string) []string {

@@ -50,7 +50,8 @@ func client(t testing.TB, istiod *wdstest.Istiod, change ...func(*wds.Config)) *
 	t.Helper()
 	cfg := wds.Config{
 		Addresses: []string{istiod.Addr()}, Roots: istiod.Roots, Token: wdstest.Token,
-		Node: wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "edge-1", Namespace: "edge", ServiceAccount: "gateway"},
+		Node:         wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "edge-1", Namespace: "edge", ServiceAccount: "gateway"},
+		RefreshEvery: 50 * time.Millisecond,
 	}
 	for _, f := range change {
 		f(&cfg)

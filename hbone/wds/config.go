@@ -72,6 +72,10 @@ type Config struct {
 	MaxNames int
 	// AbsentFor is how long an answer "nothing by that name" is remembered, while istiod is there to be asked again. Zero means 2 s.
 	AbsentFor time.Duration
+	// RefreshEvery is how often Services that are dialled are asked for anew: istiod tells a client that does not ask for all of what happens to the
+	// pods it knows, but not of new ones. When a pod goes, its Services are asked for at once. Zero means 10 s, or longer where that would be
+	// more than 2,000 pods a second; negative never asks. Wildcard needs none.
+	RefreshEvery time.Duration
 	// UnusedFor is how long what was dialled is held after it was dialled last and its last tunnel of a Dialer has ended. Zero means 30 min;
 	// negative holds it until Close. Wildcard holds all.
 	UnusedFor time.Duration
@@ -92,6 +96,7 @@ type Config struct {
 
 func (c *Config) maxNames() int            { return cmp.Or(c.MaxNames, 10_000) }
 func (c *Config) absentFor() time.Duration { return cmp.Or(c.AbsentFor, 2*time.Second) }
+func (c *Config) refresh() time.Duration   { return cmp.Or(c.RefreshEvery, 10*time.Second) }
 func (c *Config) unusedFor() time.Duration { return cmp.Or(c.UnusedFor, 30*time.Minute) }
 func (c *Config) maxResources() int        { return cmp.Or(c.MaxResources, 1_000_000) }
 

@@ -31,7 +31,7 @@ func TestAServiceLosesItsLastPod(t *testing.T) {
 	}
 	istiod.Wait(t, "the Service asked for anew", func(r wdstest.Request) bool { return slices.Contains(r.Unsubscribe, cartKey) })
 	istiod.SetWorkload(pod("cart-2", "10.244.1.2", cartKey))
-	eventually(t, c, "the new pod", func() bool {
+	until(t, "the new pod", func() bool {
 		r, err := c.Resolve(within(t, 5*time.Second), "tcp", by)
 		return err == nil && r.Hops[0].Name == "shop/cart-2"
 	})

@@ -10,6 +10,7 @@ type asked struct {
 	absent time.Time // when istiod said that there is nothing, or a Service without pods; zero: it did not
 	anew   bool      // asked for again since
 	pinned bool      // never given up
+	told   time.Time // when istiod answered last; zero: not yet
 	epoch  int64     // when it was last asked for
 }
 
@@ -62,20 +63,16 @@ func (c *Client) ask(names ...string) error {
 		switch {
 		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
 			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
-		case a == nil && table.Has(name):
-			// A Service without pods that came by another name. istiod does not answer for what it has sent already, so that
-			// the time for asking anew begins here.
-			a = &asked{absent: time.Now()}
+		case a == nil && table.Has(name): // a Service without pods that came by another name
+			a = &asked{}
 			c.names[name] = a
-			c.publish(func(*view) {})
+			c.renew(name)
 		case a == nil:
 			a = &asked{}
 			c.names[name] = a
 			c.pending = append(c.pending, name)
 		case c.expired(a) && !a.anew:
-			a.anew = true
-			c.again = append(c.again, name)
-			c.pending = append(c.pending, name)
+			c.renew(name)
 		}
 		a.epoch = c.epoch.Load()
 	}

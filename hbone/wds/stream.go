@@ -97,6 +97,12 @@ func (c *Client) stream(ctx context.Context, address string) error {
 		defer t.Stop()
 		sweep = t.C
 	}
+	var refresh <-chan time.Time
+	if every := c.cfg.refresh(); every > 0 && !c.cfg.Wildcard {
+		t := time.NewTicker(max(min(every, time.Second), time.Millisecond))
+		defer t.Stop()
+		refresh = t.C
+	}
 	for {
 		var send []*discovery.DeltaDiscoveryRequest
 		select {
@@ -109,6 +115,10 @@ func (c *Client) stream(ctx context.Context, address string) error {
 			c.saver.changed()
 		case <-c.wake:
 			send = c.more()
+		case <-refresh:
+			if c.refresh(time.Now()) {
+				send = c.more()
+			}
 		case <-sweep:
 			c.expire()
 			send = c.more()

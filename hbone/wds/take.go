@@ -105,6 +105,8 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		}
 		touched = append(append(touched, name), h.table.Names(name)...)
 	}
+	answered := func(r *discovery.Resource, name string) { touched = append(append(touched, name), r.GetAliases()...) }
+	lost := map[string]bool{} // Services that a pod has gone from
 	var told map[string]bool
 	if h.fresh {
 		told = make(map[string]bool, len(res.GetResources()))
@@ -113,6 +115,10 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		name := r.GetName()
 		if told != nil {
 			told[name] = true
+		}
+		if version := r.GetVersion(); version != "" && h.versions[name] == version {
+			answered(r, name) // it was asked for anew, and is as it was
+			continue
 		}
 		w, s, err := decodeAddress(r.GetResource().GetValue(), &h.texts)
 		if err == nil {
@@ -133,7 +139,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 			continue
 		}
 		touch(name)
-		touched = append(touched, r.GetAliases()...)
+		answered(r, name)
 		if w != nil {
 			for _, m := range w.Services { // they may have had none
 				touched = append(touched, m.Service)
@@ -156,15 +162,23 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 	h.fresh, h.restored = false, false
 	for _, name := range gone {
 		touch(name)
+		if w := h.table.WorkloadByUID(name); w != nil {
+			for _, m := range w.Services {
+				lost[m.Service] = true
+			}
+		}
 		h.table.Remove(name)
 		delete(h.versions, name)
 	}
-	c.show(res, gone, touched, unread)
+	if c.cfg.Wildcard {
+		lost = nil // who asks for all is told of all
+	}
+	c.show(res, gone, touched, unread, lost)
 	return bad.err()
 }
 
 // show lets readers see the Address resources as they are now, and notes what is there of what was asked for.
-func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []string, unread map[string]error) {
+func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []string, unread map[string]error, lost map[string]bool) {
 	table := c.held.table.Snapshot()
 	now := time.Now()
 	c.mu.Lock()
@@ -174,10 +188,13 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []str
 		if a == nil {
 			continue
 		}
-		a.anew, a.absent = false, time.Time{}
+		a.anew, a.absent, a.told = false, time.Time{}, now
 		if !table.Has(name) || table.Empty(name) {
 			a.absent = now
 		}
+	}
+	if len(lost) > 0 {
+		c.lostPods(table, lost)
 	}
 	if len(c.bad) > 0 {
 		for _, r := range res.GetResources() {

@@ -3,8 +3,10 @@ package wds_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,10 +90,15 @@ func TestALateResourceIsNotHeld(t *testing.T) {
 
 // Wildcard: all that is there, then what changes, also what changes while istiod is away and there is too much to tell it what is held.
 func TestWildcard(t *testing.T) {
-	for name, services := range map[string]int{"a few": 50, "more than a hello can tell": 6000} {
+	for name, long := range map[string]int{"a few": 0, "more than a hello can tell": 3600} {
 		t.Run(name, func(t *testing.T) {
+			const services = 50
 			istiod := wdstest.New(t)
 			istiod.Fill(services, each)
+			for i := range long { // 900 bytes each
+				w := pod(fmt.Sprint(strings.Repeat("x", 900), i), fmt.Sprintf("10.77.%d.%d", i/200, i%200))
+				istiod.SetWorkload(w)
+			}
 			c := client(t, istiod, func(c *wds.Config) { c.Wildcard = true })
 			known := func(n int) (hbone.Route, error) {
 				return c.Resolve(within(t, 10*time.Second), "tcp", wdstest.FillService(n).Hostname+":80")
@@ -99,7 +106,7 @@ func TestWildcard(t *testing.T) {
 			if _, err := known(7); err != nil {
 				t.Fatal(err)
 			}
-			if st := c.Stats(); st.Services != services || st.Workloads != services*each {
+			if st := c.Stats(); st.Services != services || st.Workloads != services*each+long {
 				t.Fatalf("%+v", st)
 			}
 			if _, err := c.Resolve(within(t, time.Second), "tcp", "192.0.2.1:80"); !isFinal(err) {
@@ -124,7 +131,7 @@ func TestWildcard(t *testing.T) {
 			if _, err := known(7); !isFinal(err) {
 				t.Errorf("what went meanwhile: %v", err)
 			}
-			if st := c.Stats(); st.Services != services || st.Workloads != (services-1)*each+1 {
+			if st := c.Stats(); st.Services != services || st.Workloads != (services-1)*each+1+long {
 				t.Errorf("%+v", st)
 			}
 			for _, r := range istiod.Requests() {

@@ -16,10 +16,10 @@ func (i *Istiod) Fill(services, each int) {
 	for n := range services {
 		i.version++
 		s := FillService(n)
-		i.resources[AddressType+" "+s.Key()] = serviceResource(s, strconv.Itoa(i.version))
+		i.put(serviceResource(s, strconv.Itoa(i.version)))
 		for m := range each {
 			w := FillWorkload(n, m)
-			i.resources[AddressType+" "+w.UID] = workloadResource(w, strconv.Itoa(i.version))
+			i.put(workloadResource(w, strconv.Itoa(i.version)))
 		}
 	}
 }

@@ -56,7 +56,9 @@ type Istiod struct {
 	token     string
 	silent    bool
 	version   int
-	resources map[string]*resource // by type and name
+	resources map[string]*resource          // by type and name
+	alias     map[string]map[*resource]bool // Address resources by other names
+	endpoints map[string]map[*resource]bool // workloads by the keys of their Services
 	streams   map[*stream]bool
 	count     int
 	requests  []Request
@@ -76,7 +78,7 @@ func New(t testing.TB) *Istiod {
 	i := &Istiod{
 		roots: identitytest.PEM(ca.Bundle().X509Authorities()...), token: "token",
 		creds:     credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}),
-		resources: map[string]*resource{}, streams: map[*stream]bool{}, told: make(chan struct{}),
+		resources: map[string]*resource{}, alias: map[string]map[*resource]bool{}, endpoints: map[string]map[*resource]bool{}, streams: map[*stream]bool{}, told: make(chan struct{}),
 	}
 	if err := i.listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -189,18 +191,82 @@ func (i *Istiod) set(r *resource) {
 	defer i.mu.Unlock()
 	i.version++
 	r.version = strconv.Itoa(i.version)
-	i.resources[r.typ+" "+r.name] = r
+	i.put(r)
 	for s := range i.streams {
 		s.changed(r)
 	}
 	i.wake()
 }
 
+// put adds r or replaces what has its name; mu is held.
+func (i *Istiod) put(r *resource) {
+	i.drop(r.typ, r.name)
+	i.resources[r.typ+" "+r.name] = r
+	for _, name := range r.aliases {
+		add(i.alias, name, r)
+	}
+	for _, key := range r.services {
+		add(i.endpoints, key, r)
+	}
+}
+
+func (i *Istiod) drop(typ, name string) {
+	r := i.resources[typ+" "+name]
+	if r == nil {
+		return
+	}
+	delete(i.resources, typ+" "+name)
+	for _, name := range r.aliases {
+		delete(i.alias[name], r)
+	}
+	for _, key := range r.services {
+		delete(i.endpoints[key], r)
+	}
+}
+
+func add(m map[string]map[*resource]bool, key string, r *resource) {
+	if m[key] == nil {
+		m[key] = map[*resource]bool{}
+	}
+	m[key][r] = true
+}
+
+// behind is the Address resources that answer for names: those that have one, and the endpoints of the Services among them. mu is held.
+func (i *Istiod) behind(names map[string]bool) map[*resource]bool {
+	found := map[*resource]bool{}
+	one := func(r *resource) {
+		found[r] = true
+		for e := range i.endpoints[r.name] {
+			found[e] = true
+		}
+	}
+	for name := range names {
+		if r := i.resources[AddressType+" "+name]; r != nil {
+			one(r)
+		}
+		for r := range i.alias[name] {
+			one(r)
+		}
+	}
+	return found
+}
+
+// of is all resources of a type; mu is held.
+func (i *Istiod) of(typ string) map[*resource]bool {
+	found := map[*resource]bool{}
+	for _, r := range i.resources {
+		if r.typ == typ {
+			found[r] = true
+		}
+	}
+	return found
+}
+
 // Remove takes away the resource of that type and name.
 func (i *Istiod) Remove(typ, name string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	delete(i.resources, typ+" "+name)
+	i.drop(typ, name)
 	for s := range i.streams {
 		if s.wants(typ, name) {
 			s.push(typ, nil, []string{name})

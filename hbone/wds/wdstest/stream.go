@@ -119,7 +119,7 @@ func (s *stream) take(req *discovery.DeltaDiscoveryRequest) {
 		return
 	case req.GetTypeUrl() == PolicyType:
 		s.policies = true
-		s.answer(PolicyType, func(*resource) bool { return true }, nil, held)
+		s.answer(PolicyType, i.of(PolicyType), nil, held)
 	default:
 		s.subscribe(req)
 	}
@@ -146,34 +146,21 @@ func (s *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 	case !news:
 	case asked["*"]:
 		s.all = true
-		s.answer(AddressType, func(*resource) bool { return true }, nil, held)
+		s.answer(AddressType, s.i.of(AddressType), nil, held)
 	case len(asked) == 0:
 		s.push(AddressType, nil, slices.Sorted(maps.Keys(s.subs)))
 	default:
-		s.answer(AddressType, func(r *resource) bool { return s.i.named(r, asked) }, slices.Sorted(maps.Keys(asked)), held)
+		s.answer(AddressType, s.i.behind(asked), slices.Sorted(maps.Keys(asked)), held)
 	}
 }
 
-// named reports whether r has one of the names, or is an endpoint of a Service that has; mu is held.
-func (i *Istiod) named(r *resource, names map[string]bool) bool {
-	if names[r.name] || slices.ContainsFunc(r.aliases, func(n string) bool { return names[n] }) {
-		return true
-	}
-	return slices.ContainsFunc(r.services, func(key string) bool {
-		svc := i.resources[AddressType+" "+key]
-		return svc != nil && i.named(svc, names)
-	})
-}
-
-// answer queues the resources that the client lacks, and the names that lead to none; mu is held.
-func (s *stream) answer(typ string, match func(*resource) bool, asked []string, held map[string]string) {
+// answer queues those of resources that the client lacks, and the names that lead to none; mu is held.
+func (s *stream) answer(typ string, resources map[*resource]bool, asked []string, held map[string]string) {
 	var send []*resource
 	found := map[string]bool{}
-	for _, r := range s.i.resources {
-		if r.typ != typ || !match(r) {
-			continue
-		}
-		for _, name := range append(slices.Clone(r.aliases), r.name) {
+	for r := range resources {
+		found[r.name] = true
+		for _, name := range r.aliases {
 			found[name] = true
 		}
 		s.subs[r.name] = true
@@ -201,14 +188,10 @@ func (s *stream) wants(typ, name string) bool {
 	return typ == PolicyType && s.policies || typ == AddressType && s.all || s.subs[name]
 }
 
-// changed queues r if the client wants it; mu is held.
+// changed queues r if the client wants it; mu is held. As with istiod nobody who does not ask for all is told of what has not been sent to him
+// yet, also not of a new pod of a Service that was.
 func (s *stream) changed(r *resource) {
-	want := s.wants(r.typ, r.name)
-	for _, name := range append(slices.Clone(r.aliases), r.services...) {
-		want = want || s.subs[name]
-	}
-	if want {
-		s.subs[r.name] = true
+	if s.wants(r.typ, r.name) {
 		s.push(r.typ, []*resource{r}, nil)
 	}
 }

@@ -1,0 +1,282 @@
+package wdstest
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/vishvananda/netlink"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
+	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/wds"
+	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/istioca"
+)
+
+// steady is how long dials go on while istiod and the API server end and come back.
+var steady = flag.Duration("steady", 10*time.Second, "time of steady dials beside a control plane that is killed")
+
+// account gets the certificate of a service account of namespace edge from istiod, with nothing but its token.
+func account(t *testing.T, m *mesh.Mesh, name string) *identity.Source {
+	t.Helper()
+	sa := &corev1.ServiceAccount{}
+	sa.Name, sa.Namespace = name, "edge"
+	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
+	if err := m.Client().SubResource("token").Create(t.Context(), sa, r); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := istioca.New(ctx, istioca.Config{
+		Addresses:   []string{m.Istiod.CA.String()},
+		Roots:       func() ([]byte, error) { return m.RootPEM, nil },
+		Token:       func(context.Context) (string, error) { return r.Status.Token, nil },
+		ID:          spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/" + name),
+		DialContext: m.NS.DialContext,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// serve plays the pod at ip: it tells its name and the authority it was asked for, and then echoes.
+func serve(t *testing.T, m *mesh.Mesh, id hbone.Identity, name, ip string) *hbone.Server {
+	t.Helper()
+	err := m.NS.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(32, 32)}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := m.NS.Listen("tcp", net.JoinHostPort(ip, "15008"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &hbone.Server{Identity: id, Admit: func(context.Context, *hbone.ConnectRequest) error { return nil }}
+	go func() { _ = server.Serve(ln) }()
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				fmt.Fprintf(c, "%s for %s\n", name, c.(*hbone.Conn).Request().Authority)
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { server.Close() })
+	return server
+}
+
+const closeName = "close.edge.svc.cluster.local:80"
+
+// ask opens a tunnel and reads who answers.
+func ask(ctx context.Context, d *hbone.Dialer) (net.Conn, string, error) {
+	c, err := d.DialContext(ctx, "tcp", closeName)
+	if err != nil {
+		return nil, "", err
+	}
+	line, err := bufio.NewReaderSize(c, 16).ReadString('\n')
+	if err != nil {
+		c.Close()
+	}
+	return c, strings.TrimSuffix(line, "\n"), err
+}
+
+// traffic is steady dials, each of which must succeed, and go where want says if it begins after want was set.
+type traffic struct {
+	t     *testing.T
+	want  atomic.Pointer[string]
+	dials atomic.Int64
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+}
+
+func startTraffic(t *testing.T, d *hbone.Dialer) *traffic {
+	ctx, stop := context.WithCancel(t.Context())
+	tr := &traffic{t: t, stop: stop}
+	for range 4 {
+		tr.wg.Go(func() {
+			for ctx.Err() == nil {
+				want := tr.want.Load()
+				dial, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				c, who, err := ask(dial, d)
+				cancel()
+				if err != nil {
+					t.Errorf("dial %d: %v", tr.dials.Load(), err)
+					return
+				}
+				c.Close()
+				tr.dials.Add(1)
+				if want != nil && who != *want && tr.want.Load() == want { // else the next change has begun
+					t.Errorf("a dial that began after istiod's answer went to %q, want %q", who, *want)
+					return
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	t.Cleanup(tr.end)
+	return tr
+}
+
+func (tr *traffic) end() {
+	tr.stop()
+	tr.wg.Wait()
+}
+
+// change makes a change, waits for istiod's answer, and wants all dials after it to say who.
+func (tr *traffic) change(c client, what string, do func(), authority, who string) {
+	tr.t.Helper()
+	tr.want.Store(nil)
+	do()
+	start := time.Now()
+	for end := time.After(20 * time.Second); ; {
+		changed := c.Changed()
+		r, err := c.resolve(closeName)
+		if err == nil && len(r.Hops) == 1 && r.Hops[0].Authority == authority {
+			break
+		}
+		select {
+		case <-changed:
+		case <-end:
+			tr.t.Fatalf("%s: leads to %+v, %v, want %s", what, r, err, authority)
+		}
+	}
+	tr.want.Store(&who)
+	before := tr.dials.Load()
+	until(tr.t, what, func() bool { return tr.dials.Load() > before+50 || tr.t.Failed() })
+	tr.t.Logf("%s: istiod's answer after %v", what, time.Since(start).Round(time.Millisecond))
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("never: ", what)
+		}
+	}
+}
+
+// gatewayYAML is a waypoint whose pods are played here.
+const gatewayYAML = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: edge, labels: {istio.io/waypoint-for: service}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+`
+
+// A process with nothing but a service account's token dials a Service by name. The control plane dies and comes back, a pod moves, a waypoint
+// is wired and unwired: no dial fails, and after istiod's answer the first one takes the new way.
+func TestSteadyDials(t *testing.T) {
+	m := meshtest.New(t, mesh.Options{})
+	kubectl := func(args ...string) {
+		t.Helper()
+		if _, err := m.Run(t.Context(), "kubectl", append([]string{"-n", "edge"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Apply(t.Context(), namespace+"---"+service); err != nil {
+		t.Fatal(err)
+	}
+	running(t, m, "old", "10.244.78.1")
+	id := account(t, m, "gateway") // the pods are of the same account
+	old := serve(t, m, id, "old", "10.244.78.1")
+	c := newClient(t, m, func(c *wds.Config) { c.RefreshEvery = 200 * time.Millisecond })
+	d := &hbone.Dialer{Identity: id, Resolver: c.Client, NetDial: m.NS.DialContext, Drain: time.Second}
+	t.Cleanup(func() { d.Close() })
+	c.leads(closeName, "10.244.78.1:8080")
+	tr := startTraffic(t, d)
+	tr.change(c, "the first dials", func() {}, "10.244.78.1:8080", "old for 10.244.78.1:8080")
+
+	t.Run("a pod moves", func(t *testing.T) {
+		serve(t, m, id, "new", "10.244.78.2")
+		tr.want.Store(nil)
+		running(t, m, "new", "10.244.78.2")
+		client{t, c.Client}.leads(closeName, "10.244.78.2:8080") // now and then; istiod does not tell of it by itself
+		tr.change(c, "the new pod alone", func() {
+			kubectl("delete", "pod", "old", "--force", "--grace-period=0")
+			until(t, "istiod's answer", func() bool {
+				for range 30 {
+					if r, err := c.resolve(closeName); err != nil || r.Hops[0].Authority != "10.244.78.2:8080" {
+						return false
+					}
+				}
+				return true
+			})
+		}, "10.244.78.2:8080", "new for 10.244.78.2:8080")
+		until(t, "connections to the old pod close", func() bool { return old.Stats().Conns == 0 })
+	})
+	if t.Failed() {
+		return
+	}
+	t.Run("a waypoint is wired and unwired", func(t *testing.T) {
+		if err := m.Apply(t.Context(), gatewayYAML); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "istiod makes the waypoint's account and Deployment", func() bool {
+			_, err := m.Run(t.Context(), "kubectl", "-n", "edge", "scale", "deployment", "waypoint", "--replicas=0")
+			return err == nil
+		})
+		waypoint := serve(t, m, account(t, m, "waypoint"), "waypoint", "10.244.78.20")
+		runningAs(t, m, "waypoint-1", "10.244.78.20", "waypoint", "gateway.networking.k8s.io/gateway-name: waypoint")
+		kept, _, err := ask(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer kept.Close()
+		tr.change(c, "wired", func() { kubectl("label", "service", "close", "istio.io/use-waypoint=waypoint") }, "10.96.77.5:80", "waypoint for 10.96.77.5:80")
+		_ = kept.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.Copy(io.Discard, kept); err == nil || strings.Contains(err.Error(), "timeout") {
+			t.Errorf("a tunnel past the waypoint reads %v", err)
+		}
+		tr.change(c, "unwired", func() { kubectl("label", "service", "close", "istio.io/use-waypoint-") }, "10.244.78.2:8080", "new for 10.244.78.2:8080")
+		until(t, "connections to the waypoint close", func() bool { return waypoint.Stats().Conns == 0 })
+	})
+	if t.Failed() {
+		return
+	}
+	// Last, for istiod looks at its API server again only after half a minute.
+	t.Run("the control plane dies and comes back", func(t *testing.T) {
+		start, before := time.Now(), tr.dials.Load()
+		for _, step := range []struct {
+			stop  func() error
+			start func(context.Context) error
+		}{{m.StopIstiod, m.StartIstiod}, {m.StopAPIServer, m.StartAPIServer}} {
+			if err := step.stop(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(*steady / 10)
+			if err := step.start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(max(0, *steady-time.Since(start)))
+		until(t, "istiod speaks to us again", func() bool { return c.Stats().Online })
+		t.Logf("%d dials in %v", tr.dials.Load()-before, time.Since(start).Round(time.Second))
+	})
+	tr.end()
+	t.Logf("%d dials, no failure: %v; %+v", tr.dials.Load(), !t.Failed(), c.Stats())
+}
