@@ -211,11 +211,12 @@ func TestSteadyDials(t *testing.T) {
 	tr := startTraffic(t, d)
 	tr.change(c, "the first dials", func() {}, "10.244.78.1:8080", "old for 10.244.78.1:8080")
 
-	t.Run("a pod moves", func(t *testing.T) {
+	t.Log("a pod moves")
+	func() {
 		serve(t, m, id, "new", "10.244.78.2")
 		tr.want.Store(nil)
 		running(t, m, "new", "10.244.78.2")
-		client{t, c.Client}.leads(closeName, "10.244.78.2:8080") // now and then; istiod does not tell of it by itself
+		c.leads(closeName, "10.244.78.2:8080") // now and then; istiod does not tell of it by itself
 		tr.change(c, "the new pod alone", func() {
 			kubectl("delete", "pod", "old", "--force", "--grace-period=0")
 			until(t, "istiod's answer", func() bool {
@@ -228,11 +229,12 @@ func TestSteadyDials(t *testing.T) {
 			})
 		}, "10.244.78.2:8080", "new for 10.244.78.2:8080")
 		until(t, "connections to the old pod close", func() bool { return old.Stats().Conns == 0 })
-	})
+	}()
 	if t.Failed() {
 		return
 	}
-	t.Run("a waypoint is wired and unwired", func(t *testing.T) {
+	t.Log("a waypoint is wired and unwired")
+	func() {
 		if err := m.Apply(t.Context(), gatewayYAML); err != nil {
 			t.Fatal(err)
 		}
@@ -254,12 +256,13 @@ func TestSteadyDials(t *testing.T) {
 		}
 		tr.change(c, "unwired", func() { kubectl("label", "service", "close", "istio.io/use-waypoint-") }, "10.244.78.2:8080", "new for 10.244.78.2:8080")
 		until(t, "connections to the waypoint close", func() bool { return waypoint.Stats().Conns == 0 })
-	})
+	}()
 	if t.Failed() {
 		return
 	}
 	// Last, for istiod looks at its API server again only after half a minute.
-	t.Run("the control plane dies and comes back", func(t *testing.T) {
+	t.Log("the control plane dies and comes back")
+	func() {
 		start, before := time.Now(), tr.dials.Load()
 		for _, step := range []struct {
 			stop  func() error
@@ -276,7 +279,7 @@ func TestSteadyDials(t *testing.T) {
 		time.Sleep(max(0, *steady-time.Since(start)))
 		until(t, "istiod speaks to us again", func() bool { return c.Stats().Online })
 		t.Logf("%d dials in %v", tr.dials.Load()-before, time.Since(start).Round(time.Second))
-	})
+	}()
 	tr.end()
 	t.Logf("%d dials, no failure: %v; %+v", tr.dials.Load(), !t.Failed(), c.Stats())
 }
