@@ -180,6 +180,10 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+const steadyService = `
+{apiVersion: v1, kind: Service, metadata: {name: close, namespace: edge}, spec: {clusterIP: 10.96.77.5, selector: {app: close}, ports: [{name: tcp, port: 80, targetPort: 8080}]}}
+`
+
 // gatewayYAML is a waypoint whose pods are played here.
 const gatewayYAML = `
 apiVersion: gateway.networking.k8s.io/v1
@@ -189,7 +193,7 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 `
 
 // A process with nothing but a service account's token dials a Service by name. The control plane dies and comes back, a pod moves, a waypoint
-// is wired and unwired: no dial fails, and after istiod's answer the first one takes the new way.
+// is wired and unwired: no dial fails, and after istiod's answer the first one takes the new way. It has a mesh of its own, as it kills it.
 func TestSteadyDials(t *testing.T) {
 	m := meshtest.New(t, mesh.Options{})
 	kubectl := func(args ...string) {
@@ -198,13 +202,13 @@ func TestSteadyDials(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Apply(t.Context(), namespace+"---"+service); err != nil {
+	if err := m.Apply(t.Context(), namespace("edge")+"---"+steadyService); err != nil {
 		t.Fatal(err)
 	}
-	running(t, m, "old", "10.244.78.1")
+	runningAs(t, m, "edge", "old", "10.244.78.1", "gateway", "app: close")
 	id := account(t, m, "gateway") // the pods are of the same account
 	old := serve(t, m, id, "old", "10.244.78.1")
-	c := newClient(t, m, func(c *wds.Config) { c.RefreshEvery = 200 * time.Millisecond })
+	c := newClient(t, m, "edge", func(c *wds.Config) { c.RefreshEvery = 200 * time.Millisecond })
 	d := &hbone.Dialer{Identity: id, Resolver: c.Client, NetDial: m.NS.DialContext, Drain: time.Second}
 	t.Cleanup(func() { d.Close() })
 	c.leads(closeName, "10.244.78.1:8080")
@@ -215,7 +219,7 @@ func TestSteadyDials(t *testing.T) {
 	func() {
 		serve(t, m, id, "new", "10.244.78.2")
 		tr.want.Store(nil)
-		running(t, m, "new", "10.244.78.2")
+		runningAs(t, m, "edge", "new", "10.244.78.2", "gateway", "app: close")
 		c.leads(closeName, "10.244.78.2:8080") // now and then; istiod does not tell of it by itself
 		tr.change(c, "the new pod alone", func() {
 			kubectl("delete", "pod", "old", "--force", "--grace-period=0")
@@ -243,7 +247,7 @@ func TestSteadyDials(t *testing.T) {
 			return err == nil
 		})
 		waypoint := serve(t, m, account(t, m, "waypoint"), "waypoint", "10.244.78.20")
-		runningAs(t, m, "waypoint-1", "10.244.78.20", "waypoint", "gateway.networking.k8s.io/gateway-name: waypoint")
+		runningAs(t, m, "edge", "waypoint-1", "10.244.78.20", "waypoint", "gateway.networking.k8s.io/gateway-name: waypoint")
 		kept, _, err := ask(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
