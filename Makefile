@@ -9,6 +9,6 @@ build: ; @sh .ci/need go && CGO_ENABLED=0 sh .ci/compile "building isthmus" go b
 lint: ; @sh .ci/lint
 generate: ; @sh .ci/need go && go generate ./...
 fuzz: ; @sh .ci/fuzz 60s
-bench: ; @sh .ci/need go && cd e2e/bench && sh ../../.ci/compile "building the benchmarks" go build -o ../../bin/bench . && ../../bin/bench
+bench: ; @sh .ci/need go && cd e2e/bench && sh ../../.ci/compile "building the benchmarks" go build -o ../../bin/bench . && ../../bin/bench && cd ../.. && go test -run '^$$' -bench Mesh ./hbone/wds
 soak: ; @sh .ci/need go && cd e2e && go test ./soak -run TestSoak -v -count 1 -timeout 60m -args -duration 30m
 scale: ; @sh .ci/need go && cd e2e && go test ./scale -run TestScale -v -count 1 -timeout 30m -args -edges 50 -services 1000

@@ -73,7 +73,7 @@ type Config struct {
 	// AbsentFor is how long an answer "nothing by that name" is remembered, while istiod is there to be asked again. Zero means 2 s.
 	AbsentFor time.Duration
 	// RefreshEvery is how often Services that are dialled are asked for anew: istiod tells a client that does not ask for all of what happens to the
-	// pods it knows, but not of new ones. When a pod goes, its Services are asked for at once. Zero means 10 s, or longer where that would be
+	// pods it knows, but not of new ones. When a pod goes, its Services are asked for within a second, and at once when it was the last. Zero means 10 s, or longer where that would be
 	// more than 2,000 pods a second; negative never asks. Wildcard needs none.
 	RefreshEvery time.Duration
 	// UnusedFor is how long what was dialled is held after it was dialled last and its last tunnel of a Dialer has ended. Zero means 30 min;

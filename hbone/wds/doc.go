@@ -1,16 +1,22 @@
 // Package wds asks istiod where addresses lead (the workload discovery service, over delta ADS) and which L4 policies guard a workload.
 //
-// A Client is an hbone.Resolver: it asks for what is dialled and holds nothing else. While istiod is away it answers from what
-// it holds. An Authorizer decides for a server in front of one workload.
+// A Client is an hbone.Resolver: it asks for what is dialled and holds nothing else, or, with Config.Wildcard, for all there is. While istiod is
+// away it answers from what it holds, and with Config.SnapshotFile also after a restart; Stats says how old that is. An Authorizer
+// decides for a server in front of one workload.
 //
 //	mesh, err := wds.New(wds.Config{Addresses: []string{"istiod.istio-system.svc:15012"}, RootsFile: roots, TokenFile: token, Node: node})
 //
-// New does not block; Resolve blocks until istiod has answered or its context ends. Close ends everything.
+// New does not block; Resolve blocks until istiod has answered or its context ends. Of what is known it answers at once: it takes no lock and
+// allocates nothing. Close ends everything.
+//
+// An hbone.Dialer asks the Client by itself which of its tunnels still go the right way when something has changed; see hbone.Dialer.Drain.
 //
 // What cannot be read keeps its old value. A policy that never could be read and that may apply denies, unless the Authorizer is Lenient.
 // Package wdstest is an istiod for tests.
 //
 // The package decodes the messages itself and registers no istio.* protobuf names, so that it can live in one program with Istio's packages.
 //
-// Limits: names asked for are kept until Close, at most MaxNames of them; when they are full those that led nowhere go.
+// Limits: at most MaxNames names are asked for; when they are full those that led nowhere go, and what nobody dials is given up after UnusedFor.
+// MaxResources bounds what istiod can make us hold; a message of more than 64 MiB ends the connection. Istiod tells a client that asks on
+// demand nothing of new pods, so that those of a Service are known after RefreshEvery, or within a second when a known pod goes.
 package wds

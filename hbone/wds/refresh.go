@@ -43,17 +43,21 @@ func (c *Client) renew(name string) {
 	c.pending = append(c.pending, name)
 }
 
-// lostPods asks anew for Services that have lost a pod: another may have come in its place. Who dials one that has none left waits for the answer. mu is
-// held.
+// lostPods asks anew for Services that have lost a pod, as another may have come in its place: at once for one that has none left, whose dials wait for
+// the answer, else with the next refresh. mu is held.
 func (c *Client) lostPods(table *route.Table, services map[string]bool) {
 	for key := range services {
 		if table.Empty(key) && c.names[key] == nil { // it came by another name
 			c.names[key] = &asked{epoch: c.epoch.Load()}
 		}
 		for _, name := range append(table.Names(key), key) {
-			if a := c.names[name]; a != nil && !a.anew {
+			switch a := c.names[name]; {
+			case a == nil || a.anew:
+			case table.Empty(key):
 				a.absent = time.Time{}
 				c.renew(name)
+			default:
+				a.told = time.Unix(0, 0)
 			}
 		}
 	}
