@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -78,7 +79,7 @@ func (p *pull) read(b []byte) int {
 		} else {
 			n, err = p.scatter(b)
 		}
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
@@ -87,7 +88,7 @@ func (p *pull) read(b []byte) int {
 		p.end = true
 		return 0
 	case n < 0:
-		if err != syscall.EAGAIN {
+		if !errors.Is(err, syscall.EAGAIN) {
 			p.err = err
 		}
 		return 0
