@@ -10,6 +10,8 @@ const (
 	lookAgain = 30 * time.Second
 	// lookPause is between two looks, at least; a look that takes long is followed by a longer one.
 	lookPause = 20 * time.Millisecond
+	// lookSoon is when connections are looked at again that could not be judged, since tunnels were just beginning or ending there. It doubles.
+	lookSoon = 50 * time.Millisecond
 )
 
 // admitting is a Resolver that can say without blocking whether a way still is right, as wds.Client does.
@@ -66,10 +68,16 @@ func (p *Pool) spawn(f func(ctx context.Context)) bool {
 func (d *Dialer) follow(ctx context.Context, changes changing, changed <-chan struct{}) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
+	var soon <-chan time.Time
+	wait := lookSoon
 	for {
 		select {
 		case <-changed:
+			wait = lookSoon
 		case <-d.nudge:
+			wait = lookSoon
+		case <-soon:
+			wait = min(2*wait, lookAgain)
 		case <-tick.C:
 			if d.unfollow() {
 				return
@@ -79,7 +87,10 @@ func (d *Dialer) follow(ctx context.Context, changes changing, changed <-chan st
 		}
 		changed = changes.Changed() // before the look: what changes after it closes this one
 		start := time.Now()
-		d.look(ctx)
+		soon = nil
+		if d.look(ctx) {
+			soon = time.After(wait)
+		}
 		pause := time.NewTimer(max(lookPause, 20*time.Since(start)))
 		select {
 		case <-pause.C:
@@ -110,8 +121,8 @@ func (d *Dialer) unfollow() bool {
 	return true
 }
 
-// look retires what goes a way that has changed.
-func (d *Dialer) look(ctx context.Context) {
+// look retires what goes a way that has changed, and reports whether it is worth another look.
+func (d *Dialer) look(ctx context.Context) (again bool) {
 	seen := map[*way]bool{} // many tunnels share one
 	old := func(w *way) bool {
 		was, known := seen[w]
@@ -122,7 +133,7 @@ func (d *Dialer) look(ctx context.Context) {
 		return was
 	}
 	tunnels := d.tunnels(old)
-	d.pool().retire(d, tunnels, old)
+	again = d.pool().retire(d, tunnels, old)
 	var fresh []*Conn
 	d.mu.Lock()
 	before := d.outdated
@@ -140,6 +151,7 @@ func (d *Dialer) look(ctx context.Context) {
 	if d.Drain != 0 && len(fresh) > 0 {
 		d.own.spawn(func(ctx context.Context) { d.drain(ctx, fresh) })
 	}
+	return again
 }
 
 // drain resets those of tunnels whose ways still are not right when their time is over.

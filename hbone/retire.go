@@ -49,8 +49,9 @@ func (d *Dialer) tunnels(old func(*way) bool) []*Conn {
 	return list
 }
 
-// retire takes the connections that carry only those tunnels, or none since the last went an old way.
-func (p *Pool) retire(d *Dialer, tunnels []*Conn, old func(*way) bool) {
+// retire takes the connections that carry only those tunnels, or none since the last went an old way. It reports whether there are some that went an
+// old way last and carry more: tunnels of other ways, or such as are just beginning or ending, which the Dialer does not list.
+func (p *Pool) retire(d *Dialer, tunnels []*Conn, old func(*way) bool) (undecided bool) {
 	on := make(map[*pooled]int, len(tunnels))
 	for _, c := range tunnels {
 		if pc := c.currentWay().pc; pc != nil {
@@ -65,13 +66,20 @@ func (p *Pool) retire(d *Dialer, tunnels []*Conn, old func(*way) bool) {
 	p.mu.Unlock()
 	for _, pc := range all {
 		w := pc.last.Load()
-		if w == nil || w.d != d || on[pc] == 0 && !old(w) {
+		unused := w == nil && pc.e.d == d // it came too late for who wanted it, and nobody knows which way that was
+		if !unused && (w == nil || w.d != d || on[pc] == 0 && !old(w)) {
 			continue
 		}
 		p.mu.Lock()
-		if pc.taken() <= on[pc] {
+		switch {
+		case unused && !pc.settled:
+			undecided = true // somebody may wait for its SETTINGS
+		case pc.taken() <= on[pc]:
 			pc.retire()
+		case !pc.retired:
+			undecided = true
 		}
 		p.mu.Unlock()
 	}
+	return undecided
 }
