@@ -212,6 +212,9 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 		}
 		start := d.Trace.now()
 		pc, reused, err := d.pool().get(ctx, d, hop, avoid)
+		if errors.Is(err, errOvertaken) && attempt < maxAttempts {
+			continue
+		}
 		if err != nil {
 			return nil, hop.fail(spiffeid.ID{}, false, err)
 		}
@@ -234,9 +237,10 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 			d.Trace.answered(pc.link, hop.Authority, nil, http.StatusOK, start, nil)
 			return conn, nil
 		}
-		failed := hop.fail(pc.link.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		refused := pc.refused(err)
+		failed := hop.fail(pc.link.peer, !refused && !errors.Is(err, h2.ErrUnprocessed), err)
 		d.Trace.answered(pc.link, hop.Authority, nil, failed.Status, start, err)
-		if failed.Sent || attempt == maxAttempts {
+		if failed.Sent || attempt == maxAttempts || refused && !pc.e.key.gen.over() {
 			return nil, failed
 		}
 		if started {

@@ -239,7 +239,7 @@ func (e *entry) failed(dial *sharedDial, err error) {
 	case dial.relief:
 		e.dialMore() // they counted on it
 	case len(e.dials) == 0 && !slices.ContainsFunc(e.conns, func(pc *pooled) bool { return !pc.settled }):
-		e.fail(err)
+		e.fail(e.key.gen.overtaken(err))
 	}
 	e.forget()
 }

@@ -76,6 +76,7 @@ func (pc *pooled) watch() {
 	p := pc.e.p
 	pc.untilRetired()
 	p.mu.Lock()
+	pc.tellRefused()
 	pc.retire()
 	p.mu.Unlock()
 	pc.h2.Drain()
