@@ -2,6 +2,7 @@ package identitytest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,7 +45,13 @@ func istioAgent(t *testing.T, m *mesh.Mesh, token string) {
 		fmt.Sprintf("PROXY_CONFIG={discoveryAddress: %q, binaryPath: %q}", m.Istiod.CA, filepath.Join(dir, "no-envoy")))
 	run(t, m, cmd)
 
-	s := fromSDS(t, sds.Config{Socket: filepath.Join(dir, "var/run/secrets/workload-spiffe-uds/socket"), ID: gateway})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := sds.New(ctx, sds.Config{Socket: filepath.Join(dir, "var/run/secrets/workload-spiffe-uds/socket"), ID: gateway})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
 	roots, err := x509bundle.Parse(gateway.TrustDomain(), m.RootPEM)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +74,6 @@ func istioAgent(t *testing.T, m *mesh.Mesh, token string) {
 			t.Fatalf("the agent pushes no other certificate: %+v", s.Stats())
 		}
 	}
-	tunnel(t, s, s)
 }
 
 // run starts a program in the mesh's network until the test ends. What it said is shown when the test has failed.
@@ -81,7 +87,8 @@ func run(t *testing.T, m *mesh.Mesh, cmd *exec.Cmd) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		stop(cmd)
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait() // it was killed
 		if t.Failed() {
 			t.Logf("%s said:\n%s", filepath.Base(cmd.Path), said.String())
 		}

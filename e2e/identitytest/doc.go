@@ -1,2 +1,2 @@
-// Package identitytest holds tests of package identity on a real istiod and API server, on Istio's agent, and on a real SPIRE server and agent.
+// Package identitytest holds tests of package identity on a real istiod and API server, and on Istio's agent.
 package identitytest

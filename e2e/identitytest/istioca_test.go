@@ -23,7 +23,6 @@ import (
 
 // What a workload gets from istiod, what istiod refuses, and how it is to be without istiod.
 func TestIstioCA(t *testing.T) {
-	t.Parallel()
 	plugged := t.TempDir()
 	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged, "CA_TRUSTED_NODE_ACCOUNTS=istio-system/agent"}})
 	sa := account(t, m, "edge", "gateway")

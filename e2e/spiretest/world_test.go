@@ -1,4 +1,4 @@
-package identitytest
+package spiretest
 
 import (
 	"bytes"
@@ -75,8 +75,8 @@ plugins {
 		_, err := w.try(programs.SpireServer, "healthcheck", "-socketPath", filepath.Join(w.dir, "server.sock"))
 		return err
 	})
-	out := w.server("token", "generate")
-	token := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(out), "Token:"))
+	_, token, _ := strings.Cut(w.server("token", "generate"), "Token: ")
+	token, _, _ = strings.Cut(token, "\n")
 	w.parent = "spiffe://cluster.local/spire/agent/join_token/" + token
 	w.startAgent("-joinToken", token)
 	return w

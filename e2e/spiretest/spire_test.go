@@ -1,4 +1,4 @@
-package identitytest
+package spiretest
 
 import (
 	"context"
@@ -22,13 +22,13 @@ import (
 )
 
 var (
+	gateway = spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/gateway")
 	orders  = spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/orders")
 	partner = spiffeid.RequireTrustDomainFromString("partner.example")
 )
 
 // What a workload gets from a SPIRE agent, by the Workload API and by SDS, through renewals, a restart of the agent and another root.
 func TestSPIRE(t *testing.T) {
-	t.Parallel() // it waits for renewals most of the time
 	w := newSPIRE(t)
 	t.Run("without an entry", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
