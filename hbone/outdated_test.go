@@ -243,15 +243,16 @@ func TestADialGoesElsewhere(t *testing.T) {
 func TestEndpointForgets(t *testing.T) {
 	e, now := new(hbone.Endpoint), time.Unix(1000, 0)
 	clock := func() time.Time { return now }
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+	for _, seconds := range []int{1, 2, 4, 8, 16, 30, 30} {
+		want := time.Duration(seconds) * time.Second
 		e.Failed(now)
 		e.Failed(now) // of many dials that waited
-		now = now.Add(want*time.Second - 1)
+		now = now.Add(want - 1)
 		if !e.Failing(clock) {
-			t.Fatalf("it is not left out for %d s", want)
+			t.Fatalf("it is not left out for %v", want)
 		}
 		if now = now.Add(1); e.Failing(clock) {
-			t.Fatalf("it is left out for more than %d s", want)
+			t.Fatalf("it is left out for more than %v", want)
 		}
 		if e.Forgettable(now) {
 			t.Fatal("its failures would be forgotten at once")

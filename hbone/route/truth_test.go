@@ -217,12 +217,15 @@ func (c *truthCase) outcomes(m *Table) []string {
 		if w != nil {
 			r, err = w.Pick(c.Key)
 		}
+		final, isFinal := errors.AsType[*Error](err)
 		if missing, ok := errors.AsType[*MissingError](err); ok {
 			for _, name := range missing.Names {
 				found["asks: "+name] = true
 			}
+		} else if isFinal {
+			found["error: "+final.Why] = true
 		} else if err != nil {
-			found["error: "+err.(*Error).Why] = true
+			found["of another kind: "+err.Error()] = true
 		} else {
 			found[line(r)] = true
 		}
