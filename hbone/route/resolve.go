@@ -44,6 +44,7 @@ func (t *Table) ways(q *query) (*Ways, error) {
 	if err != nil {
 		return nil, err
 	}
+	q.t, q.absent = nil, nil // routes are made later, and must not keep the whole table alive
 	return &Ways{root: root, holds: q.holds, names: q.names, lasting: !q.passing}, nil
 }
 

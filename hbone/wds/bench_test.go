@@ -64,7 +64,8 @@ func BenchmarkMeshDelta(b *testing.B) {
 	c.Close()
 	changes := make([]*discovery.DeltaDiscoveryResponse, 4096)
 	for i := range changes {
-		changes[i] = delta(i*2, i%each, i)
+		n := i % (len(changes) / 2)
+		changes[i] = delta(4*n, n%each, i) // each workload twice, so that every change is one
 	}
 	heap()
 	b.ReportAllocs()
