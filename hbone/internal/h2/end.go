@@ -7,7 +7,7 @@ import (
 )
 
 // Close ends the stream: cleanly when the peer has ended its direction and all it sent was read, else with RST_STREAM CANCEL. It does not
-// wait; what a returned Write took is still sent.
+// wait; what a returned Write took is still sent, and a Write that waits ends the stream with a reset.
 func (s *Stream) Close() error {
 	c := s.c
 	c.mu.Lock()
@@ -24,6 +24,8 @@ func (s *Stream) Close() error {
 		return nil
 	}
 	switch {
+	case s.ww != nil && len(s.ww.p) > 0: // a Write is cut off: nobody is to take what came for all
+		s.reset(http2.ErrCodeCancel)
 	case s.recvEnd && !unread:
 		s.closeWrite()
 	// What was written goes first: END_STREAM, then the reset that says we read no more.

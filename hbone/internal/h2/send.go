@@ -38,7 +38,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 			if len(w.p) == 0 {
 				break
 			}
-			if err = s.writeErr(); err != nil {
+			if err = s.cutOff(); err != nil {
 				break
 			}
 			if s.queued && !c.out.flushing && c.hasWork() {
@@ -53,25 +53,36 @@ func (s *Stream) Write(p []byte) (int, error) {
 	s.ww = nil
 	n := len(p) - len(w.p)
 	w.free()
+	if s.wantEnd && s.sendErr() == nil { // CloseWrite came meanwhile, and counted on the last frame
+		s.sendEnd()
+		c.flushSoon(false)
+	}
 	return n, err
 }
 
 // writeErr is why nothing can be written; mu is held.
 func (s *Stream) writeErr() error {
-	switch {
-	case s.extra != nil && s.extra.write.passed:
-		return os.ErrDeadlineExceeded
-	case s.closedByUser:
-		return net.ErrClosed
-	case s.sendErr() != nil:
-		return s.sendErr()
-	case s.wantEnd:
+	if err := s.cutOff(); err != nil {
+		return err
+	}
+	if s.wantEnd {
 		return fmt.Errorf("write after CloseWrite: %w", syscall.EPIPE)
 	}
 	return nil
 }
 
-// CloseWrite sends END_STREAM after what was written. The other direction goes on.
+// cutOff is why a Write under way cannot go on; mu is held.
+func (s *Stream) cutOff() error {
+	switch {
+	case s.extra != nil && s.extra.write.passed:
+		return os.ErrDeadlineExceeded
+	case s.closedByUser:
+		return net.ErrClosed
+	}
+	return s.sendErr()
+}
+
+// CloseWrite sends END_STREAM after what was written, a Write under way included. The other direction goes on.
 func (s *Stream) CloseWrite() error {
 	c := s.c
 	c.mu.Lock()
@@ -94,8 +105,13 @@ func (s *Stream) closeWrite() {
 	}
 	s.wantEnd = true
 	if s.ww != nil && len(s.ww.p) > 0 {
-		return // the END_STREAM goes with its last frame
+		return // the END_STREAM goes with its last frame, or when it gives up
 	}
+	s.sendEnd()
+}
+
+// sendEnd queues an END_STREAM of its own; mu is held.
+func (s *Stream) sendEnd() {
 	s.c.out.data(s.id, nil, true)
 	s.sentEnd()
 }
