@@ -49,6 +49,7 @@ type Conn struct {
 	encBuf    appendWriter
 	encLast   []hpack.HeaderField // whose block encBuf has
 	encAgain  bool                // and it may be sent again
+	encSized  bool                // the peer has set the table's size: the next block begins with that (RFC 7541, section 4.2)
 	cw        *http2.Framer       // writes into out
 	err       error               // first cause of the end
 	nextID    uint32              // client: the next stream's
@@ -58,6 +59,7 @@ type Conn struct {
 	wentAway  bool                // the peer sent GOAWAY
 	farewell  *FarewellError
 	drain     drainState
+	cut       bool // nobody waits for the sockets that streams are joined with
 
 	sendWindow int64
 	peerWindow int64 // initial window of a stream
@@ -288,6 +290,13 @@ func (c *Conn) StartIn(s *Stream, fields []hpack.HeaderField) error {
 	return nil
 }
 
+// abandon resets the sockets that have still something to be given, when that is not waited for. mu is held.
+func (c *Conn) abandon() {
+	if c.joined != nil && c.cut {
+		c.joined.abandon()
+	}
+}
+
 // fail ends the connection for cause; the first cause is kept. It does not wait.
 func (c *Conn) fail(cause error) {
 	c.mu.Lock()
@@ -344,8 +353,10 @@ func (c *Conn) closeGoing() {
 // Close ends the connection and every stream on it, and waits for its goroutines.
 func (c *Conn) Close() error {
 	c.mu.Lock()
+	c.cut = true
 	c.failLocked(errClosed)
 	c.out.patience = 0
+	c.abandon()
 	c.mu.Unlock()
 	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	_ = c.nc.SetReadDeadline(time.Now()) // ends a linger

@@ -40,6 +40,9 @@ func (s *Stream) Connect(addr netip.AddrPort, fields ...hpack.HeaderField) error
 	if err == nil && !stands {
 		err = f.await()
 	}
+	if err == nil && !f.closing && toItself(fd, addr) {
+		err, f.aborted = os.NewSyscallError("connect", syscall.ECONNREFUSED), true // a reset, so that the port is free at once
+	}
 	switch {
 	case f.closing:
 		return s.recvErr()
@@ -112,6 +115,25 @@ func dial(addr netip.AddrPort) (fd int, stands bool, err error) {
 	}
 	syscall.Close(fd)
 	return -1, false, os.NewSyscallError("connect", err)
+}
+
+// toItself reports whether a connection has both ends in one socket: TCP makes that of a port that nobody listens on, when the system has just chosen
+// it for our end. It would echo, and keep the application from its port.
+func toItself(fd int, addr netip.AddrPort) bool {
+	if addr.Port() < 1024 { // not among those that are chosen from
+		return false
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch name := name.(type) {
+	case *syscall.SockaddrInet4:
+		return name.Port == int(addr.Port()) && netip.AddrFrom4(name.Addr) == addr.Addr().Unmap()
+	case *syscall.SockaddrInet6:
+		return name.Port == int(addr.Port()) && netip.AddrFrom16(name.Addr) == addr.Addr()
+	}
+	return false
 }
 
 // dialOptions are those of package net: small packets leave at once, and an application that is gone without a word is found, which cannot be

@@ -169,3 +169,41 @@ func TestConnectEndsWithItsStream(t *testing.T) {
 		})
 	}
 }
+
+// A port that nobody listens on may be the one that the system chooses for our end: then TCP makes a connection to itself, which is none.
+func TestAConnectionToItselfIsKnown(t *testing.T) {
+	for _, family := range []int{syscall.AF_INET, syscall.AF_INET6} {
+		fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(fd)
+		var own syscall.Sockaddr = &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+		if family == syscall.AF_INET6 {
+			own = &syscall.SockaddrInet6{Addr: [16]byte{15: 1}}
+		}
+		if err := syscall.Bind(fd, own); err != nil {
+			continue // no IPv6 here
+		}
+		name, err := syscall.Getsockname(fd)
+		if err == nil {
+			err = syscall.Connect(fd, name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var addr netip.AddrPort
+		switch name := name.(type) {
+		case *syscall.SockaddrInet4:
+			addr = netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
+		case *syscall.SockaddrInet6:
+			addr = netip.AddrPortFrom(netip.AddrFrom16(name.Addr), uint16(name.Port))
+		}
+		if !toItself(fd, addr) {
+			t.Errorf("a connection of %v to itself is taken for one", addr)
+		}
+		if other := netip.AddrPortFrom(addr.Addr(), addr.Port()^1); toItself(fd, other) {
+			t.Errorf("one to %v is not", other)
+		}
+	}
+}

@@ -25,7 +25,7 @@ type forward struct {
 	pending *waiter
 
 	readable bool // there may be bytes, or the end
-	toEnd    bool // the end has come: it is behind the bytes
+	toEnd    bool // a read that gives less than it asked for may have left some: the end is behind the bytes, or urgent data between them
 	writable bool // there may be room
 	watched  bool // for room, too: from the first time on that there was none
 	reading  bool
@@ -201,7 +201,7 @@ func (f *forward) discard() {
 
 // ended follows the end of the stream. mu is held.
 func (f *forward) ended() {
-	if f.s.recvErr() != nil {
+	if f.s.recvErr() != nil || f.s.c.cut {
 		f.abort()
 		return
 	}

@@ -29,6 +29,7 @@ func (*forward) keepsUp() bool { return false }
 type joined struct{}
 
 func (*joined) stopIfLast() {}
+func (*joined) abandon()    {}
 
 // pull neither.
 type pull struct{}

@@ -27,15 +27,15 @@ type joined struct {
 // Bits of epoll_event.events.
 const (
 	edge       = 1 << 31
-	canRead    = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
-	readsToEnd = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
+	canRead    = syscall.EPOLLIN | readsToEnd
+	readsToEnd = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR | syscall.EPOLLPRI // a read ends at urgent data, too
 	canWrite   = syscall.EPOLLOUT | syscall.EPOLLHUP | syscall.EPOLLERR
-	wanted     = syscall.EPOLLIN | syscall.EPOLLRDHUP | edge
+	wanted     = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLPRI | edge
 )
 
 // join gives the set of the connection, making it if there is none. mu is held.
 func (c *Conn) join() (*joined, error) {
-	if c.joined != nil {
+	if c.joined != nil && !c.joined.stopped { // else its set is closed
 		return c.joined, nil
 	}
 	set, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
@@ -180,6 +180,13 @@ func (j *joined) stopIfLast() {
 	if j.count == 0 && j.c.err != nil && !j.stopped {
 		j.stopped = true
 		_ = j.file.SetReadDeadline(time.Unix(1, 0)) // wakes it
+	}
+}
+
+// abandon resets the sockets of streams that have ended. mu is held.
+func (j *joined) abandon() {
+	for _, s := range j.adrift {
+		s.forward().abort()
 	}
 }
 

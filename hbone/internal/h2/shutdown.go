@@ -24,8 +24,17 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 		c.Close()
 		return context.Cause(ctx)
 	}
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cut = true
+		c.abandon()
+	})
 	<-c.done
-	c.serving.Wait()
+	c.serving.Wait() // applications may be slow to take what is left
+	if !stop() {
+		return context.Cause(ctx)
+	}
 	return nil
 }
 

@@ -1,0 +1,96 @@
+//go:build linux
+
+package h2
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// leftover is a joined tunnel whose client has sent more than the application takes, ended, and gone.
+func leftover(t *testing.T) (*joinery, *net.TCPConn) {
+	t.Helper()
+	j := newJoinery(t, Config{})
+	s, app := j.open(t)
+	_ = app.SetReadBuffer(4 << 10)
+	_ = s.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	for { // until the socket is full, and then the window
+		if _, err := s.Write(make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
+		}
+		j.client.mu.Lock()
+		window := s.sendWindow
+		j.client.mu.Unlock()
+		if window < 128<<10 {
+			break
+		}
+	}
+	s.Close() // END_STREAM, and that nothing more is read
+	eventually(t, "the server knows", func() bool { return j.server.Streams() == 0 })
+	return j, app
+}
+
+// within ends a test that waits for what should not be waited for.
+func within(t *testing.T, f func() error) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(8 * time.Second): // before grace
+		t.Error("it waits for an application that does not read")
+		return nil
+	}
+}
+
+// Close waits for no application.
+func TestCloseLeavesAnApplicationThatDoesNotRead(t *testing.T) {
+	j, app := leftover(t)
+	defer app.Close()
+	_ = within(t, j.server.Close)
+	wantEnd(t, app, syscall.ECONNRESET)
+}
+
+// Shutdown waits for one as long as its context says.
+func TestShutdownLeavesAnApplicationThatDoesNotRead(t *testing.T) {
+	j, app := leftover(t)
+	defer app.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := within(t, func() error { return j.server.Shutdown(ctx) }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown gave %v", err)
+	}
+	wantEnd(t, app, syscall.ECONNRESET)
+}
+
+// A read ends at urgent data (RFC 6093), though more is behind it, of which no event tells.
+func TestBytesBehindUrgentData(t *testing.T) {
+	j := newJoinery(t, Config{})
+	s, app := j.open(t)
+	defer app.Close()
+	defer s.Close()
+	_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+	rc, err := app.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 { // the order of events is not always the same
+		var sent error
+		err := rc.Control(func(fd uintptr) {
+			_, before := syscall.Write(int(fd), []byte("four"))
+			urgent := syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
+			_, behind := syscall.Write(int(fd), []byte("four"))
+			sent = errors.Join(before, urgent, behind)
+		})
+		if err != nil || sent != nil {
+			t.Fatal(err, sent)
+		}
+		read4(t, s)
+		read4(t, s)
+	}
+}
