@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -355,4 +356,24 @@ func TestConformance5_4_1GoAwayArrives(t *testing.T) {
 		}
 	}
 	wantEnded(t, c)
+}
+
+// What a peer has answered it has processed, whatever its GOAWAY says: to try it again could do it twice.
+func TestConformance6_8GoAwayBelowAnAnswer(t *testing.T) {
+	p, c := asClient(t, h2.Config{})
+	opened := open(t, c)
+	p.Send(hbonetest.Answer(p.WantConnect(target), 200), hbonetest.Data{Stream: 1, Bytes: []byte("done")})
+	s, err := opened.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Send(hbonetest.GoAway{Last: 0, Code: http2.ErrCodeInternal})
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(s, got); err != nil || string(got) != "done" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	_, err = s.Read(got)
+	if !errors.Is(err, syscall.ECONNRESET) || errors.Is(err, h2.ErrUnprocessed) {
+		t.Errorf("read gave %v, want ECONNRESET and not ErrUnprocessed", err)
+	}
 }

@@ -202,7 +202,7 @@ func (c *Conn) onSettings(f *http2.SettingsFrame) error {
 			c.peerMax = s.Val
 		case http2.SettingHeaderTableSize:
 			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
-			c.encAgain = false
+			c.encAgain, c.encSized = false, true
 		}
 		return nil
 	})
@@ -246,10 +246,15 @@ func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
 		return
 	}
 	for id, s := range c.streams {
-		if id > f.LastStreamID {
-			s.end(fmt.Errorf("the peer is going away (%v): %w", f.ErrCode, ErrUnprocessed))
-			s.forget()
+		if id <= f.LastStreamID {
+			continue
 		}
+		err := fmt.Errorf("the peer is going away (%v): %w", f.ErrCode, ErrUnprocessed)
+		if s.status != 0 { // it has answered, so it has acted, whatever it says now
+			err = &LostError{Cause: fmt.Errorf("the peer is going away (%v) and gives up a stream that it answered", f.ErrCode)}
+		}
+		s.end(err)
+		s.forget()
 	}
 }
 
@@ -270,7 +275,7 @@ func (c *Conn) encode(fields []hpack.HeaderField) []byte {
 	if c.encAgain && len(c.encLast) == len(fields) && unsafe.SliceData(c.encLast) == unsafe.SliceData(fields) {
 		return c.encBuf.b
 	}
-	c.encBuf.b = c.encBuf.b[:0]
+	c.encBuf.b, c.encSized = c.encBuf.b[:0], false
 	for _, f := range fields {
 		_ = c.enc.WriteField(f) // into memory
 	}

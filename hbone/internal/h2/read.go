@@ -49,12 +49,20 @@ type reader struct {
 
 func (rd *reader) init(c *Conn, src io.Reader) {
 	rd.c, rd.src = c, src
-	rd.fr = http2.NewFramer(nil, rd)
-	rd.fr.SetMaxReadFrameSize(c.cfg.maxFrameSize())
+	rd.renew()
 	rd.abuse.from = c.born
 	rd.ask = leastAsked
 	rd.dec.init(c.cfg.maxHeaderBytes(c.client))
 }
+
+// renew makes the Framer, which keeps as much memory as its largest frame took.
+func (rd *reader) renew() {
+	rd.fr = http2.NewFramer(nil, rd)
+	rd.fr.SetMaxReadFrameSize(rd.c.cfg.maxFrameSize())
+}
+
+// keptFrame is how long a frame may be for its memory to be kept: a SETTINGS that says much, a GOAWAY that says why.
+const keptFrame = 1 << 10
 
 // Read gives the Framer the frame header once more, and then what follows.
 func (rd *reader) Read(p []byte) (int, error) {
@@ -377,7 +385,11 @@ func (rd *reader) frame(h header) error {
 		return rd.onWindowUpdate(h.id)
 	default:
 		rd.again = frameHeader
-		return rd.other()
+		err := rd.other()
+		if h.length > keptFrame {
+			rd.renew()
+		}
+		return err
 	}
 	pad := uint32(0)
 	if h.flags.Has(http2.FlagDataPadded) {

@@ -156,7 +156,7 @@ func (s *Stream) queueAnswer(status int, fields []hpack.HeaderField) error {
 		return errors.New("the CONNECT is answered already")
 	}
 	s.status, s.fields, s.measuredFrom = uint16(status), nil, 0
-	if status == http.StatusOK && len(fields) == 0 {
+	if status == http.StatusOK && len(fields) == 0 && !c.encSized {
 		c.out.ok(s.id)
 	} else {
 		list := append([]hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}, fields...)
