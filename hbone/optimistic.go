@@ -20,11 +20,12 @@ const maxKept = 16 << 10
 // optimistic is a tunnel that its user has before the peer has answered. As long as no peer acts on the CONNECT it is opened again on
 // another connection, from the Read or Write on that learns of it.
 type optimistic struct {
-	settled atomic.Bool // answered 200: nothing is kept, s and way stay
-	writing sync.Mutex  // keeps what is written in order; before mu
+	settled atomic.Bool   // answered 200: nothing is kept, s and way stay
+	writing chan struct{} // holds a token of who writes, which keeps what is written in order; before mu
 
 	mu       sync.Mutex // guards the fields below; never held across I/O
 	s        *h2.Stream
+	next     *h2.Stream // where it is opened again, while that is given what was kept
 	way      *way
 	kept     []byte
 	over     bool // more was written than is kept
@@ -40,7 +41,7 @@ type optimistic struct {
 }
 
 func newOptimistic(s *h2.Stream, w *way) *optimistic {
-	return &optimistic{s: s, way: w, attempts: 1}
+	return &optimistic{s: s, way: w, attempts: 1, writing: make(chan struct{}, 1)}
 }
 
 // now is where the tunnel is. settled says that it stays there.
@@ -83,10 +84,42 @@ func (o *optimistic) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// turn waits for the token of who writes. Another Write gives it back by its deadline; what was kept has none, so that this one looks itself.
+func (o *optimistic) turn() error {
+	for {
+		o.mu.Lock()
+		poke, by, closed := o.poke, o.write, o.closed
+		o.mu.Unlock()
+		if closed {
+			return net.ErrClosed
+		}
+		select {
+		case o.writing <- struct{}{}:
+			return nil
+		default:
+		}
+		var late <-chan time.Time
+		if poke != nil && !by.IsZero() {
+			timer := time.NewTimer(time.Until(by))
+			defer timer.Stop() // one for each change of the deadline
+			late = timer.C
+		}
+		select {
+		case o.writing <- struct{}{}:
+			return nil
+		case <-poke:
+		case <-late:
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
 // send keeps p, where there is room for it, and writes it.
 func (o *optimistic) send(p []byte) (int, *h2.Stream, error) {
-	o.writing.Lock()
-	defer o.writing.Unlock()
+	if err := o.turn(); err != nil {
+		return 0, nil, err
+	}
+	defer func() { <-o.writing }()
 	o.mu.Lock()
 	s, before, err := o.s, len(o.kept), o.err
 	switch {
@@ -112,8 +145,17 @@ func (o *optimistic) send(p []byte) (int, *h2.Stream, error) {
 
 // closeWrite is Conn.CloseWrite before the answer has been seen.
 func (o *optimistic) closeWrite() error {
-	o.writing.Lock()
-	defer o.writing.Unlock()
+	o.mu.Lock()
+	if o.opening != nil { // the end will follow what was kept
+		o.ended = true
+		o.mu.Unlock()
+		return nil
+	}
+	o.mu.Unlock()
+	if err := o.turn(); err != nil {
+		return err
+	}
+	defer func() { <-o.writing }()
 	o.mu.Lock()
 	o.ended = true
 	s, err := o.s, o.err
@@ -134,6 +176,9 @@ func (o *optimistic) close() *h2.Stream {
 	o.closed = true
 	if o.cancel != nil {
 		o.cancel(net.ErrClosed)
+	}
+	if o.next != nil {
+		o.next.Reset(http2.ErrCodeCancel) // ends the writing of what was kept
 	}
 	o.nudge()
 	return o.s
@@ -229,25 +274,26 @@ func (o *optimistic) await(read bool) error {
 // reopen opens the tunnel again on another connection.
 func (o *optimistic) reopen(ctx context.Context) {
 	s, w, err := o.restart(ctx)
-	o.writing.Lock()
-	defer o.writing.Unlock()
+	o.writing <- struct{}{}
+	defer func() { <-o.writing }()
 	if err == nil {
 		// Nobody else writes meanwhile, and no deadline is set: a part of it would spoil the tunnel.
 		o.mu.Lock()
-		kept, ended := o.kept, o.ended
+		kept, closed := o.kept, o.closed
+		o.next = s
 		o.mu.Unlock()
-		if len(kept) > 0 {
+		if len(kept) > 0 && !closed {
 			_, _ = s.Write(kept) // what ends the stream will be seen by the next Read or Write
-		}
-		if ended {
-			_ = s.CloseWrite()
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if err == nil && o.ended && !o.closed {
+		_ = s.CloseWrite()
+	}
 	o.cancel(nil)
 	close(o.opening)
-	o.cancel, o.opening, o.poke = nil, nil, nil
+	o.cancel, o.opening, o.poke, o.next = nil, nil, nil, nil
 	switch {
 	case err != nil:
 		o.err = err
