@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync"
@@ -22,6 +23,7 @@ type lazyIdentity struct {
 	get   func(ctx context.Context) (*identity.Source, error)
 	log   *slog.Logger
 	pause time.Duration // between attempts
+	here  chan struct{} // closed when there is a source
 
 	mu     sync.Mutex // guards the fields below
 	source *identity.Source
@@ -32,7 +34,7 @@ type lazyIdentity struct {
 var errNoIdentity = errors.New("istiod has not given a certificate yet")
 
 func newLazyIdentity(m *meshFlags, log *slog.Logger) *lazyIdentity {
-	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, err: errNoIdentity}
+	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, here: make(chan struct{}), err: errNoIdentity}
 }
 
 // Start gets the identity, again and again until it is there, and closes it when ctx ends.
@@ -45,6 +47,7 @@ func (l *lazyIdentity) Start(ctx context.Context) error {
 		l.source, l.err = s, err
 		l.mu.Unlock()
 		if err == nil {
+			close(l.here)
 			l.log.Info("have an identity of the mesh", "expires", s.Stats().Expires)
 			<-ctx.Done()
 			return s.Close()
@@ -94,7 +97,43 @@ func (l *lazyIdentity) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x5
 	return s.GetX509BundleForTrustDomain(td)
 }
 
+// Changed tells of the first certificate, and of each one after.
+func (l *lazyIdentity) Changed() <-chan struct{} {
+	s, err := l.current()
+	if err != nil {
+		return l.here
+	}
+	return s.Changed()
+}
+
+// CheckPeer believes nobody while there is no identity.
+func (l *lazyIdentity) CheckPeer(chain []*x509.Certificate) error {
+	s, err := l.current()
+	if err != nil {
+		return err
+	}
+	return s.CheckPeer(chain)
+}
+
+// Rechecks tells when CheckPeer may have another answer.
+func (l *lazyIdentity) Rechecks() <-chan struct{} {
+	s, err := l.current()
+	if err != nil {
+		return l.here
+	}
+	return s.Rechecks()
+}
+
+// SameID reports whether got is want by another name.
+func (l *lazyIdentity) SameID(want, got spiffeid.ID) bool {
+	s, err := l.current()
+	return err == nil && s.SameID(want, got)
+}
+
 var (
 	_ hbone.Identity                 = (*lazyIdentity)(nil)
+	_ hbone.Rotator                  = (*lazyIdentity)(nil)
+	_ hbone.Reviewer                 = (*lazyIdentity)(nil)
+	_ hbone.Aliaser                  = (*lazyIdentity)(nil)
 	_ manager.LeaderElectionRunnable = (*lazyIdentity)(nil)
 )
