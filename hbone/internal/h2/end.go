@@ -45,12 +45,15 @@ func (s *Stream) drop() {
 	s.in.drop()
 }
 
-// Reset ends the stream at once with RST_STREAM.
+// Reset ends the stream at once with RST_STREAM, and resets the socket that it is joined with, also when the peer has sent all and ended.
 func (s *Stream) Reset(code http2.ErrCode) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.reset(code)
+	if f := s.forward(); f != nil {
+		f.abort()
+	}
 	c.flushSoon(len(c.streams) > 1)
 }
 

@@ -22,6 +22,7 @@ func (*forward) up()    {}
 func (*forward) down()  {}
 func (*forward) ended() {}
 func (*forward) drift() {}
+func (*forward) abort() {}
 
 func (*forward) keepsUp() bool { return false }
 

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // leftover is a joined tunnel whose client has sent more than the application takes, ended, and gone.
@@ -92,5 +94,39 @@ func TestBytesBehindUrgentData(t *testing.T) {
 		}
 		read4(t, s)
 		read4(t, s)
+	}
+}
+
+// Reset at the server, when a policy denies the tunnel now, does not let the application have the rest, nor take it for all.
+func TestResetOfAJoinedTunnelThatItsClientEnded(t *testing.T) {
+	for name, end := range map[string]func(s *Stream){
+		"half-closed": func(s *Stream) { _ = s.CloseWrite() },
+		"closed":      func(s *Stream) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := newJoinery(t, Config{})
+			s, app := j.open(t)
+			defer app.Close()
+			write4(t, s)
+			read4(t, app)
+			j.server.mu.Lock()
+			at := j.server.streams[s.id]
+			j.server.mu.Unlock()
+			end(s)
+			wantEnd(t, app, nil)
+			eventually(t, "the server knows", func() bool {
+				j.server.mu.Lock()
+				defer j.server.mu.Unlock()
+				return at.recvEnd && (name == "half-closed" || at.isDone)
+			})
+			at.Reset(http2.ErrCodeCancel)
+			if n := j.held(); n != 0 {
+				t.Errorf("%d sockets are held", n)
+			}
+			if _, err := app.Write([]byte("four")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("the application wrote: %v", err)
+			}
+			s.Close()
+		})
 	}
 }
