@@ -18,6 +18,8 @@ const grace = 10 * time.Second
 // splice joins a tunnel and a connection until both directions have ended, and closes both. An end of stream passes on as one, a reset
 // or a failure as a reset: nobody takes a part for the whole.
 func splice(st *h2.Stream, backend net.Conn) {
+	forget := st.WhenCut(func() { fail(st, backend) })
+	defer forget()
 	var wg sync.WaitGroup
 	up := make(chan struct{}) // closed when the backend has all that the tunnel brought
 	wg.Go(func() {

@@ -59,7 +59,8 @@ type Conn struct {
 	wentAway  bool                // the peer sent GOAWAY
 	farewell  *FarewellError
 	drain     drainState
-	cut       bool // nobody waits for the sockets that streams are joined with
+	cut       bool // nobody waits for what streams have left behind
+	whenCut   map[*Stream]func()
 
 	sendWindow int64
 	peerWindow int64 // initial window of a stream
@@ -290,13 +291,6 @@ func (c *Conn) StartIn(s *Stream, fields []hpack.HeaderField) error {
 	return nil
 }
 
-// abandon resets the sockets that have still something to be given, when that is not waited for. mu is held.
-func (c *Conn) abandon() {
-	if c.joined != nil && c.cut {
-		c.joined.abandon()
-	}
-}
-
 // fail ends the connection for cause; the first cause is kept. It does not wait.
 func (c *Conn) fail(cause error) {
 	c.mu.Lock()
@@ -353,7 +347,7 @@ func (c *Conn) closeGoing() {
 // Close ends the connection and every stream on it, and waits for its goroutines.
 func (c *Conn) Close() error {
 	c.mu.Lock()
-	c.cut = true
+	c.cut = true // before the streams end
 	c.failLocked(errClosed)
 	c.out.patience = 0
 	c.abandon()
