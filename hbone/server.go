@@ -42,7 +42,8 @@ type Server struct {
 	MaxStreams uint32
 	// MaxHeaderBytes bounds the header list of a CONNECT. Zero means 64 KiB.
 	MaxHeaderBytes uint32
-	// MaxConns is how many connections there may be at once; further ones are closed at once. Zero means 16384; negative sets no limit.
+	// MaxConns is how many connections there may be at once; further ones are closed at once. One that was lost counts until its applications have
+	// what it left them. Zero means 16384; negative sets no limit.
 	MaxConns int
 	// MaxHandshakes bounds the peers that have connected and not yet shown who they are; further ones are closed at once. Zero means 512; negative sets
 	// no limit.
@@ -189,10 +190,11 @@ func (s *Server) serve(nc net.Conn, config *tls.Config) {
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.watch(c, li, changed)
+	s.Trace.connClosed(li, c.Stats().Age, c.Err())
+	c.WaitServed() // it counts on while an application takes what a client has left behind
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.Trace.connClosed(li, c.Stats().Age, c.Err())
 }
 
 const (

@@ -38,7 +38,7 @@ func TestAbuseLargeFramesOfUnknownTypes(t *testing.T) {
 		p.Sync()
 		keep = append(keep, c)
 	}
-	if grown := int64(liveHeap()) - int64(before); grown > peers<<17 {
+	if grown := int64(liveHeap()) - int64(before); grown > peers<<19 {
 		t.Errorf("%d KiB are held for %d connections", grown>>10, peers)
 	}
 	runtime.KeepAlive(keep)

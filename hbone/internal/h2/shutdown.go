@@ -70,6 +70,12 @@ func (c *Conn) abandon() {
 	c.whenCut = nil
 }
 
+// WaitServed blocks until the connection has ended, and all that was forwarded or accepted for it has, too.
+func (c *Conn) WaitServed() {
+	<-c.done
+	c.serving.Wait()
+}
+
 // WhenCut has f called, in a goroutine of its own, when nobody waits any more for what the stream has brought: the connection was closed, or the
 // context of Shutdown has ended. forget takes that back, as far as it has not begun.
 func (s *Stream) WhenCut(f func()) (forget func()) {
