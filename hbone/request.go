@@ -180,6 +180,8 @@ func (r *ConnectRequest) CheckLocal() error {
 		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("%s is an address that is never forwarded to", r.Authority)}
 	case port >= 15000 && port <= 15008 || port == 15020 || port == 15021:
 		return &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the port belongs to the mesh itself")}
+	case port == r.Local.Port():
+		return &Refusal{Status: http.StatusServiceUnavailable, Err: errors.New("the port is that of the listener which the CONNECT came to")}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func TestParseAuthority(t *testing.T) {
 }
 
 func TestCheckLocal(t *testing.T) {
-	local := netip.MustParseAddrPort("10.244.1.7:15008")
+	local := netip.MustParseAddrPort("10.244.1.7:9443")
 	tests := map[string]int{ // authority → status, 0: forwarded
 		"10.244.1.7:8080":          0,
 		"10.244.1.8:8080":          400,
@@ -41,6 +41,7 @@ func TestCheckLocal(t *testing.T) {
 		"orders.shop:80":           400,
 		"10.244.1.7:15008":         503,
 		"10.244.1.7:15021":         503,
+		"10.244.1.7:9443":          503,
 	}
 	for authority, status := range tests {
 		target, err := parseAuthority(authority)
