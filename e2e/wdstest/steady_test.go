@@ -180,7 +180,10 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// steadyService has a node for the pods: those of no node get no endpoints, and a waypoint without endpoints no address.
 const steadyService = `
+{apiVersion: v1, kind: Node, metadata: {name: elsewhere}}
+---
 {apiVersion: v1, kind: Service, metadata: {name: close, namespace: edge}, spec: {clusterIP: 10.96.77.5, selector: {app: close}, ports: [{name: tcp, port: 80, targetPort: 8080}]}}
 `
 
@@ -248,6 +251,9 @@ func TestSteadyDials(t *testing.T) {
 		})
 		waypoint := serve(t, m, account(t, m, "waypoint"), "waypoint", "10.244.78.20")
 		runningAs(t, m, "edge", "waypoint-1", "10.244.78.20", "waypoint", "gateway.networking.k8s.io/gateway-name: waypoint")
+		if _, err := m.Run(t.Context(), "kubectl", "-n", "edge", "wait", "gateway/waypoint", "--for=condition=Programmed", "--timeout=20s"); err != nil {
+			t.Fatal(err) // or istiod would bind no Service to it
+		}
 		kept, _, err := ask(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
