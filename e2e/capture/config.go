@@ -61,14 +61,14 @@ func Hook(m Mesh) node.CaptureHook {
 		m.ServerName = "istiod.istio-system.svc"
 	}
 	return func(_ context.Context, p node.CapturePod) (node.CaptureProcess, error) {
-		if path := os.Getenv(ztunnelPath); path != "" && !filepath.IsAbs(path) {
-			return node.CaptureProcess{}, fmt.Errorf("%s is %q: give an absolute path, tests run in folders of their own", ztunnelPath, path)
+		if path := os.Getenv(ZtunnelEnv); path != "" && !filepath.IsAbs(path) {
+			return node.CaptureProcess{}, fmt.Errorf("%s is %q: give an absolute path, tests run in folders of their own", ZtunnelEnv, path)
 		}
 		cfg := config{
 			Mesh: m, Namespace: p.Namespace, Pod: p.Name, ServiceAccount: p.ServiceAccount, Node: p.Node, IP: p.IP,
 			TokenFile: p.TokenFile, RootsFile: filepath.Join(p.Dir, "root-cert.pem"),
 			ServicePorts: p.ServicePorts,
-			Lenient:      m.Lenient != nil && m.Lenient(p.Namespace, p.Name), Ztunnel: os.Getenv(ztunnelPath),
+			Lenient:      m.Lenient != nil && m.Lenient(p.Namespace, p.Name), Ztunnel: os.Getenv(ZtunnelEnv),
 		}
 		if err := os.WriteFile(cfg.RootsFile, m.Roots(), 0o600); err != nil {
 			return node.CaptureProcess{}, err

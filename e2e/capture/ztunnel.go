@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// ztunnelPath is the environment variable with the path of a real ztunnel, to run instead of this package's own process.
-const ztunnelPath = "ISTHMUS_ZTUNNEL"
+// ZtunnelEnv is the environment variable with the absolute path of a real ztunnel, to run instead of this package's own process.
+const ZtunnelEnv = "ISTHMUS_ZTUNNEL"
 
 // IsZtunnel reports whether Hook starts a real ztunnel. Its access log says less, and it is always lenient (Mesh.Lenient).
-func IsZtunnel() bool { return os.Getenv(ztunnelPath) != "" }
+func IsZtunnel() bool { return os.Getenv(ZtunnelEnv) != "" }
 
 // ztunnelReady is ztunnel's readiness endpoint in dedicated mode.
 const ztunnelReady = "http://127.0.0.1:15021/healthz/ready"
@@ -23,7 +23,7 @@ const ztunnelReady = "http://127.0.0.1:15021/healthz/ready"
 // runZtunnel runs a real ztunnel for the one pod until ctx ends, and says when it is ready.
 func runZtunnel(ctx context.Context, cfg *config) error {
 	if cfg.ServicePorts != "" {
-		return errors.New("start " + ztunnelPath + ": it needs redirection by nftables, which this machine does not allow: unset it, or run on another")
+		return errors.New("start " + ZtunnelEnv + ": it needs redirection by nftables, which this machine does not allow: unset it, or run on another")
 	}
 	cmd := exec.CommandContext(ctx, cfg.Ztunnel, "proxy", "ztunnel")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

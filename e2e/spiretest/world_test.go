@@ -33,7 +33,7 @@ func newSPIRE(t *testing.T) *spireWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range set.Missing() {
+	for _, m := range set.Missing() { // Ensure fails with CI=true
 		t.Skipf("%s: %s", m.Name, m.Reason)
 	}
 	w := &spireWorld{t: t, programs: set, dir: t.TempDir()}
