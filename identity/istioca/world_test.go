@@ -1,7 +1,6 @@
 package istioca_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -11,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest/istiocatest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/istioca"
 )
 
@@ -31,19 +30,7 @@ var (
 )
 
 // TestMain fails when the package leaves goroutines.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	buf := make([]byte, 1<<20)
-	for range 200 {
-		stacks := buf[:runtime.Stack(buf, true)]
-		if !bytes.Contains(stacks, []byte("identity.(*")) && !bytes.Contains(stacks, []byte("istioca.(*")) && !bytes.Contains(stacks, []byte("grpc.(*")) {
-			os.Exit(code)
-		}
-		time.Sleep(10 * time.Millisecond) // a real clock: gRPC's are on their way out
-	}
-	os.Stderr.Write(buf[:runtime.Stack(buf, true)])
-	os.Exit(1)
-}
+func TestMain(m *testing.M) { sourcetest.Main(m, "istioca") }
 
 // world is an authority, and the files of one who may ask it.
 type world struct {

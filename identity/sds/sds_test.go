@@ -14,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/sds"
 )
 
@@ -29,7 +30,7 @@ func TestCertificateAndRoots(t *testing.T) {
 		t.Errorf("verify: %v, %v", id, err)
 	}
 	for _, name := range []string{"default", "ROOTCA"} {
-		until(t, s, "the acknowledgement of "+name, func() bool {
+		sourcetest.Until(t, s, "the acknowledgement of "+name, func() bool {
 			said := a.said(name)
 			return len(said) == 2 && said[0].GetVersionInfo() == "" && said[1].GetVersionInfo() == "1" && said[1].GetResponseNonce() == "n1" && said[1].GetErrorDetail() == nil
 		})
@@ -79,7 +80,7 @@ func TestCertificateBeforeItsRoot(t *testing.T) {
 	ca := identitytest.NewCA(td)
 	next := ca.SVID(me)
 	a.change(func() { a.secrets["default"] = certificate("default", next) })
-	until(t, s, "an error", func() bool {
+	sourcetest.Until(t, s, "an error", func() bool {
 		err := s.Stats().LastError
 		return err != nil && strings.Contains(err.Error(), "does not lead to the roots")
 	})
@@ -87,7 +88,7 @@ func TestCertificateBeforeItsRoot(t *testing.T) {
 		t.Errorf("got %v, %v", svid, err)
 	}
 	a.change(func() { a.secrets["ROOTCA"] = trusted("ROOTCA", a.ca.Root, ca.Root) })
-	until(t, s, "the next certificate", func() bool {
+	sourcetest.Until(t, s, "the next certificate", func() bool {
 		svid, err := s.GetX509SVID()
 		return err == nil && svid.Certificates[0].Equal(next.Certificates[0])
 	})
@@ -134,11 +135,11 @@ func TestBadSecrets(t *testing.T) {
 			before := a.secrets[c.secret]
 			asked := len(a.said(c.secret))
 			a.change(func() { a.secrets[c.secret] = c.bad })
-			until(t, s, "an error", func() bool {
+			sourcetest.Until(t, s, "an error", func() bool {
 				err := s.Stats().LastError
 				return err != nil && strings.Contains(err.Error(), c.want)
 			})
-			until(t, s, "a refusal", func() bool {
+			sourcetest.Until(t, s, "a refusal", func() bool {
 				said := a.said(c.secret)
 				return len(said) > asked && said[len(said)-1].GetErrorDetail() != nil && said[len(said)-1].GetVersionInfo() != ""
 			})
@@ -146,7 +147,7 @@ func TestBadSecrets(t *testing.T) {
 				t.Errorf("got %v, %v", svid, err)
 			}
 			a.change(func() { a.secrets[c.secret] = before })
-			until(t, s, "good again", func() bool { return s.Stats().LastError == nil })
+			sourcetest.Until(t, s, "good again", func() bool { return s.Stats().LastError == nil })
 		})
 	}
 	changed := s.Changed()
@@ -165,7 +166,7 @@ func TestTheAgentRestarts(t *testing.T) {
 			} else {
 				a.change(func() { a.end = end })
 			}
-			until(t, s, "an error", func() bool { return s.Stats().LastError != nil })
+			sourcetest.Until(t, s, "an error", func() bool { return s.Stats().LastError != nil })
 			if _, err := s.GetX509SVID(); err != nil {
 				t.Error(err)
 			}
@@ -175,7 +176,7 @@ func TestTheAgentRestarts(t *testing.T) {
 				a.start()
 			}
 			begin := time.Now()
-			until(t, s, "the next certificate", func() bool {
+			sourcetest.Until(t, s, "the next certificate", func() bool {
 				svid, err := s.GetX509SVID()
 				return err == nil && svid.Certificates[0].Equal(next.Certificates[0]) && s.Stats().LastError == nil
 			})

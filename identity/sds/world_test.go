@@ -5,13 +5,10 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,6 +21,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/sds"
 )
 
@@ -40,19 +38,7 @@ const (
 )
 
 // TestMain fails when the package leaves goroutines.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	buf := make([]byte, 1<<20)
-	for range 200 {
-		stacks := buf[:runtime.Stack(buf, true)]
-		if !bytes.Contains(stacks, []byte("identity.(*")) && !bytes.Contains(stacks, []byte("sds.(*")) && !bytes.Contains(stacks, []byte("grpc.(*")) {
-			os.Exit(code)
-		}
-		time.Sleep(10 * time.Millisecond) // a real clock: gRPC's are on their way out
-	}
-	os.Stderr.Write(buf[:runtime.Stack(buf, true)])
-	os.Exit(1)
-}
+func TestMain(m *testing.M) { sourcetest.Main(m, "sds") }
 
 // msg builds a message.
 type msg []byte
@@ -220,35 +206,11 @@ func (a *agent) begin(change func(*sds.Config)) *identity.Source {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := sds.New(a.t.Context(), cfg)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.t.Cleanup(func() { s.Close() })
-	return s
+	return sourcetest.Begin(a.t, func(ctx context.Context) (*identity.Source, error) { return sds.New(ctx, cfg) })
 }
 
 // refused is the error of New when its time is over.
 func (a *agent) refused(cfg sds.Config) error {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), 500*time.Millisecond)
-	defer cancel()
-	s, err := sds.New(ctx, cfg)
-	if err == nil {
-		s.Close()
-		a.t.Fatal("New gave a source")
-	}
-	return err
-}
-
-// until waits for what is so after a change.
-func until(t *testing.T, s *identity.Source, what string, so func() bool) {
-	t.Helper()
-	for range 1500 {
-		if so() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // a real clock: a socket is between us
-	}
-	t.Fatalf("never: %s; %+v", what, s.Stats())
+	return sourcetest.Refused(a.t, func(ctx context.Context) (*identity.Source, error) { return sds.New(ctx, cfg) })
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/spire"
 )
 
@@ -97,7 +98,7 @@ func TestTheAgentRestarts(t *testing.T) {
 			} else {
 				a.change(func() { a.end = end })
 			}
-			until(t, s, "an error", func() bool { return s.Stats().LastError != nil })
+			sourcetest.Until(t, s, "an error", func() bool { return s.Stats().LastError != nil })
 			if _, err := s.GetX509SVID(); err != nil {
 				t.Error(err)
 			}
@@ -110,7 +111,7 @@ func TestTheAgentRestarts(t *testing.T) {
 				a.start()
 			}
 			begin := time.Now()
-			until(t, s, "the next certificate", func() bool {
+			sourcetest.Until(t, s, "the next certificate", func() bool {
 				svid, err := s.GetX509SVID()
 				return err == nil && svid.Certificates[0].Equal(next.Certificates[0])
 			})
@@ -160,12 +161,12 @@ func TestNonsenseFromTheAgent(t *testing.T) {
 	} {
 		failures := s.Stats().Failures
 		a.change(f)
-		until(t, s, name, func() bool { return s.Stats().Failures > failures })
+		sourcetest.Until(t, s, name, func() bool { return s.Stats().Failures > failures })
 		if svid, err := s.GetX509SVID(); err != nil || svid != first {
 			t.Errorf("%s: got %v, %v", name, svid, err)
 		}
 		a.change(func() { a.odd, a.entries = nil, []entry{{svid: first}} })
-		until(t, s, "good again", func() bool { return s.Stats().LastError == nil })
+		sourcetest.Until(t, s, "good again", func() bool { return s.Stats().LastError == nil })
 	}
 }
 

@@ -1,16 +1,12 @@
 package spire_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -22,6 +18,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/spire"
 )
 
@@ -33,19 +30,7 @@ var (
 )
 
 // TestMain fails when the package leaves goroutines.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	buf := make([]byte, 1<<20)
-	for range 200 {
-		stacks := buf[:runtime.Stack(buf, true)]
-		if !bytes.Contains(stacks, []byte("identity.(*")) && !bytes.Contains(stacks, []byte("spire.(*")) && !bytes.Contains(stacks, []byte("grpc.(*")) {
-			os.Exit(code)
-		}
-		time.Sleep(10 * time.Millisecond) // a real clock: gRPC's are on their way out
-	}
-	os.Stderr.Write(buf[:runtime.Stack(buf, true)])
-	os.Exit(1)
-}
+func TestMain(m *testing.M) { sourcetest.Main(m, "spire") }
 
 // entry is an identity that an agent has for us.
 type entry struct {
@@ -172,35 +157,11 @@ func (a *agent) begin(change func(*spire.Config)) *identity.Source {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := spire.New(a.t.Context(), cfg)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.t.Cleanup(func() { s.Close() })
-	return s
+	return sourcetest.Begin(a.t, func(ctx context.Context) (*identity.Source, error) { return spire.New(ctx, cfg) })
 }
 
 // refused is the error of New when its time is over.
 func (a *agent) refused(cfg spire.Config) error {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), 500*time.Millisecond)
-	defer cancel()
-	s, err := spire.New(ctx, cfg)
-	if err == nil {
-		s.Close()
-		a.t.Fatal("New gave a source")
-	}
-	return err
-}
-
-// until waits for what is so after a change.
-func until(t *testing.T, s *identity.Source, what string, so func() bool) {
-	t.Helper()
-	for range 1500 {
-		if so() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // a real clock: a socket is between us
-	}
-	t.Fatalf("never: %s; %+v", what, s.Stats())
+	return sourcetest.Refused(a.t, func(ctx context.Context) (*identity.Source, error) { return spire.New(ctx, cfg) })
 }

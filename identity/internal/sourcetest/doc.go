@@ -1,0 +1,2 @@
+// Package sourcetest is what the tests of identity's sources have in common.
+package sourcetest
