@@ -38,6 +38,7 @@ type reconciler struct {
 	facts       facts
 	trials      trials
 	refusals    refusals
+	reports     reports
 
 	mu      sync.Mutex // guards the field below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -47,8 +48,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	e := &v1alpha1.AmbientEdge{}
 	if err := r.client.Get(ctx, req.NamespacedName, e); apierrors.IsNotFound(err) {
 		if e = r.orphaned(req.NamespacedName); e == nil {
-			r.trials.forget(req.NamespacedName)
-			r.refusals.forget(req.NamespacedName)
+			r.forget(req.NamespacedName)
 			return reconcile.Result{}, nil
 		}
 	} else if err != nil {
@@ -126,12 +126,18 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 	} else {
 		record(r.events, e, undone())
 	}
-	r.trials.forget(client.ObjectKeyFromObject(e))
-	r.refusals.forget(client.ObjectKeyFromObject(e))
+	r.forget(client.ObjectKeyFromObject(e))
+	return nil
+}
+
+// forget an edge that is gone.
+func (r *reconciler) forget(key types.NamespacedName) {
+	r.trials.forget(key)
+	r.refusals.forget(key)
+	r.reports.forget(key)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.written, client.ObjectKeyFromObject(e))
-	return nil
+	delete(r.written, key)
 }
 
 // remember that something is written for e.
@@ -177,7 +183,9 @@ func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *pla
 	if err := r.client.Status().Patch(ctx, e, client.MergeFrom(before)); err != nil {
 		return client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
 	}
-	record(r.events, e, transitions(&before.Status, &next, p.Undoing)...)
+	last := r.reports.before(before)
+	r.reports.add(e)
+	record(r.events, e, transitions(&last, &e.Status, p.Undoing)...)
 	return nil
 }
 
