@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -18,6 +19,25 @@ func (s *Source) SameID(a, b spiffeid.ID) bool {
 	held := s.belief
 	s.mu.Unlock()
 	return a.Path() == b.Path() && held.canonical(a.TrustDomain()) == held.canonical(b.TrustDomain())
+}
+
+// Names gives the other names that id has by Trust.Aliases, nil when it has none. It does not block.
+func (s *Source) Names(id spiffeid.ID) []spiffeid.ID {
+	var names []spiffeid.ID
+	for _, set := range s.cfg.Trust.Aliases {
+		if !slices.Contains(set, id.TrustDomain()) {
+			continue
+		}
+		for _, td := range set {
+			if td == id.TrustDomain() {
+				continue
+			}
+			if other, err := spiffeid.FromPath(td, id.Path()); err == nil {
+				names = append(names, other)
+			}
+		}
+	}
+	return names
 }
 
 // CheckPeer says why a peer that showed chain, leaf first, is not to be believed although the chain's signatures held: nobody vouches for its

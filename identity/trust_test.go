@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -145,6 +146,9 @@ func TestTrust(t *testing.T) {
 					}
 					if got := s.SameID(in(a), in(b)); got != want {
 						t.Errorf("%s is %s: %v", in(a), in(b), got)
+					}
+					if got := slices.Contains(s.Names(in(a)), in(b)); got != (want && a != b) {
+						t.Errorf("%s is among the names of %s: %v", in(b), in(a), got)
 					}
 					if s.SameID(in(a), spiffeid.RequireFromPath(b, "/ns/shop/sa/cart")) {
 						t.Errorf("orders of %s is cart of %s", a, b)

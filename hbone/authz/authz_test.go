@@ -23,6 +23,9 @@ func TestDecide(t *testing.T) {
 		SourceAddr: netip.MustParseAddr("10.244.1.5"),
 		Dest:       netip.MustParseAddrPort("10.244.1.9:8080"),
 	}
+	aliased := gateway // by the name of the trust domain of old
+	aliased.Also = []spiffeid.ID{spiffeid.RequireFromString("spiffe://old.example/ns/edge/sa/gateway")}
+	old := exact("old.example/ns/edge/sa/gateway")
 	plain := Conn{SourceAddr: gateway.SourceAddr, Dest: gateway.Dest}
 	strict := &Policy{Namespace: "istio-system", Name: "istio_converted_static_strict", Scope: ScopeWorkload, Action: Deny,
 		Rules: one(Match{NotPrincipals: []StringMatch{{Kind: Presence}}})}
@@ -68,10 +71,18 @@ func TestDecide(t *testing.T) {
 			Rules: []Rule{{Clause{Match{Namespaces: exact("edge")}}, Clause{Match{DestinationPorts: []uint16{1}}}}}}}, gateway, true, ""},
 		"any match of a clause": {[]*Policy{{Namespace: "shop", Name: "or", Scope: ScopeNamespace, Action: Deny,
 			Rules: []Rule{{Clause{Match{Namespaces: exact("x")}, Match{DestinationPorts: []uint16{8080}}}}}}}, gateway, false, "shop/or"},
-		"dry run decides nothing":   {[]*Policy{{Namespace: "shop", Name: "dry", Scope: ScopeNamespace, Action: Deny, Rules: []Rule{{}}, DryRun: true}}, gateway, true, ""},
-		"another namespace's":       {[]*Policy{{Namespace: "other", Name: "d", Scope: ScopeNamespace, Action: Deny, Rules: []Rule{{}}}}, gateway, true, ""},
-		"a selector's, not listed":  {[]*Policy{{Namespace: "shop", Name: "d", Scope: ScopeWorkload, Action: Deny, Rules: []Rule{{}}}}, gateway, true, ""},
-		"a global policy, anywhere": {[]*Policy{{Namespace: "istio-system", Name: "d", Scope: ScopeGlobal, Action: Deny, Rules: []Rule{{}}}}, gateway, false, "istio-system/d"},
+		"dry run decides nothing":            {[]*Policy{{Namespace: "shop", Name: "dry", Scope: ScopeNamespace, Action: Deny, Rules: []Rule{{}}, DryRun: true}}, gateway, true, ""},
+		"another namespace's":                {[]*Policy{{Namespace: "other", Name: "d", Scope: ScopeNamespace, Action: Deny, Rules: []Rule{{}}}}, gateway, true, ""},
+		"a selector's, not listed":           {[]*Policy{{Namespace: "shop", Name: "d", Scope: ScopeWorkload, Action: Deny, Rules: []Rule{{}}}}, gateway, true, ""},
+		"an alias is another, as to ztunnel": {[]*Policy{allow(Match{Principals: old})}, gateway, false, "shop/a"},
+		"an alias that is named is the same": {[]*Policy{allow(Match{Principals: old})}, aliased, true, "shop/a"},
+		"so is the name itself":              {[]*Policy{allow(Match{Principals: exact("cluster.local/ns/edge/sa/gateway")})}, aliased, true, "shop/a"},
+		"an alias is denied":                 {[]*Policy{deny(Match{Principals: old})}, aliased, false, "shop/d"},
+		"an alias is not excepted":           {[]*Policy{deny(Match{NotPrincipals: old})}, aliased, true, ""},
+		"neither is the name itself":         {[]*Policy{deny(Match{NotPrincipals: exact("cluster.local/ns/edge/sa/gateway")})}, aliased, true, ""},
+		"others are no alias":                {[]*Policy{allow(Match{Principals: exact("other.example/ns/edge/sa/gateway")})}, aliased, false, "shop/a"},
+		"STRICT admits an alias":             {[]*Policy{strict}, aliased, true, ""},
+		"a global policy, anywhere":          {[]*Policy{{Namespace: "istio-system", Name: "d", Scope: ScopeGlobal, Action: Deny, Rules: []Rule{{}}}}, gateway, false, "istio-system/d"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -89,21 +89,36 @@ func (m StringMatch) holds(s string) bool {
 
 // Conn is a connection to decide on.
 type Conn struct {
-	Source     spiffeid.ID // zero: plaintext, nobody known
+	Source spiffeid.ID // zero: plaintext, nobody known
+	// Also is the source by other names, as where trust domains are aliases: a principal or namespace of a policy that fits one of them fits. ztunnel
+	// knows no such names, and istiod sends it policies as they are written; at a waypoint istiod makes a principal one of each alias.
+	Also       []spiffeid.ID
 	SourceAddr netip.Addr
 	Dest       netip.AddrPort // the workload's own address and port
 }
 
 // who is what policies see of a source.
-type who struct{ principal, namespace, account string }
+type who struct {
+	principal, namespace, account string
+	also                          []who // by other names
+}
 
 func (c *Conn) who() who {
-	if c.Source.IsZero() {
+	w := named(c.Source)
+	for _, id := range c.Also {
+		w.also = append(w.also, named(id))
+	}
+	return w
+}
+
+// named is what policies see of id.
+func named(id spiffeid.ID) who {
+	if id.IsZero() {
 		return who{}
 	}
 	// String is spiffe://domain/path; the parts are slices of it.
-	w := who{principal: strings.TrimPrefix(c.Source.String(), "spiffe://")}
-	rest, ok := strings.CutPrefix(c.Source.Path(), "/ns/")
+	w := who{principal: strings.TrimPrefix(id.String(), "spiffe://")}
+	rest, ok := strings.CutPrefix(id.Path(), "/ns/")
 	if !ok {
 		return w
 	}
@@ -115,7 +130,7 @@ func (c *Conn) who() who {
 }
 
 // match is the index of the first rule that matches, or -1.
-func (p *Policy) match(c *Conn, w who) int {
+func (p *Policy) match(c *Conn, w *who) int {
 	for i, rule := range p.Rules {
 		if rule.holds(c, w) {
 			return i
@@ -124,7 +139,7 @@ func (p *Policy) match(c *Conn, w who) int {
 	return -1
 }
 
-func (r Rule) holds(c *Conn, w who) bool {
+func (r Rule) holds(c *Conn, w *who) bool {
 	for _, clause := range r {
 		if !clause.holds(c, w) {
 			return false
@@ -133,7 +148,7 @@ func (r Rule) holds(c *Conn, w who) bool {
 	return true
 }
 
-func (cl Clause) holds(c *Conn, w who) bool {
+func (cl Clause) holds(c *Conn, w *who) bool {
 	if len(cl) == 0 {
 		return true
 	}
@@ -151,36 +166,36 @@ func (m *Match) empty() bool {
 		len(m.DestinationIPs)+len(m.NotDestinationIPs)+len(m.DestinationPorts)+len(m.NotPorts) == 0
 }
 
-func (m *Match) holds(c *Conn, w who) bool {
+func (m *Match) holds(c *Conn, w *who) bool {
 	return within(c.Dest.Addr(), m.DestinationIPs, m.NotDestinationIPs) &&
 		within(c.SourceAddr, m.SourceIPs, m.NotSourceIPs) &&
 		listed(c.Dest.Port(), m.DestinationPorts, m.NotPorts) &&
-		account(w, m.ServiceAccounts, m.NotServiceAccounts) &&
-		// A principal is compared only where there is one; a source without one passes "not".
-		text(w.principal, m.Principals, m.NotPrincipals, w.principal != "") &&
-		text(w.namespace, m.Namespaces, m.NotNamespaces, true)
+		(len(m.ServiceAccounts) == 0 || w.hasAccount(m.ServiceAccounts)) && !w.hasAccount(m.NotServiceAccounts) &&
+		(len(m.Principals) == 0 || w.hasPrincipal(m.Principals)) && !w.hasPrincipal(m.NotPrincipals) &&
+		(len(m.Namespaces) == 0 || w.hasNamespace(m.Namespaces)) && !w.hasNamespace(m.NotNamespaces)
 }
 
-func text(s string, is, not []StringMatch, known bool) bool {
-	found := func(list []StringMatch) bool {
-		if !known {
-			return false
-		}
-		for _, m := range list {
-			if m.holds(s) {
-				return true
-			}
-		}
-		return false
-	}
-	return (len(is) == 0 || found(is)) && !found(not)
+// hasPrincipal reports whether a principal of w is in list. One is compared only where there is one: a source without passes "not".
+func (w *who) hasPrincipal(list []StringMatch) bool {
+	return w.principal != "" && holdsAny(list, w.principal) || slices.ContainsFunc(w.also, func(o who) bool { return o.hasPrincipal(list) })
 }
 
-func account(w who, is, not []ServiceAccount) bool {
-	found := func(list []ServiceAccount) bool {
-		return w.account != "" && slices.Contains(list, ServiceAccount{w.namespace, w.account})
+func (w *who) hasNamespace(list []StringMatch) bool {
+	return holdsAny(list, w.namespace) || slices.ContainsFunc(w.also, func(o who) bool { return o.hasNamespace(list) })
+}
+
+func (w *who) hasAccount(list []ServiceAccount) bool {
+	return w.account != "" && slices.Contains(list, ServiceAccount{w.namespace, w.account}) ||
+		slices.ContainsFunc(w.also, func(o who) bool { return o.hasAccount(list) })
+}
+
+func holdsAny(list []StringMatch, s string) bool {
+	for _, m := range list {
+		if m.holds(s) {
+			return true
+		}
 	}
-	return (len(is) == 0 || found(is)) && !found(not)
+	return false
 }
 
 func within(a netip.Addr, is, not []netip.Prefix) bool {

@@ -112,7 +112,8 @@ func TestNotIsTheOpposite(t *testing.T) {
 			"destinations": {{DestinationIPs: m.DestinationIPs}, {NotDestinationIPs: m.DestinationIPs}},
 			"ports":        {{DestinationPorts: m.DestinationPorts}, {NotPorts: m.DestinationPorts}},
 		} {
-			is, not := Clause{pair[0]}.holds(&c, c.who()), Clause{pair[1]}.holds(&c, c.who())
+			w := c.who()
+			is, not := Clause{pair[0]}.holds(&c, &w), Clause{pair[1]}.holds(&c, &w)
 			switch empty := pair[0].empty(); {
 			case empty && (is || not):
 				t.Fatalf("%s: an empty match holds for %+v", name, c)

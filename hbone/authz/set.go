@@ -57,7 +57,7 @@ func (s *Set) Decide(c Conn) Decision {
 	c.Dest = netip.AddrPortFrom(c.Dest.Addr().Unmap(), c.Dest.Port())
 	w := c.who()
 	for _, p := range s.deny {
-		if i := p.match(&c, w); i >= 0 {
+		if i := p.match(&c, &w); i >= 0 {
 			return Decision{Policy: p.Key(), Rule: i, Reason: "a DENY policy matches"}
 		}
 	}
@@ -65,7 +65,7 @@ func (s *Set) Decide(c Conn) Decision {
 		return Decision{Allow: true, Rule: -1, Reason: "no ALLOW policy applies"}
 	}
 	for _, p := range s.allow {
-		if i := p.match(&c, w); i >= 0 {
+		if i := p.match(&c, &w); i >= 0 {
 			return Decision{Allow: true, Policy: p.Key(), Rule: i, Reason: "an ALLOW policy matches"}
 		}
 	}

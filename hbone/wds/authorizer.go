@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 )
 
@@ -23,6 +25,9 @@ type Authorizer struct {
 	Wait time.Duration
 	// Lenient skips policies that are not here, as ztunnel does, instead of denying.
 	Lenient bool
+	// Names gives a source's other names, such as identity.Source.Names with Trust.Aliases: what a policy says of one holds for all. Nil compares
+	// principals as ztunnel does, to which a peer of an aliased trust domain is another: a DENY of it by its other name does not hold.
+	Names func(spiffeid.ID) []spiffeid.ID
 
 	mu         sync.Mutex // guards the fields below
 	version    uint64
@@ -48,7 +53,7 @@ func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision
 		changed := a.c.Changed()
 		set, missing := a.current(ctx)
 		if missing == "" {
-			return set.Decide(conn)
+			return set.Decide(a.named(conn))
 		}
 		select {
 		case <-changed:
@@ -58,6 +63,14 @@ func (a *Authorizer) Decide(ctx context.Context, conn authz.Conn) authz.Decision
 		}
 		return authz.Decision{Rule: -1, Missing: true, Reason: missing + " is not here yet; denied until it is"}
 	}
+}
+
+// named is conn with its source's other names.
+func (a *Authorizer) named(conn authz.Conn) authz.Conn {
+	if a.Names != nil && !conn.Source.IsZero() {
+		conn.Also = append(slices.Clip(conn.Also), a.Names(conn.Source)...)
+	}
+	return conn
 }
 
 // current is the set for what is known now, or what is missing.

@@ -44,6 +44,28 @@ func listing(istiod *wdstest.Istiod, names ...string) {
 	istiod.SetWorkload(w)
 }
 
+// With a source's other names a policy that has one of them is about the source.
+func TestAuthorizerWithNames(t *testing.T) {
+	istiod, c := start(t, policies)
+	istiod.SetPolicy(allowGateway(authz.ScopeNamespace))
+	old := gateway
+	old.Source = spiffeid.RequireFromString("spiffe://old.example/ns/edge/sa/gateway")
+	a, named := c.Authorizer(own), c.Authorizer(own)
+	named.Names = func(id spiffeid.ID) []spiffeid.ID {
+		return []spiffeid.ID{spiffeid.RequireFromPath(spiffeid.RequireTrustDomainFromString("cluster.local"), id.Path())}
+	}
+	eventually(t, c, "the policy", func() bool { return !decide(t, a, stranger).Allow })
+	if d := decide(t, a, old); d.Allow {
+		t.Errorf("as ztunnel does: %+v", d)
+	}
+	if d := decide(t, named, old); !d.Allow {
+		t.Errorf("with names: %+v", d)
+	}
+	if d := decide(t, named, stranger); d.Allow {
+		t.Errorf("nobody has other names: %+v", d)
+	}
+}
+
 func TestAuthorizer(t *testing.T) {
 	istiod, c := start(t, policies)
 	a := c.Authorizer(own)
