@@ -167,13 +167,7 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 			return nil, hop.fail(spiffeid.ID{}, false, errors.New("the route names no identity that the hop must show"))
 		}
 	}
-	conn, err := d.dialPooled(ctx, &route)
-	if err != nil && route.Endpoint != nil && unreachable(err) {
-		route.Endpoint.Failed(time.Now())
-	}
-	if err == nil && len(route.Hops) > 1 {
-		conn, err = d.dialNested(ctx, conn, &route)
-	}
+	conn, err := d.tunnel(ctx, &route)
 	if err != nil {
 		return nil, err
 	}
@@ -181,15 +175,34 @@ func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
 	return conn, nil
 }
 
+// tunnel opens one along all hops of a route, and again when our identity was replaced while it went inside.
+func (d *Dialer) tunnel(ctx context.Context, route *Route) (*Conn, error) {
+	for attempt := 1; ; attempt++ {
+		conn, err := d.dialPooled(ctx, route)
+		if err != nil {
+			if route.Endpoint != nil && unreachable(err) {
+				route.Endpoint.Failed(time.Now())
+			}
+			return nil, err
+		}
+		if len(route.Hops) == 1 {
+			return conn, nil
+		}
+		if conn, err = d.dialNested(ctx, conn, route); err == nil || !errors.Is(err, errOvertaken) || attempt == maxAttempts {
+			return conn, err
+		}
+	}
+}
+
 // dialNested opens the tunnels inside the outer one.
 func (d *Dialer) dialNested(ctx context.Context, conn *Conn, route *Route) (*Conn, error) {
 	for i := 1; i < len(route.Hops); i++ {
-		svid, err := ownSVID(d.Identity)
+		shown, err := d.showing()
 		if err != nil {
 			conn.Reset()
 			return nil, route.Hops[i].fail(spiffeid.ID{}, false, err)
 		}
-		inner, err := d.dialInside(ctx, conn, svid, route, i)
+		inner, err := d.dialInside(ctx, conn, shown, route, i)
 		if err != nil {
 			conn.Reset()
 			if outer, ok := errors.AsType[*DialError](errors.Unwrap(err)); ok {
@@ -250,19 +263,27 @@ func (d *Dialer) dialPooled(ctx context.Context, route *Route) (*Conn, error) {
 }
 
 // dialInside makes the next hop's connection inside a tunnel; it lives as long as its one tunnel.
-func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVID, route *Route, i int) (*Conn, error) {
+func (d *Dialer) dialInside(ctx context.Context, outer *Conn, shown *generation, route *Route, i int) (*Conn, error) {
 	hop := &route.Hops[i]
-	nc, li, err := d.handshake(ctx, outer, hop, svid)
+	nc, li, err := d.handshake(ctx, outer, hop, shown.svid)
 	if err != nil {
+		if d.replaced(shown) {
+			err = overtaken(err)
+		}
 		return nil, hop.fail(li.peer, false, err)
 	}
 	c := h2.NewClient(nc, h2.Config{StreamWindow: clientWindow})
 	w := newWay(d, route, i, li)
+	w.inside, w.shown = c, shown
 	start := d.Trace.now()
 	conn := &Conn{way: w}
 	s := &conn.own
 	err = c.StartIn(s, w.fields)
-	if err == nil && !d.Optimistic {
+	switch {
+	case err != nil:
+	case d.Optimistic:
+		conn.early = newOptimistic(s, w)
+	default:
 		err = s.Await(ctx)
 		status := http.StatusOK
 		if err != nil {
@@ -271,8 +292,12 @@ func (d *Dialer) dialInside(ctx context.Context, outer *Conn, svid *x509svid.SVI
 		d.Trace.answered(li, hop.Authority, nil, status, start, err)
 	}
 	if err != nil {
+		refused := refusedUs(c, err)
+		if w.overtaken(err) {
+			err = overtaken(err)
+		}
 		c.Close()
-		return nil, hop.fail(li.peer, !errors.Is(err, h2.ErrUnprocessed), err)
+		return nil, hop.fail(li.peer, !refused && !errors.Is(err, h2.ErrUnprocessed), err)
 	}
 	go func() {
 		li.reviewUntil(s.Done(), c)

@@ -135,7 +135,7 @@ func (o *optimistic) send(p []byte) (int, *h2.Stream, error) {
 	o.mu.Unlock()
 	n, err := s.Write(p)
 	o.look(s)
-	if err != nil && !errors.Is(err, h2.ErrUnprocessed) {
+	if err != nil && !o.unsent(s, err) {
 		o.mu.Lock()
 		o.kept = o.kept[:min(len(o.kept), before+n)] // the user will write the rest again, or not
 		o.mu.Unlock()
@@ -222,9 +222,21 @@ func (o *optimistic) look(s *h2.Stream) {
 	}
 }
 
+// unsent reports whether err, which s ended with, says that nobody has acted on the tunnel, and that it may be opened again.
+func (o *optimistic) unsent(s *h2.Stream, err error) bool {
+	if errors.Is(err, h2.ErrUnprocessed) {
+		return true
+	}
+	if !refusedByPeer(err) {
+		return false
+	}
+	now, w := o.now()
+	return s != now || w.overtaken(err) // elsewhere it is for that reason
+}
+
 // again reports whether the tunnel is, or has been, opened again after s ended with err.
 func (o *optimistic) again(s *h2.Stream, err error) bool {
-	if !errors.Is(err, h2.ErrUnprocessed) {
+	if !o.unsent(s, err) {
 		return false
 	}
 	o.mu.Lock()
@@ -313,7 +325,18 @@ func (o *optimistic) restart(ctx context.Context) (*h2.Stream, *way, error) {
 	avoid, last := w.pc, s.Answer()
 	for o.attempts < maxAttempts { // only restart uses it
 		o.attempts++
+		if w.pc == nil { // inside of another tunnel, which ends with it
+			conn, err := w.d.tunnel(ctx, &w.route)
+			if err != nil {
+				return nil, nil, err
+			}
+			return &conn.own, conn.currentWay(), nil
+		}
 		pc, _, err := w.d.pool().get(ctx, w.d, hop, avoid)
+		if errors.Is(err, errOvertaken) {
+			last = err
+			continue
+		}
 		if err != nil {
 			return nil, nil, hop.fail(w.link.peer, false, fmt.Errorf("%w; and no other connection: %w", last, err))
 		}
@@ -323,7 +346,7 @@ func (o *optimistic) restart(ctx context.Context) (*h2.Stream, *way, error) {
 		}
 		pc.drop()
 		last = err
-		if !errors.Is(err, h2.ErrUnprocessed) {
+		if !errors.Is(err, h2.ErrUnprocessed) && !next.overtaken(err) {
 			return nil, nil, hop.fail(pc.link.peer, true, err)
 		}
 	}

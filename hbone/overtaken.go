@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 )
 
 // errOvertaken is a handshake that failed for the sake of certificates while our identity was replaced: what it began with was good then. It may
@@ -23,25 +25,63 @@ func (g *generation) over() bool {
 
 // overtaken marks the error of a connection that could not be made.
 func (g *generation) overtaken(err error) error {
-	_, peer := errors.AsType[*PeerError](err)
-	if (peer || refusedByPeer(err)) && g.over() {
+	if g.over() {
+		return overtaken(err)
+	}
+	return err
+}
+
+// overtaken marks err where it is for the sake of certificates.
+func overtaken(err error) error {
+	if _, peer := errors.AsType[*PeerError](err); peer || refusedByPeer(err) {
 		return fmt.Errorf("%w: %w", errOvertaken, err)
 	}
 	return err
 }
 
-// refused reports whether err is the peer's refusal of our certificate, which in TLS 1.3 comes after our side of the handshake is done. A server says
-// something (its SETTINGS) as soon as it has accepted us, so it has acted on nothing.
-func (pc *pooled) refused(err error) bool {
+// showing is what our Identity shows now, for a connection that is in no pool.
+func (d *Dialer) showing() (*generation, error) {
+	g := &generation{}
+	if r, ok := d.Identity.(Rotator); ok {
+		g.changed = r.Changed() // before the SVID is taken: a change in between counts
+	}
+	var err error
+	g.svid, err = ownSVID(d.Identity)
+	return g, err
+}
+
+// replaced reports whether our Identity shows something else than in g by now.
+func (d *Dialer) replaced(g *generation) bool {
+	if g.over() {
+		return true
+	}
+	svid, err := ownSVID(d.Identity)
+	return err == nil && !g.now(svid)
+}
+
+// refusedUs reports whether err is the refusal of our certificate by the peer of c, which in TLS 1.3 comes after our side of the handshake is done. A
+// server says something (its SETTINGS) as soon as it has accepted us, so it has acted on nothing.
+func refusedUs(c *h2.Conn, err error) bool {
 	if !refusedByPeer(err) {
 		return false
 	}
 	select {
-	case <-pc.h2.Ready():
+	case <-c.Ready():
 		return false
 	default:
 		return true
 	}
+}
+
+func (pc *pooled) refused(err error) bool { return refusedUs(pc.h2, err) }
+
+// overtaken reports whether err, of a tunnel on this way, is the refusal of a certificate that was replaced meanwhile.
+func (w *way) overtaken(err error) bool {
+	c, g := w.inside, w.shown
+	if w.pc != nil {
+		c, g = w.pc.h2, w.pc.e.key.gen
+	}
+	return refusedUs(c, err) && w.d.replaced(g)
 }
 
 // tellRefused tells those who wait when the peer has refused our certificate before any of them had the connection; p.mu is held. The next connection

@@ -4,13 +4,16 @@ import (
 	"strconv"
 	"unsafe"
 
+	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
 	"golang.org/x/net/http2/hpack"
 )
 
 // way is a route with what follows from it on one connection. The tunnels that a Resolver sends along one and the same route share it.
 type way struct {
 	d      *Dialer
-	pc     *pooled // nil for a connection inside a tunnel
+	pc     *pooled // nil for a connection inside a tunnel, which has the next two
+	inside *h2.Conn
+	shown  *generation // to the peer of inside
 	link   *link
 	route  Route // up to the hop that the tunnel ends at
 	fields []hpack.HeaderField
