@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,7 +108,7 @@ func TestAnOversizedResponse(t *testing.T) {
 	istiod, c := start(t)
 	resolve(t, c, "10.96.0.1:80")
 	istiod.SetRaw(wdstest.AddressType, "shop/huge", bytes.Repeat([]byte{0xff}, 65<<20), "/10.96.0.66")
-	_, err := c.Resolve(within(t, 5*time.Second), "tcp", "10.96.0.66:80")
+	_, err := c.Resolve(within(t, 10*time.Second), "tcp", "10.96.0.66:80")
 	if err == nil || !strings.Contains(err.Error(), "larger than max") || !strings.Contains(err.Error(), istiod.Addr()) {
 		t.Errorf("got %v", err)
 	}
@@ -122,6 +124,56 @@ func TestAnOversizedResponse(t *testing.T) {
 		r, err := c.Resolve(within(t, 10*time.Second), "tcp", "10.96.0.1:80")
 		return err == nil && r.Hops[0].Addr.Addr().String() == "10.244.1.55"
 	})
+}
+
+// While an answer is too large, also for ever, all else that is asked for is answered and kept up to date; the name itself is refused, and not asked for all
+// the time.
+func TestAnOversizedAnswerIsOneNames(t *testing.T) {
+	for name, refresh := range map[string]time.Duration{"nothing is asked for anew": -1, "what is held is asked for anew all the time": 20 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			istiod, c := start(t, func(c *wds.Config) { c.RefreshEvery = refresh })
+			istiod.Fill(20, 2)
+			resolve(t, c, "10.96.0.1:80")
+			istiod.SetRaw(wdstest.AddressType, "shop/huge", bytes.Repeat([]byte{0xff}, 65<<20), "/10.96.0.66")
+			var wg sync.WaitGroup
+			for i := range 20 { // at once, so that one answer is for them and for it
+				wg.Go(func() {
+					if _, err := c.Resolve(within(t, 20*time.Second), "tcp", wdstest.FillService(i).Hostname+":80"); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			_, err := c.Resolve(within(t, 20*time.Second), "tcp", "10.96.0.66:80")
+			if err == nil || !strings.Contains(err.Error(), "answer for /10.96.0.66 has more than 64 MiB") || !strings.Contains(err.Error(), istiod.Addr()) {
+				t.Errorf("got %v", err)
+			}
+			wg.Wait()
+			asked := func() (n int) {
+				for _, r := range istiod.Requests() {
+					if slices.Contains(r.Subscribe, "/10.96.0.66") {
+						n++
+					}
+				}
+				return n
+			}
+			before := asked()
+			istiod.SetWorkload(pod("cart-1", "10.244.1.55", cartKey))
+			eventually(t, c, "a change elsewhere", func() bool {
+				r, err := c.Resolve(within(t, 10*time.Second), "tcp", "10.96.0.1:80")
+				return err == nil && r.Hops[0].Addr.Addr().String() == "10.244.1.55"
+			})
+			begin := time.Now()
+			if _, err := c.Resolve(within(t, 10*time.Second), "tcp", "10.96.0.66:80"); err == nil || time.Since(begin) > 5*time.Second {
+				t.Errorf("after %v: %v", time.Since(begin), err)
+			}
+			if n := asked(); n != before || n > 6 {
+				t.Errorf("it was asked for %d times, then %d times", before, n)
+			}
+			if st := c.Stats(); !st.Online || st.Lost > 4 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
 }
 
 // A server that sends without end what nobody asked for fills no memory: what is beyond the limit is refused, and what is held is still kept up to date.

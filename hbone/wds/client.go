@@ -39,6 +39,9 @@ type Client struct {
 	names   map[string]*asked // what we subscribe to
 	pending []string          // names not yet sent on the stream
 	again   []string          // names to unsubscribe first
+	alone   map[string]bool   // names to ask for by themselves, as an answer to several was too large
+	asking  string            // of them the one that was asked for last; others wait while it is in flight, but not for ever
+	asked   time.Time         // when that was
 	bad     map[string]error  // Address resources that could not be read and that are not held
 	stats   Stats             // the counters
 	lastErr error
@@ -54,6 +57,7 @@ type view struct {
 	online   bool // istiod has answered on the stream there is
 	complete bool // in wildcard: all that there is has come
 	closed   bool
+	stuck    error         // why istiod cannot be asked, nil while it can or when that may pass
 	changed  chan struct{} // closed when there is a newer one
 }
 
@@ -92,6 +96,7 @@ func newClient(ctx context.Context, cancel context.CancelFunc, cfg Config) *Clie
 		held:  newHeld(),
 		saver: make(saver, 1),
 		names: map[string]*asked{},
+		alone: map[string]bool{},
 		bad:   map[string]error{},
 	}
 	c.now.Store(&view{table: c.held.table.Snapshot(), changed: make(chan struct{})})
@@ -122,18 +127,31 @@ func (c *Client) publish(change func(*view)) {
 	close(old.changed)
 }
 
-// Ready blocks until istiod has answered for the first time, or until ctx ends; the error then says why it has not.
+// Ready blocks until istiod has answered for the first time, or until ctx ends; the error then says why it has not. A TokenFile or RootsFile that is not there ends
+// it after some seconds.
 func (c *Client) Ready(ctx context.Context) error {
 	if err := c.ask(c.own()); err != nil {
 		return err
 	}
-	select {
-	case <-c.ready:
-		return nil
-	case <-c.done:
-		return errClosed
-	case <-ctx.Done():
-		return c.away(ctx)
+	for {
+		v := c.now.Load()
+		select {
+		case <-c.ready:
+			return nil
+		default:
+		}
+		if v.stuck != nil {
+			return v.stuck
+		}
+		select {
+		case <-c.ready:
+			return nil
+		case <-v.changed: // it may be stuck
+		case <-c.done:
+			return errClosed
+		case <-ctx.Done():
+			return c.away(ctx)
+		}
 	}
 }
 
@@ -159,7 +177,8 @@ func (c *Client) Changed() <-chan struct{} { return c.now.Load().changed }
 
 // Resolve finds the way to address ("host:port", where host is an IP, a Service's full name, or namespace/name) as ztunnel would for a
 // captured pod. It blocks until istiod has answered for every name that the way needs; what is known already needs no answer, waits for
-// nothing and allocates nothing. Errors that are *route.Error are final.
+// nothing and allocates nothing. Errors that are *route.Error are final. While a TokenFile or RootsFile is missing for some seconds, what is not known is an
+// error at once.
 func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Route, error) {
 	v := c.now.Load()
 	if w := c.ways.get(address, v, c.epoch.Load()); w != nil && !v.closed {
@@ -181,6 +200,9 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 		}
 		if err := c.ask(missing.Names...); err != nil {
 			return hbone.Route{}, err
+		}
+		if v.stuck != nil {
+			return hbone.Route{}, v.stuck
 		}
 		select {
 		case <-v.changed:
@@ -229,6 +251,9 @@ func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, 
 			return nil, err
 		}
 		c.pin(a.Key())
+		if v.stuck != nil {
+			return nil, v.stuck
+		}
 		select {
 		case <-v.changed:
 		case <-ctx.Done():

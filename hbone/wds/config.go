@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -156,11 +155,11 @@ func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 	if !c.Insecure {
 		roots := c.Roots
 		if roots == nil {
-			roots = func() ([]byte, error) { return os.ReadFile(c.RootsFile) }
+			roots = c.readRoots
 		}
 		pem, err := roots()
 		if err != nil {
-			return nil, fmt.Errorf("read roots: %w", err)
+			return nil, fmt.Errorf("roots of istiod: %w", err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
@@ -172,7 +171,7 @@ func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(creds),
 		// Else an istiod whose node vanished would be waited for as long as TCP does. Istiod wants 15 s at least between pings.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
 	}
 	if c.DialContext != nil {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return c.DialContext(ctx, "tcp", a) }))
@@ -194,11 +193,11 @@ func (c *Config) authenticated(ctx context.Context) (context.Context, error) {
 		}
 		token = t
 	} else {
-		b, err := os.ReadFile(c.TokenFile)
+		t, err := c.readToken()
 		if err != nil {
-			return nil, fmt.Errorf("read token: %w", err)
+			return nil, err
 		}
-		token = strings.TrimSpace(string(b))
+		token = t
 	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
 }

@@ -17,6 +17,8 @@
 // The package decodes the messages itself and registers no istio.* protobuf names, so that it can live in one program with Istio's packages.
 //
 // Limits: at most MaxNames names are asked for; when they are full those that led nowhere go, and what nobody dials is given up after UnusedFor.
-// MaxResources bounds what istiod can make us hold; a message of more than 64 MiB ends the connection. Istiod tells a client that asks on
-// demand nothing of new pods, so that those of a Service are known after RefreshEvery, or within a second when a known pod goes.
+// MaxResources bounds what istiod can make us hold. A message of more than 64 MiB is not taken: the names that were asked for are then asked for one by
+// one, and the one whose answer it is leads nowhere, or where it led before, for half a minute. One that istiod sends unasked, or to Wildcard, ends each
+// connection, and what is held stays as it is. Istiod tells a client that asks on demand nothing of new pods, so that those of a Service are known after
+// RefreshEvery, or within a second when a known pod goes.
 package wds

@@ -12,6 +12,8 @@ type asked struct {
 	pinned bool      // never given up
 	told   time.Time // when istiod answered last; zero: not yet
 	epoch  int64     // when it was last asked for
+	flight bool      // asked for on this stream, and not answered
+	large  time.Time // when its own answer was too large; zero: it was not
 }
 
 // absentIn says of names that istiod has nothing by them.
@@ -54,12 +56,15 @@ func (c *Client) offline() {
 func (c *Client) ask(names ...string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	table := c.now.Load().table
+	table, now := c.now.Load().table, time.Now()
 	for _, name := range names {
 		if c.cfg.Wildcard {
 			break // it has all, or will
 		}
 		a := c.names[name]
+		if err := c.refusal(name, a, now); err != nil {
+			return err
+		}
 		switch {
 		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
 			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
@@ -76,11 +81,16 @@ func (c *Client) ask(names ...string) error {
 		}
 		a.epoch = c.epoch.Load()
 	}
+	c.stir()
+	return nil
+}
+
+// stir lets the stream look for names to ask for.
+func (c *Client) stir() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // pin keeps a name that was asked for.

@@ -61,8 +61,5 @@ func (c *Client) lostPods(table *route.Table, services map[string]bool) {
 			}
 		}
 	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.stir()
 }

@@ -25,6 +25,7 @@ const (
 // run keeps one stream to one of the addresses until ctx ends.
 func (c *Client) run(ctx context.Context) {
 	backoff := minBackoff
+	var lackingSince time.Time
 	for i := 0; ctx.Err() == nil; i++ {
 		address := c.cfg.Addresses[i%len(c.cfg.Addresses)]
 		start := time.Now()
@@ -33,14 +34,24 @@ func (c *Client) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		large := isLarge(err)
+		_, lacking := errors.AsType[*fileError](err)
+		switch {
+		case !lacking:
+			lackingSince = time.Time{}
+		case lackingSince.IsZero():
+			lackingSince = start
+		}
 		err = fmt.Errorf("wds: istiod at %s: %w", address, c.cfg.explain(err))
-		c.mu.Lock()
-		c.lastErr = err
-		c.stats.Lost++
-		c.stats.LastError = err
-		c.mu.Unlock()
-		if time.Since(start) > maxBackoff {
+		c.failed(err, lacking && time.Since(lackingSince) >= mountGrace)
+		if large {
+			c.tooLarge(time.Now())
+		}
+		switch {
+		case time.Since(start) > maxBackoff, large: // istiod is well
 			backoff = minBackoff
+		case lacking:
+			backoff = min(backoff, longestLook)
 		}
 		c.cfg.logger().Warn("wds: the connection to istiod ended", "error", err, "again", backoff)
 		select {
@@ -164,17 +175,19 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	clear(h.dropped)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.unstuck()
 	c.pending, c.again = nil, nil
 	clear(c.bad)
-	for _, a := range c.names {
-		a.anew = false
-	}
-	names := []string{"*"}
+	names, withheld := []string{"*"}, map[string]bool{}
 	if !c.cfg.Wildcard {
-		names = slices.Sorted(maps.Keys(c.names))
+		names = c.wanting(withheld)
+	}
+	versions = maps.Clone(versions)
+	if len(withheld) > 0 { // to tell of what it leads to would subscribe to it
+		maps.DeleteFunc(versions, func(name, _ string) bool { return c.behind(name, withheld) })
 	}
 	list := []*discovery.DeltaDiscoveryRequest{{
-		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(versions),
+		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: versions,
 	}}
 	if c.cfg.Policies {
 		list = append(list, &discovery.DeltaDiscoveryRequest{
@@ -182,6 +195,21 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 		})
 	}
 	return list
+}
+
+// wanting is the names that a hello asks for; those that are not to be among them go to withheld. mu is held.
+func (c *Client) wanting(withheld map[string]bool) (names []string) {
+	for name, a := range c.names {
+		a.anew, a.flight = false, false
+		if !c.together(name, a) {
+			withheld[name] = true
+			continue
+		}
+		a.flight = a.told.IsZero() && a.absent.IsZero() && !c.held.table.Has(name) // what is held may be as it was, and is not told of
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // maxAsked bounds the names of one request.
@@ -193,6 +221,10 @@ const maxAsked = 10_000
 func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := time.Now()
+	if a := c.names[c.asking]; a != nil && a.flight && now.Sub(c.asked) < longestAsk {
+		return nil // whose answer it is that comes is to be seen; all others wait for that
+	}
 	var list []*discovery.DeltaDiscoveryRequest
 	add := func(subscribe, unsubscribe []string) {
 		list = append(list, &discovery.DeltaDiscoveryRequest{
@@ -202,7 +234,16 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	for names := range slices.Chunk(c.again, maxAsked) {
 		add([]string{unspecified}, names)
 	}
-	for names := range slices.Chunk(c.pending, maxAsked) {
+	ask := slices.DeleteFunc(c.pending, func(name string) bool { return c.names[name] == nil || !c.together(name, c.names[name]) })
+	if c.asking = ""; len(ask) == 0 {
+		if c.asking = c.lonely(); c.asking != "" {
+			ask, c.asked = []string{c.asking}, now
+		}
+	}
+	for _, name := range ask {
+		c.names[name].flight = true
+	}
+	for names := range slices.Chunk(ask, maxAsked) {
 		add(names, nil)
 	}
 	c.pending, c.again = nil, nil

@@ -188,7 +188,8 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []str
 		if a == nil {
 			continue
 		}
-		a.anew, a.absent, a.told = false, time.Time{}, now
+		delete(c.alone, name)
+		a.anew, a.flight, a.absent, a.told = false, false, time.Time{}, now
 		if !table.Has(name) || table.Empty(name) {
 			a.absent = now
 		}
@@ -208,6 +209,9 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []str
 		if len(c.bad) < min(maxUnread, c.cfg.maxResources()) {
 			c.bad[name] = err
 		}
+	}
+	if c.asking != "" || c.lonely() != "" {
+		c.stir()
 	}
 	c.publish(func(v *view) { v.table, v.online, v.complete = table, true, true })
 }
