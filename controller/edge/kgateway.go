@@ -1,10 +1,31 @@
 package edge
 
-// kgateway reads ingress-use-waypoint where its chart has waypoint.enabled, and only in pods that were captured when they opened
-// their xDS stream; labels of spec.infrastructure bring the rollout that this takes.
+// kgateway was seen running, 2.4.0 with a real Envoy: the label does nothing while the chart has waypoint.enabled off, which is the default
+// of 2.2.0 and 2.4.0; the value must be "true" to the letter; that of a namespace cannot be taken back by a Service; whether the pod is captured
+// is read once, when its xDS stream opens. Infrastructure labels reach its pods and roll them.
 func kgateway() Vendor {
 	return Vendor{
-		Name: "kgateway", Controllers: []string{"kgateway.dev/kgateway"}, Pods: byGatewayName,
-		Infrastructure: true, ServiceLabels: ingressUseWaypoint(),
+		Name: "kgateway", Controllers: []string{"kgateway.dev/kgateway"},
+		Proxies:    Proxies{Labels: map[string]string{LabelGatewayName: "{name}"}, Account: "{name}"},
+		Controller: Match{Labels: map[string]string{"kgateway": "kgateway"}, Images: []string{"kgateway-dev/kgateway"}},
+		Ports:      []Port{{8082, "readiness"}, {9091, "metrics"}, {19000, "admin, on localhost"}},
+
+		Infrastructure: true, OncePerStream: true,
+		Switches: []Switch{serviceLabel(LabelIngressUseWaypoint)},
+		Needs: []Setting{
+			{
+				Env: "KGW_ENABLE_WAYPOINT", Want: "true", Default: "false",
+				Why: "the label istio.io/ingress-use-waypoint does nothing: kgateway sends to pods, past every waypoint",
+				Fix: "helm upgrade kgateway with waypoint.enabled=true",
+			},
+			{
+				Env: "KGW_INGRESS_USE_WAYPOINTS", Want: "true", Default: "true",
+				Why: "the label istio.io/ingress-use-waypoint is switched off: kgateway sends to pods, past every waypoint",
+				Fix: "take KGW_INGRESS_USE_WAYPOINTS=false from the controller",
+			},
+		},
+		Headless: "kgateway makes a cluster without endpoints of it, and answers 503",
+		Loses:    affinityOfServices(),
+		Inspect:  "the controller's 127.0.0.1:9095/snapshots/xds, or Envoy's 127.0.0.1:19000/config_dump?include_eds: a STATIC cluster with the Service's address",
 	}
 }
