@@ -38,7 +38,8 @@ type AmbientEdgeList struct {
 // AmbientEdgeSpec names the gateway and says what may be done about it.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.targetRefs) != has(self.workloadRefs)",message="set exactly one of targetRefs and workloadRefs: Gateways by the one, other proxies by the other"
-// +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && has(self.backends.services))",message="with workloadRefs no routes say where the gateway sends to: list backends.services"
+// +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && (has(self.backends.services) || (has(self.backends.from) && self.backends.from == 'Ingresses')))",message="with workloadRefs no routes say where the gateway sends to: list backends.services, or set backends.from to Ingresses"
+// +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
 type AmbientEdgeSpec struct {
 	// TargetRefs are the Gateways, in this namespace.
@@ -75,6 +76,16 @@ type AmbientEdgeSpec struct {
 	//
 	// +optional
 	Waypoint *Waypoint `json:"waypoint,omitempty"`
+	// TakeOver names fields that somebody else has set to another value, and that are set anyway where the gateway's own switch needs them:
+	// metadata.labels[istio.io/ingress-use-waypoint], spec.routingType. The value of before is kept in an annotation of the object, and comes
+	// back with undo.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	TakeOver []string `json:"takeOver,omitempty"`
 	// OnDelete is Undo (everything that was written is taken back) or Keep (all of it stays as it is). Empty means Undo.
 	//
 	// +optional
@@ -141,10 +152,11 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.services) != has(self.from)",message="set exactly one of from and services"
 type Backends struct {
-	// From is Routes: the Services that the HTTPRoutes of the Gateways name.
+	// From is Routes: the Services that the HTTPRoutes of the Gateways name; or Ingresses, with workloadRefs of a known Ingress controller: those
+	// that the Ingresses of its classes name.
 	//
 	// +optional
-	// +kubebuilder:validation:Enum=Routes
+	// +kubebuilder:validation:Enum=Routes;Ingresses
 	From string `json:"from,omitempty"`
 	// Services are named one by one. One in another namespace needs that namespace's consent.
 	//
@@ -156,6 +168,12 @@ type Backends struct {
 	// +listMapKey=name
 	Services []ServiceRef `json:"services,omitempty"`
 }
+
+// The values of Backends.From.
+const (
+	FromRoutes    = "Routes"
+	FromIngresses = "Ingresses"
+)
 
 // ServiceRef is a Service.
 type ServiceRef struct {

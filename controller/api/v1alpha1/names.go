@@ -37,8 +37,14 @@ const (
 	AnnotationBegin = "isthmus.dev/begin"
 	// BeginConfirmed is its value.
 	BeginConfirmed = "confirmed"
+	// AnnotationFormer on an object of somebody else holds the values, as JSON by field, that spec.takeOver has replaced.
+	AnnotationFormer = "isthmus.dev/former"
+	// AnnotationRollout on a pod template has its pods started anew.
+	AnnotationRollout = "isthmus.dev/rollout"
 	// Finalizer keeps an AmbientEdge until all is undone.
 	Finalizer = "isthmus.dev/undo"
 	// FieldOwnerPrefix comes before namespace.name of an AmbientEdge in the field manager of what is written for it.
 	FieldOwnerPrefix = "isthmus.dev/"
+	// RestoreOwner is the field manager of values that are given back.
+	RestoreOwner = "isthmus-restore"
 )

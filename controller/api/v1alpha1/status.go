@@ -64,7 +64,7 @@ type GatewayStatus struct {
 	// Pods counts the gateway's pods, and Captured those whose connections the mesh carries.
 	Pods     int32 `json:"pods"`
 	Captured int32 `json:"captured"`
-	// Switch is the vendor's own setting that this edge needs, as key=value. Empty: none.
+	// Switch is the vendor's own setting that this edge needs, as key=value, or as kind and field=value. Empty: none.
 	//
 	// +optional
 	Switch string `json:"switch,omitempty"`
@@ -144,7 +144,7 @@ type Plan struct {
 type Step struct {
 	// ID names the step within this edge, the same in every plan.
 	ID string `json:"id"`
-	// Verb is what is done: Enrol, Verify, Create, Await, Wire, Confirm, Switch, or Unwire, Delete, Unenrol.
+	// Verb is what is done: Enrol, Roll, Verify, Create, Await, Wire, Confirm, Switch, or Unswitch, Unwire, Delete, Unenrol.
 	Verb string `json:"verb"`
 	// Object is what it is done to: Kind namespace/name.
 	Object string `json:"object"`
