@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,13 +10,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
 // backend is a Service that the gateways send to.
 type backend struct {
 	key      types.NamespacedName
 	service  *corev1.Service
-	switches map[string]string // labels that its gateways' vendors need
+	settings []setting // of the Service itself: its gateways' switches
 	waypoint types.NamespacedName
 	wanted   bool // a waypoint is asked for
 }
@@ -26,10 +26,13 @@ func (b *backend) String() string { return object("Service", b.key) }
 
 // findBackends resolves the Services of the spec, or of the routes.
 func (m *maker) findBackends() {
-	switches := map[string]string{}
+	var settings []setting
 	for _, g := range m.gateways {
-		for k, v := range g.vendor.ServiceLabels {
-			switches[k] = v
+		if sw := m.chosen(g); sw != nil && sw.On == edge.OnService {
+			x := setting{sw.Path, sw.Value}
+			if !slices.ContainsFunc(settings, func(o setting) bool { return o.field() == x.field() }) {
+				settings = append(settings, x)
+			}
 		}
 	}
 	var keys []types.NamespacedName
@@ -39,12 +42,11 @@ func (m *maker) findBackends() {
 		}
 	} else {
 		keys = m.routedServices()
+		keys = append(keys, m.ingressServices()...)
 	}
-	slices.SortFunc(keys, func(a, b types.NamespacedName) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(keys, compareKeys)
 	for _, key := range slices.Compact(keys) {
-		b := &backend{key: key, service: m.service(key), switches: switches}
+		b := &backend{key: key, service: m.service(key), settings: settings}
 		if b.service == nil {
 			m.found(v1alpha1.Finding{
 				Code: v1alpha1.FindingNoBackend, Severity: v1alpha1.SeverityError, Object: b.String(),

@@ -2,21 +2,25 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
 // Istio's labels and annotations of enrolment.
 const (
 	LabelDataplaneMode    = "istio.io/dataplane-mode"
 	AnnotationRedirection = "ambient.istio.io/redirection"
-	modeAmbient           = "ambient"
-	modeNone              = "none"
-	annotationSidecar     = "sidecar.istio.io/status"
+	// AnnotationBypassInbound on a pod has ztunnel carry only what it sends.
+	AnnotationBypassInbound = "ambient.istio.io/bypass-inbound-capture"
+
+	modeAmbient       = "ambient"
+	modeNone          = "none"
+	annotationSidecar = "sidecar.istio.io/status"
 )
 
 // captured says whether ztunnel's node agent has said that it carries the pod's connections.
@@ -42,10 +46,53 @@ func (m *maker) enrol() {
 		case v1alpha1.CaptureNative, v1alpha1.CaptureNone:
 			m.enrolNone(g)
 		}
+		m.warn(g)
 	}
 }
 
 func (m *maker) enrolAmbient(g *gateway) {
+	if m.cannotBeCaptured(g) {
+		return
+	}
+	if g.vendor.Native == edge.NativeByMode && len(g.pods) == 0 {
+		m.add(Step{part: partEnrol, Step: v1alpha1.Step{
+			Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepNext, Reason: "there are no pods yet, which would tell whether they speak HBONE themselves",
+		}})
+		return
+	}
+	for _, s := range m.enrolSteps(g, modeAmbient) {
+		m.add(s)
+	}
+	m.roll(g)
+	done, late, state := 0, 0, v1alpha1.StepNext
+	for _, p := range g.pods {
+		switch {
+		case g.late(p):
+			late++
+		case captured(p):
+			done++
+		}
+	}
+	if len(g.pods) > 0 && done == len(g.pods) {
+		state = v1alpha1.StepDone
+	}
+	reason := fmt.Sprintf("%d of %d pods are captured", done, len(g.pods))
+	if late > 0 {
+		reason += fmt.Sprintf(", and %d have not noticed that they are", late)
+	}
+	m.add(Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}, partEnrol)
+}
+
+// cannotBeCaptured finds what keeps a gateway outside, and says whether there is any.
+func (m *maker) cannotBeCaptured(g *gateway) bool {
+	if g.vendor.Never != "" {
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingHostNetwork, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec",
+			Message: fmt.Sprintf("%s cannot be brought into the mesh: %s", g, g.vendor.Never),
+			Fix:     "set spec.capture to None, or put a gateway before these Services that can be captured",
+		})
+		return true
+	}
 	for _, p := range g.pods {
 		if code, why := cannot(p); code != "" {
 			m.found(v1alpha1.Finding{
@@ -53,22 +100,10 @@ func (m *maker) enrolAmbient(g *gateway) {
 				Message: fmt.Sprintf("this pod of %s cannot be brought into the mesh: %s", g, why),
 				Fix:     "set spec.capture to Native or None, or run the gateway without",
 			})
-			return
+			return true
 		}
 	}
-	m.add(m.enrolStep(g, modeAmbient))
-	done, state := 0, v1alpha1.StepNext
-	for _, p := range g.pods {
-		if captured(p) {
-			done++
-		}
-	}
-	if len(g.pods) > 0 && done == len(g.pods) {
-		state = v1alpha1.StepDone
-	}
-	m.add(Step{part: partEnrol, Step: v1alpha1.Step{
-		Verb: VerbVerify, Object: g.String(), State: state, Reason: fmt.Sprintf("%d of %d pods are captured", done, len(g.pods)),
-	}}, partEnrol)
+	return false
 }
 
 // enrolNone keeps a gateway that speaks for itself from being captured.
@@ -81,7 +116,9 @@ func (m *maker) enrolNone(g *gateway) {
 	}
 	ns := m.namespace(m.Edge.Namespace)
 	if inside > 0 || ns != nil && ns.Labels[LabelDataplaneMode] == modeAmbient {
-		m.add(m.enrolStep(g, modeNone))
+		for _, s := range m.enrolSteps(g, modeNone) {
+			m.add(s)
+		}
 	}
 	state, reason := v1alpha1.StepDone, fmt.Sprintf("%d pods speak HBONE themselves", len(g.pods))
 	switch {
@@ -95,80 +132,70 @@ func (m *maker) enrolNone(g *gateway) {
 	m.add(Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}, partEnrol)
 }
 
-// enrolStep sets label dataplane-mode=mode where it reaches the gateway's pods and nobody else.
-func (m *maker) enrolStep(g *gateway, mode string) Step {
-	path := []string{"f:spec", "f:template", "f:metadata"}
-	template := func(labels map[string]any) map[string]any {
-		return map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"labels": labels}}}}
+// enrolSteps set label dataplane-mode=mode where it reaches the gateway's pods and nobody else.
+func (m *maker) enrolSteps(g *gateway, mode string) []Step {
+	ns := m.namespace(m.Edge.Namespace)
+	strict := ""
+	if mode == modeAmbient {
+		strict = m.refusesOutside(g)
 	}
-	switch ns := m.namespace(m.Edge.Namespace); {
-	case g.object != nil && g.vendor.Infrastructure:
-		have := map[string]string{}
-		if i := g.object.Spec.Infrastructure; i != nil {
-			for k, v := range i.Labels {
-				have[string(k)] = string(v)
+	workloads := g.workloads
+	if len(workloads) == 0 {
+		for _, kind := range []string{"Deployment", "DaemonSet"} {
+			if w := m.workload(kind, g.key); w != nil {
+				workloads = append(workloads, w)
+				break
 			}
 		}
-		return m.labelStep(labelled{
-			kind: "Gateway", apiVersion: gatewayAPI, object: g.object, have: have, path: []string{"f:spec", "f:infrastructure"},
-			how: "label its pods by spec.infrastructure",
-			fields: func(l map[string]any) map[string]any {
-				return map[string]any{"spec": map[string]any{"infrastructure": map[string]any{"labels": l}}}
-			},
-		}, g, mode)
-	case mode == modeAmbient && ns != nil && m.allMayGoIn(g):
-		return m.labelStep(labelled{
-			kind: "Namespace", apiVersion: "v1", object: ns, have: ns.Labels,
-			how:    "label the namespace: it brings in no other pods",
-			fields: func(l map[string]any) map[string]any { return map[string]any{"metadata": map[string]any{"labels": l}} },
-		}, g, mode)
-	case m.deployment(g.key) != nil:
-		d := m.deployment(g.key)
-		return m.labelStep(labelled{
-			kind: "Deployment", apiVersion: "apps/v1", object: d, have: d.Spec.Template.Labels, path: path, fields: template,
-			how: "label its pod template, which restarts its pods: the namespace has others",
-		}, g, mode)
-	case m.daemonSet(g.key) != nil:
-		d := m.daemonSet(g.key)
-		return m.labelStep(labelled{
-			kind: "DaemonSet", apiVersion: "apps/v1", object: d, have: d.Spec.Template.Labels, path: path, fields: template,
-			how: "label its pod template, which restarts its pods: the namespace has others",
-		}, g, mode)
+	}
+	switch {
+	case g.object != nil && g.vendor.Infrastructure:
+		return []Step{m.enrolBy(g, carrier{gatewayAPI, "Gateway", g.object}, "label its pods by spec.infrastructure", mode, strict, "spec", "infrastructure")}
+	case m.elsewhere(g) != "":
+		return m.enrolElsewhere(g, mode)
+	case mode == modeAmbient && ns != nil && strict == "" && !m.held(workloads) && m.allMayGoIn(g):
+		return []Step{m.enrolBy(g, carrier{"v1", "Namespace", ns}, "label the namespace: it brings in no other pods", mode, "", "metadata")}
+	case len(workloads) > 0:
+		how := "label its pod template, which restarts its pods"
+		if strict == "" && !m.allMayGoIn(g) {
+			how += ": the namespace has others"
+		}
+		var steps []Step
+		for _, w := range workloads {
+			steps = append(steps, m.enrolBy(g, w.carrier, how, mode, strict, "spec", "template", "metadata"))
+		}
+		return steps
 	}
 	m.found(v1alpha1.Finding{
 		Code: v1alpha1.FindingNoTarget, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec.infrastructure",
 		Message: "nothing is known that labels the pods of this gateway alone",
 		Fix:     "label its pods " + LabelDataplaneMode + "=" + mode + " in your own way, or name its Deployment in workloadRefs",
 	})
-	return Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepBlocked, Reason: "no way is known"}}
+	return []Step{{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepBlocked, Reason: "no way is known"}}}
 }
 
-// labelled is an object that can carry the label, and where.
-type labelled struct {
-	apiVersion, kind, how string
-	object                metav1.Object
-	have                  map[string]string
-	path                  []string // nil: metadata
-	fields                func(labels map[string]any) map[string]any
+// held says whether pod templates have our label already: to label the namespace instead, when its other pods have gone, would take the gateway out
+// of the mesh in between.
+func (m *maker) held(workloads []*workload) bool {
+	path := labelled(LabelDataplaneMode, "", "spec", "template", "metadata").managed()
+	return slices.ContainsFunc(workloads, func(w *workload) bool { return holds(w.object, m.Edge.FieldOwner(), path...) })
 }
 
-func (m *maker) labelStep(l labelled, g *gateway, mode string) Step {
-	key := keyOf(l.object)
-	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: object(l.kind, key), Reason: l.how}}
-	switch labelState(l.object, l.have, m.Edge.FieldOwner(), LabelDataplaneMode, mode, l.path...) {
-	case absent:
-		if enrolledOtherwise(g, mode) {
-			s.State, s.Reason = v1alpha1.StepDone, "its pods are labelled already, not by us"
-			return s
-		}
-		s.Write = &Write{APIVersion: l.apiVersion, Kind: l.kind, Key: key, UID: l.object.GetUID(), Fields: l.fields(map[string]any{LabelDataplaneMode: mode})}
-	case ours:
-		s.State = v1alpha1.StepDone
-	case theirs:
-		s.State, s.Reason = v1alpha1.StepDone, "it is labelled already, not by us"
-	case foreign:
-		s.State = v1alpha1.StepBlocked
-		m.foreign(s.Object, "labels["+LabelDataplaneMode+"]", l.have[LabelDataplaneMode], mode, othersHold(l.object, label(LabelDataplaneMode, l.path...)...))
+// enrolBy labels a gateway's pods by an object, at a path in it. strict says why its inbound connections are to be left alone, or "".
+func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...string) Step {
+	want := []setting{labelled(LabelDataplaneMode, mode, at...)}
+	if strict != "" {
+		want = append(want, annotated(AnnotationBypassInbound, "true", at...))
+		how += ", and leave its inbound connections alone: " + strict
+	}
+	if m.state(c.object, want[0]) == absent && enrolledOtherwise(g, mode) {
+		m.refused(g, strict)
+		return Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: "its pods are labelled already, not by us"}}
+	}
+	s := m.put(c, VerbEnrol, how, want, append(want, annotated(v1alpha1.AnnotationRollout, "", at...)))
+	s.part = partEnrol
+	if s.Write != nil && c.kind != "Namespace" {
+		m.atOnce(g)
 	}
 	return s
 }
@@ -181,6 +208,32 @@ func enrolledOtherwise(g *gateway, mode string) bool {
 		}
 	}
 	return len(g.pods) > 0
+}
+
+// elsewhere is the namespace of a gateway's pods that is not the edge's, where only their own workload could label them. Empty: there is none.
+func (m *maker) elsewhere(g *gateway) string {
+	for _, w := range g.workloads {
+		if w.key.Namespace != m.Edge.Namespace {
+			return w.key.Namespace
+		}
+	}
+	return ""
+}
+
+// enrolElsewhere sees whether pods of another namespace are in the mesh: bringing them in is up to an AmbientEdge there.
+func (m *maker) enrolElsewhere(g *gateway, mode string) []Step {
+	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are in the mesh already, not by us"}}
+	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
+		return []Step{s}
+	}
+	w := g.workloads[0]
+	s.State, s.Reason = v1alpha1.StepBlocked, "its pods are in namespace "+w.key.Namespace
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingShared, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec.gatewayClassName",
+		Message: fmt.Sprintf("the pods of this gateway are those of %s, which serve others too; an AmbientEdge of namespace %s does not touch them", w, m.Edge.Namespace),
+		Fix:     fmt.Sprintf("make an AmbientEdge in namespace %s with workloadRefs: [{kind: %s, name: %s}]", w.key.Namespace, w.kind, w.key.Name),
+	})
+	return []Step{s}
 }
 
 func (m *maker) foreign(obj, fieldName, has, want string, managers []string) {

@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,12 +14,14 @@ import (
 
 // gateway is a gateway of the edge, as found.
 type gateway struct {
-	kind    string // Gateway, Deployment, DaemonSet
-	key     types.NamespacedName
-	vendor  edge.Vendor
-	object  *gatewayv1.Gateway // of kind Gateway
-	pods    []*corev1.Pod
-	capture v1alpha1.Capture // never Auto
+	kind   string // Gateway, Deployment, DaemonSet
+	key    types.NamespacedName
+	vendor edge.Vendor
+	object *gatewayv1.Gateway // of kind Gateway
+	pods   []*corev1.Pod
+	// workloads run the pods, and are people's to label. Empty: the vendor's controller makes them.
+	workloads []*workload
+	capture   v1alpha1.Capture // never Auto
 }
 
 func (g *gateway) String() string { return object(g.kind, g.key) }
@@ -53,34 +54,84 @@ func (m *maker) findGateways() {
 			continue
 		}
 		g.vendor = edge.ByController(m.controllerOf(g.object.Spec.GatewayClassName))
-		g.pods = m.podsWith(ns, g.vendor.Pods(ref.Name))
+		m.proxies(g)
 		m.addGateway(g)
 	}
 	for _, ref := range m.Edge.Spec.WorkloadRefs {
 		g := &gateway{kind: ref.Kind, key: types.NamespacedName{Namespace: ns, Name: ref.Name}, vendor: edge.Custom()}
-		var labels map[string]string
-		switch d, ds := m.deployment(g.key), m.daemonSet(g.key); {
-		case ref.Kind == "Deployment" && d != nil:
-			labels = d.Spec.Selector.MatchLabels
-		case ref.Kind == "DaemonSet" && ds != nil:
-			labels = ds.Spec.Selector.MatchLabels
-		default:
+		w := m.workload(ref.Kind, g.key)
+		if w == nil {
 			m.noTarget(g)
 			continue
 		}
-		g.pods = m.podsWith(ns, labels)
+		g.vendor = edge.ByWorkload(w.template.Labels, w.images())
+		if of, is := edge.ByControllerWorkload(w.template.Labels, w.images()); is && g.vendor.Name == edge.Custom().Name {
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingController, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec.template",
+				Message: fmt.Sprintf("this is the controller of %s, which the API server and its proxies call: it stays out of the mesh", of.Name),
+				Fix:     "name the gateway itself: its Gateway in targetRefs, or the workload of its proxies",
+			})
+		}
+		g.workloads = []*workload{w}
+		g.pods = m.podsWith(ns, w.selector)
 		m.addGateway(g)
+	}
+}
+
+// proxies finds the pods of a Gateway, and the workloads that run them where these are not the vendor's to make.
+func (m *maker) proxies(g *gateway) {
+	ns, at := g.key.Namespace, &g.vendor.Proxies
+	of := func(labels map[string]string) map[string]string {
+		return edge.Of(labels, ns, g.key.Name, string(g.object.Spec.GatewayClassName))
+	}
+	switch {
+	case at.Shared:
+		near := false
+		all := m.workloads(func(w *workload) bool {
+			fits := w.fits(&g.vendor.Workload)
+			near = near || fits && w.key.Namespace == ns
+			return fits
+		})
+		for _, w := range all {
+			if near && w.key.Namespace != ns {
+				continue
+			}
+			g.workloads = append(g.workloads, w)
+			g.pods = append(g.pods, m.podsWith(w.key.Namespace, w.selector)...)
+		}
+	case len(at.Service) > 0:
+		for i := range m.Services {
+			if s := &m.Services[i]; s.Namespace == ns && hasLabels(s.Labels, of(at.Service)) {
+				g.pods = append(g.pods, m.podsWith(ns, s.Spec.Selector)...)
+			}
+		}
+		g.workloads = m.runs(g)
+	case at.Anywhere:
+		g.pods = m.podsWith("", of(at.Labels))
+	default:
+		g.pods = m.podsWith(ns, of(at.Labels))
 	}
 }
 
 func (m *maker) addGateway(g *gateway) {
 	switch g.capture = m.Edge.Spec.Capture; {
-	case (g.capture == "" || g.capture == v1alpha1.CaptureAuto) && g.vendor.Native:
+	case (g.capture == "" || g.capture == v1alpha1.CaptureAuto) && g.native():
 		g.capture = v1alpha1.CaptureNative
 	case g.capture == "" || g.capture == v1alpha1.CaptureAuto:
 		g.capture = v1alpha1.CaptureAmbient
 	}
 	m.gateways = append(m.gateways, g)
+}
+
+// native says whether its pods speak HBONE themselves, as its vendor says.
+func (g *gateway) native() bool {
+	switch g.vendor.Native {
+	case edge.NativeAlways:
+		return true
+	case edge.NativeByMode:
+		return len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return p.Labels[LabelDataplaneMode] != modeNone })
+	}
+	return false
 }
 
 func (m *maker) noTarget(g *gateway) {
@@ -139,12 +190,9 @@ func (m *maker) report() {
 		if ids := g.identities(m.trustDomain()); len(ids) == 1 {
 			st.Identity = ids[0]
 		}
-		var switches []string
-		for k, v := range g.vendor.ServiceLabels {
-			switches = append(switches, k+"="+v)
+		if s := m.chosen(g); s != nil {
+			st.Switch = s.String()
 		}
-		slices.Sort(switches)
-		st.Switch = strings.Join(switches, ",")
 		m.plan.Gateways = append(m.plan.Gateways, st)
 	}
 	for _, b := range m.backends {

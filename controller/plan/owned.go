@@ -43,14 +43,6 @@ func hasPath(raw []byte, path []string) bool {
 	return ok && (len(path) == 1 || hasPath(next, path[1:]))
 }
 
-// label is the path of a label.
-func label(key string, at ...string) []string {
-	if len(at) == 0 {
-		at = []string{"f:metadata"}
-	}
-	return append(append([]string{}, at...), "f:labels", "f:"+key)
-}
-
 // field says how a value that we want stands to what is there.
 type field int
 
@@ -61,19 +53,17 @@ const (
 	foreign              // somebody else wants another
 )
 
-// labelState compares label key=want of o, whose labels are have, for a manager. at is where the labels are, as for label.
-func labelState(o metav1.Object, have map[string]string, manager, key, want string, at ...string) field {
-	path := label(key, at...)
-	value, set := have[key]
+// fieldState compares what a field of o is with what is wanted, for a manager. path is the field's, as managed fields have it.
+func fieldState(o metav1.Object, is string, set bool, manager, want string, path []string) field {
 	switch {
 	case !set:
 		return absent
-	case holds(o, manager, path...) && (value == want || len(othersHold(o, path...)) == 0):
-		if value == want {
+	case holds(o, manager, path...) && (is == want || len(othersHold(o, path...)) == 0):
+		if is == want {
 			return ours
 		}
 		return absent
-	case value != want:
+	case is != want:
 		return foreign
 	case len(othersHold(o, path...)) > 0 || len(o.GetManagedFields()) == 0:
 		return theirs

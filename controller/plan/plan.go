@@ -35,16 +35,18 @@ type Step struct {
 
 // Verbs of steps.
 const (
-	VerbEnrol   = "Enrol"   // set what brings pods into the mesh
-	VerbVerify  = "Verify"  // see that pods are captured, or are not
-	VerbCreate  = "Create"  // make a waypoint
-	VerbAwait   = "Await"   // see that a waypoint answers, or that what it was made of is gone
-	VerbWire    = "Wire"    // let a Service lead to its waypoint
-	VerbSwitch  = "Switch"  // set the gateway's own switch
-	VerbConfirm = "Confirm" // see that istiod has bound a Service to its waypoint
-	VerbUnwire  = "Unwire"
-	VerbDelete  = "Delete"
-	VerbUnenrol = "Unenrol"
+	VerbEnrol    = "Enrol"   // set what brings pods into the mesh
+	VerbRoll     = "Roll"    // start pods anew, one by one
+	VerbVerify   = "Verify"  // see that pods are captured, or are not
+	VerbCreate   = "Create"  // make a waypoint
+	VerbAwait    = "Await"   // see that a waypoint answers, or that what it was made of is gone
+	VerbWire     = "Wire"    // let a Service lead to its waypoint
+	VerbSwitch   = "Switch"  // set the gateway's own switch
+	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
+	VerbUnswitch = "Unswitch"
+	VerbUnwire   = "Unwire"
+	VerbDelete   = "Delete"
+	VerbUnenrol  = "Unenrol"
 )
 
 // part is what a step belongs to: conditions are made of parts.
@@ -54,6 +56,7 @@ const (
 	partEnrol part = iota
 	partWaypoint
 	partWire
+	partUnswitch
 	partRelease
 )
 
@@ -67,6 +70,10 @@ type Write struct {
 	// the root of the object. Fields that were ours and are not there are taken away.
 	Delete bool
 	Fields map[string]any
+	// Force takes Fields from their managers, as spec.takeOver says.
+	Force bool `json:",omitempty"`
+	// Restore gives Fields back their former values, and keeps none of them.
+	Restore bool `json:",omitempty"`
 }
 
 func (w *Write) String() string { return object(w.Kind, w.Key) }

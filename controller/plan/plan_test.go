@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,8 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -23,6 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
@@ -61,6 +65,33 @@ func TestPlans(t *testing.T) {
 				t.Error("the same snapshot gives another plan")
 			}
 		})
+	}
+}
+
+// TestEveryVendorHasItsPlans asks for the cases that each gateway of the table must have.
+func TestEveryVendorHasItsPlans(t *testing.T) {
+	for _, v := range edge.Vendors() {
+		files, err := filepath.Glob("testdata/" + v.Name + "-*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]bool{}
+		for _, f := range files {
+			have[strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), v.Name+"-"), ".yaml")] = true
+		}
+		for _, want := range []string{"fresh", "set-by-others", "undo"} {
+			if !have[want] {
+				t.Errorf("%s has no plan %s", v.Name, want)
+			}
+			delete(have, want)
+		}
+		trap := false
+		for name := range have {
+			trap = trap || strings.HasPrefix(name, "trap-")
+		}
+		if !trap {
+			t.Errorf("%s has no trap", v.Name)
+		}
 	}
 }
 
@@ -109,8 +140,24 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 				t.Fatal(err)
 			}
 			s.Policies = append(s.Policies, p)
+		case "PeerAuthentication":
+			p := &securityv1.PeerAuthentication{}
+			if err := yaml.Unmarshal(raw.Raw, p); err != nil {
+				t.Fatal(err)
+			}
+			s.Strictness = append(s.Strictness, p)
+		case "Ingress":
+			add(t, raw.Raw, &s.Ingresses)
+		case "IngressClass":
+			add(t, raw.Raw, &s.IngressClasses)
+		case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
+			s.Callees = append(s.Callees, plan.CalleesOf(parsed(t, raw.Raw))...)
 		default:
-			t.Fatalf("kind %q is not known here", head.Kind)
+			o := parsed(t, raw.Raw)
+			if !slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == head.Kind && u.APIVersion() == o.GetAPIVersion() }) {
+				t.Fatalf("kind %q is not known here", head.Kind)
+			}
+			s.Objects = append(s.Objects, o)
 		}
 	}
 	s.Edge = s.Edges[0].DeepCopy()
@@ -130,8 +177,21 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 	return s
 }
 
+func parsed(t *testing.T, raw []byte) *unstructured.Unstructured {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	text, err := yaml.YAMLToJSONStrict(raw)
+	if err == nil {
+		err = o.UnmarshalJSON(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 func add[T v1alpha1.AmbientEdge | corev1.Namespace | corev1.Pod | corev1.Service | appsv1.Deployment | appsv1.DaemonSet |
-	gatewayv1.Gateway | gatewayv1.GatewayClass | gatewayv1.HTTPRoute | gatewayv1beta1.ReferenceGrant](t *testing.T, raw []byte, list *[]T) {
+	gatewayv1.Gateway | gatewayv1.GatewayClass | gatewayv1.HTTPRoute | gatewayv1beta1.ReferenceGrant | networkingv1.Ingress | networkingv1.IngressClass](t *testing.T, raw []byte, list *[]T) {
 	t.Helper()
 	var o T
 	if err := yaml.UnmarshalStrict(raw, &o); err != nil {
@@ -150,7 +210,11 @@ func describe(p *plan.Plan, e *v1alpha1.AmbientEdge) string {
 			if err != nil {
 				return err.Error()
 			}
-			fmt.Fprintf(&b, "        delete=%v %s\n", s.Write.Delete, strings.ReplaceAll(strings.TrimSpace(string(fields)), "\n", "\n        "))
+			how := fmt.Sprintf("delete=%v", s.Write.Delete)
+			if s.Write.Force || s.Write.Restore {
+				how += fmt.Sprintf(" force=%v restore=%v", s.Write.Force, s.Write.Restore)
+			}
+			fmt.Fprintf(&b, "        %s %s\n", how, strings.ReplaceAll(strings.TrimSpace(string(fields)), "\n", "\n        "))
 		}
 	}
 	for _, f := range p.Findings {

@@ -7,7 +7,9 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
@@ -33,6 +35,16 @@ type Snapshot struct {
 	HTTPRoutes      []gatewayv1.HTTPRoute
 	ReferenceGrants []gatewayv1beta1.ReferenceGrant
 	Policies        []*securityv1.AuthorizationPolicy
+	// Strictness are PeerAuthentications, RootNamespace that of the mesh: empty means istio-system.
+	Strictness    []*securityv1.PeerAuthentication
+	RootNamespace string
+	// Ingresses and their classes.
+	Ingresses      []networkingv1.Ingress
+	IngressClasses []networkingv1.IngressClass
+	// Callees are Services that the API server calls, with the object that says so: of webhooks and aggregated APIs.
+	Callees []Callee
+	// Objects are those of edge.Kinds, as far as their kinds are there.
+	Objects []*unstructured.Unstructured
 
 	// Waypoints is what was found by asking those that are programmed.
 	Waypoints map[types.NamespacedName]WaypointFact
@@ -43,6 +55,13 @@ type Snapshot struct {
 	Hearsay bool
 }
 
+// Callee is a Service that the API server calls.
+type Callee struct {
+	Service types.NamespacedName
+	// By is the object that has it so: Kind name.
+	By string
+}
+
 // WaypointFact says whether a waypoint answered, or serves a Service.
 type WaypointFact struct {
 	Answers bool
@@ -51,6 +70,8 @@ type WaypointFact struct {
 }
 
 func (s *Snapshot) trustDomain() string { return cmp.Or(s.TrustDomain, "cluster.local") }
+
+func (s *Snapshot) rootNamespace() string { return cmp.Or(s.RootNamespace, "istio-system") }
 
 func (s *Snapshot) namespace(name string) *corev1.Namespace {
 	return find(s.Namespaces, func(o *corev1.Namespace) bool { return o.Name == name })
@@ -81,16 +102,18 @@ func (s *Snapshot) controllerOf(class gatewayv1.ObjectName) string {
 	return string(c.Spec.ControllerName)
 }
 
-// podsWith are the pods of a namespace that have all labels, without those that have ended.
+// podsWith are the pods of a namespace that have all labels, without those that have ended. An empty namespace is all.
 func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*corev1.Pod {
 	var list []*corev1.Pod
 	for i := range s.Pods {
 		p := &s.Pods[i]
-		if p.Namespace == namespace && hasLabels(p.Labels, labels) && alive(p) {
+		if (p.Namespace == namespace || namespace == "") && hasLabels(p.Labels, labels) && alive(p) {
 			list = append(list, p)
 		}
 	}
-	slices.SortFunc(list, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	return list
 }
 

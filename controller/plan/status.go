@@ -92,7 +92,7 @@ func (p *Plan) firstError(codes ...string) v1alpha1.Finding {
 
 func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
-	left := p.left(partEnrol, partWaypoint, partWire, partRelease)
+	left := p.left(partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
 	f := p.firstError()
 	switch halted, conflict := p.firstError(v1alpha1.FindingUndoHalted), p.firstError(v1alpha1.FindingConflictedEdge); {
 	case halted.Code != "":

@@ -19,6 +19,7 @@ func (m *maker) undo() {
 	if m.Edge.Spec.OnDelete == v1alpha1.OnDeleteKeep {
 		return
 	}
+	m.unswitch(nil)
 	m.unwire(nil)
 	m.deleteWaypoints(nil)
 	m.unenrol(nil)
@@ -26,22 +27,49 @@ func (m *maker) undo() {
 
 // release takes back what is ours and is not wanted any more, as the spec has changed. It comes when all the rest is done.
 func (m *maker) release() {
-	services, waypoints, enrolled := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[string]bool{}
+	services, waypoints, objects := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[string]bool{}
 	for _, b := range m.backends {
 		services[b.key] = b.wanted
 		waypoints[b.waypoint] = waypoints[b.waypoint] || b.wanted
 	}
 	for _, s := range m.plan.Steps {
-		if s.Verb == VerbEnrol {
-			enrolled[s.Object] = true
+		if s.Verb == VerbEnrol || s.Verb == VerbRoll || s.Verb == VerbSwitch {
+			objects[s.Object] = true
 		}
 	}
 	if m.plan.Blocked() {
 		return // what is wanted is not known for sure
 	}
+	m.unswitch(objects)
 	m.unwire(services)
 	m.deleteWaypoints(waypoints)
-	m.unenrol(enrolled)
+	m.unenrol(objects)
+}
+
+// unswitch takes our switches back from objects that are not kept, but Services, whose labels go together.
+func (m *maker) unswitch(keep map[string]bool) {
+	take := func(c carrier, what string, w *Write) {
+		if w.Restore {
+			what = "give the values back that were there before"
+		}
+		m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: what}, Write: w}, partEnrol, partWaypoint, partWire)
+	}
+	for _, o := range m.Objects {
+		c := carrier{o.GetAPIVersion(), o.GetKind(), o}
+		switch {
+		case keep[c.String()] || o.GetDeletionTimestamp() != nil:
+		case o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner():
+			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
+		case holds(o, m.Edge.FieldOwner()):
+			take(c, "take our setting away", takeBack(c))
+		}
+	}
+	for i := range m.Ingresses {
+		c := carrier{"networking.k8s.io/v1", "Ingress", &m.Ingresses[i]}
+		if !keep[c.String()] && holds(c.object, m.Edge.FieldOwner()) {
+			take(c, "take our setting away", takeBack(c))
+		}
+	}
 }
 
 // unwire takes our labels from Services that are not kept.
@@ -53,15 +81,17 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		}
 		obj := object("Service", keyOf(s))
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
-		step.Write = &Write{APIVersion: "v1", Kind: "Service", Key: keyOf(s), UID: s.UID, Fields: map[string]any{}}
-		if path := label(LabelUseWaypoint); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
+		if step.Write = takeBack(carrier{"v1", "Service", s}); step.Write.Restore {
+			step.Reason = "give the values back that were there before"
+		}
+		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
 			m.haltFor(keyOf(s), "Service", waypoint.String())
 			if g := m.gateway(waypoint); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
 				m.haltFor(waypoint, "Gateway", waypoint.String()) // that of a waypoint of ours is found when it is to be deleted
 			}
 		}
-		m.add(step, partEnrol, partWaypoint, partWire)
+		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch)
 	}
 }
 
@@ -115,7 +145,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 			m.haltFor(key, "Gateway", key.String())
 			m.users(key)
 		}
-		m.add(step, partEnrol, partWaypoint, partWire, partRelease)
+		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
 	}
 	policy, name := m.waypointPolicy()
 	if policy != v1alpha1.WaypointCreate || !m.plan.Undoing {
@@ -152,7 +182,7 @@ func (m *maker) users(key types.NamespacedName) {
 		if ns == "" {
 			ns = s.Namespace
 		}
-		path := label(LabelUseWaypoint)
+		path := labelled(LabelUseWaypoint, "").managed()
 		if s.Labels[LabelUseWaypoint] == key.Name && ns == key.Namespace && (!holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path)) {
 			m.halt(object("Gateway", key), fmt.Sprintf("%s still leads to this waypoint, and was not labelled for this edge", object("Service", keyOf(s))))
 		}
@@ -215,7 +245,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 		m.add(Step{
 			part: partRelease, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
 			Write: &Write{APIVersion: h.apiVersion, Kind: h.kind, Key: keyOf(h.object), UID: h.object.GetUID(), Fields: map[string]any{}},
-		}, partEnrol, partWaypoint, partWire, partRelease)
+		}, partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
 	}
 	if m.plan.Undoing {
 		m.awaitOutside()

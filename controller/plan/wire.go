@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -21,59 +20,27 @@ func (m *maker) wire() {
 		if !b.wanted {
 			continue
 		}
-		way := map[string]string{LabelUseWaypoint: b.waypoint.Name}
+		way := []setting{labelled(LabelUseWaypoint, b.waypoint.Name)}
 		if b.waypoint.Namespace != b.key.Namespace {
-			way[LabelUseWaypointNamespace] = b.waypoint.Namespace
+			way = append(way, labelled(LabelUseWaypointNamespace, b.waypoint.Namespace))
 		}
 		if byNamespace := m.namespaceLabels(b.key.Namespace); b.service.Labels[LabelUseWaypoint] == "" && byNamespace[LabelUseWaypoint] == b.waypoint.Name &&
 			cmp.Or(byNamespace[LabelUseWaypointNamespace], b.key.Namespace) == b.waypoint.Namespace {
 			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepDone, Reason: "its namespace leads it there"}})
 			way = nil
 		} else {
-			m.serviceStep(b, VerbWire, "lead it to waypoint "+b.waypoint.String(), way, nil)
+			m.serviceStep(b, VerbWire, "lead it to waypoint "+b.waypoint.String(), way, way)
 		}
 		m.confirm(b)
-		if len(b.switches) > 0 {
-			m.serviceStep(b, VerbSwitch, "let the gateway send to the Service's address", b.switches, way)
-		}
+		m.switches(b, way)
 	}
+	m.switchGateways()
 }
 
-// serviceStep labels a Service. A write has all our labels of it: want, those of base, and those that we hold already.
-func (m *maker) serviceStep(b *backend, verb, how string, want, base map[string]string) {
-	s := Step{part: partWire, Step: v1alpha1.Step{Verb: verb, Object: b.String(), State: v1alpha1.StepDone, Reason: how}}
-	labels := map[string]any{}
-	missing := false
-	for _, key := range slices.Sorted(maps.Keys(want)) {
-		switch labelState(b.service, b.service.Labels, m.Edge.FieldOwner(), key, want[key]) {
-		case absent:
-			missing = true
-			labels[key] = want[key]
-		case ours:
-			labels[key] = want[key]
-		case theirs:
-			s.Reason = "it is labelled already, not by us"
-		case foreign:
-			s.State = v1alpha1.StepBlocked
-			m.foreign(s.Object, "metadata.labels["+key+"]", b.service.Labels[key], want[key], othersHold(b.service, label(key)...))
-		}
-	}
-	if missing && s.State != v1alpha1.StepBlocked {
-		s.State = v1alpha1.StepNext
-		for key, value := range b.service.Labels {
-			_, wanted := want[key]
-			_, fits := base[key]
-			_, switched := b.switches[key]
-			if !wanted && (fits || switched) && holds(b.service, m.Edge.FieldOwner(), label(key)...) {
-				labels[key] = value
-			}
-		}
-		if m.ask(b.key.Namespace, "", "Service", "label Service "+b.key.Name) {
-			s.Write = &Write{APIVersion: "v1", Kind: "Service", Key: b.key, UID: b.service.UID, Fields: map[string]any{"metadata": map[string]any{"labels": labels}}}
-		} else {
-			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
-		}
-	}
+// serviceStep gives a Service settings; way are those that lead it to its waypoint.
+func (m *maker) serviceStep(b *backend, verb, how string, want, way []setting) {
+	s := m.put(carrier{"v1", "Service", b.service}, verb, how, want, append(slices.Clone(way), b.settings...))
+	s.part = partWire
 	m.add(s, partEnrol, partWaypoint, partWire)
 }
 
