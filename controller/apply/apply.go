@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -33,9 +34,22 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 		err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner()))
 		return Explain("create", w.String(), client.IgnoreAlreadyExists(err))
 	}
+	if w.Restore {
+		// Not an apply either: what is given back is not to be ours.
+		u.SetUID(w.UID)
+		patch, err := u.MarshalJSON()
+		if err == nil {
+			err = c.Patch(ctx, u, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(v1alpha1.RestoreOwner))
+		}
+		return Explain("restore", w.String(), err)
+	}
 	// With the UID the API server refuses to create what is not there any more.
 	u.SetUID(w.UID)
-	err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(e.FieldOwner()))
+	opts := []client.ApplyOption{client.FieldOwner(e.FieldOwner())}
+	if w.Force {
+		opts = append(opts, client.ForceOwnership)
+	}
+	err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), opts...)
 	return Explain("write", w.String(), err)
 }
 

@@ -67,7 +67,7 @@ func Explain(verb, object string, err error) error {
 		return &ConflictError{Object: object, Fields: fields, Err: err}
 	case replaced(err):
 		return fmt.Errorf("%s %s: it was replaced since the plan was made: %w", verb, object, err)
-	case denied(err), unanswered(err) != "", apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+	case denied(err), unanswered(err) != "", undeclared(err), apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
 		return &RefusedError{Verb: verb, Object: object, Err: err}
 	}
 	return fmt.Errorf("%s %s: %w", verb, object, err)
@@ -102,6 +102,12 @@ func denied(err error) bool {
 	m := message(err)
 	return strings.HasPrefix(m, "admission webhook ") && strings.Contains(m, " denied the request") ||
 		strings.Contains(m, "ValidatingAdmissionPolicy ") && strings.Contains(m, " denied request")
+}
+
+// undeclared says whether a field is not in the schema of its kind, as where a CRD is older than what is written. The API server makes that an
+// internal error, or a bad request.
+func undeclared(err error) bool {
+	return strings.Contains(message(err), "field not declared in schema")
 }
 
 // unanswered is the webhook that the API server could not call, where it must; it makes that an internal error, or whatever else came

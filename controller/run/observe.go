@@ -30,9 +30,14 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-// Observe reads what a plan for e depends on, without facts about waypoints. It needs rights to read only, and blocks for a
+// Observe reads what a plan for e depends on, without facts about waypoints. It needs rights to read only, and blocks for two
 // dozen requests where r has no cache. An error names the kind that could not be read.
 func Observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge) (*plan.Snapshot, error) {
+	return observe(ctx, r, e, &vendors{})
+}
+
+// observe is Observe, with what is known of kinds that are missing.
+func observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge, v *vendors) (*plan.Snapshot, error) {
 	var (
 		edges       v1alpha1.AmbientEdgeList
 		namespaces  corev1.NamespaceList
@@ -66,9 +71,10 @@ func Observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge) (*pl
 			return nil, fmt.Errorf("list %s: %w", l.what, err)
 		}
 	}
-	return &plan.Snapshot{
+	s := &plan.Snapshot{
 		Edge: e, Edges: edges.Items, Namespaces: namespaces.Items, Pods: pods.Items, Services: services.Items,
 		Deployments: deployments.Items, DaemonSets: daemonSets.Items, Gateways: gateways.Items, Classes: classes.Items,
 		HTTPRoutes: routes.Items, ReferenceGrants: grants.Items, Policies: policies.Items,
-	}, nil
+	}
+	return s, v.observe(ctx, r, s)
 }

@@ -39,6 +39,7 @@ type reconciler struct {
 	trials      trials
 	refusals    refusals
 	reports     reports
+	vendors     vendors
 
 	mu      sync.Mutex // guards the field below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -100,7 +101,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 // plan observes and decides.
 func (r *reconciler) plan(ctx context.Context, from client.Reader, e *v1alpha1.AmbientEdge) (*plan.Plan, error) {
-	s, err := Observe(ctx, from, e)
+	s, err := observe(ctx, from, e, &r.vendors)
 	if err != nil {
 		return nil, err
 	}

@@ -2,30 +2,50 @@ package run
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
 // ObserveRules are the rights that observing takes: reading, the status of AmbientEdges, and Events about them. Events go to
 // events.k8s.io; leader election still writes those of the old group.
 func ObserveRules() []rbacv1.PolicyRule {
 	read := []string{"get", "list", "watch"}
-	return []rbacv1.PolicyRule{
+	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: read},
 		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"}, Verbs: read},
+		{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
 		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "httproutes", "referencegrants"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},
-		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies"}, Verbs: read},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingressclasses", "ingresses"}, Verbs: read},
+		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies", "peerauthentications"}, Verbs: read},
 	}
+	for _, u := range edge.Uses() {
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{u.Group}, Resources: []string{u.Resource}, Verbs: read})
+	}
+	return rules
 }
 
 // ManageRules are the rights that managing takes on top of ObserveRules.
 func ManageRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{
+	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "services"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gateways"}, Verbs: []string{"create", "delete", "patch"}},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/finalizers"}, Verbs: []string{"update"}},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingresses"}, Verbs: []string{"patch"}},
 	}
+	for _, u := range edge.Uses() {
+		verbs := []string{}
+		if u.Make {
+			verbs = append(verbs, "create", "delete")
+		}
+		if u.Patch {
+			rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{u.Group}, Resources: []string{u.Resource}, Verbs: append(verbs, "patch")})
+		}
+	}
+	return rules
 }

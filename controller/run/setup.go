@@ -6,6 +6,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -37,7 +38,8 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	b := ctrl.NewControllerManagedBy(mgr).Named("ambientedge").For(&v1alpha1.AmbientEdge{})
 	for _, o := range []client.Object{
 		&corev1.Namespace{}, &corev1.Pod{}, &corev1.Service{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}, &gatewayv1.Gateway{},
-		&gatewayv1.GatewayClass{}, &gatewayv1.HTTPRoute{}, &gatewayv1beta1.ReferenceGrant{}, &securityv1.AuthorizationPolicy{},
+		&gatewayv1.GatewayClass{}, &gatewayv1.HTTPRoute{}, &gatewayv1beta1.ReferenceGrant{}, &securityv1.AuthorizationPolicy{}, &securityv1.PeerAuthentication{},
+		&networkingv1.Ingress{}, &networkingv1.IngressClass{},
 	} {
 		b = b.Watches(o, handler.EnqueueRequestsFromMapFunc(r.requests))
 	}
