@@ -47,12 +47,17 @@ func (k *kubeFlags) quickClient(scheme *runtime.Scheme) (client.Client, error) {
 
 // checkEdge refuses an argument that is neither NAMESPACE/NAME nor NAME, or that names another namespace than -n.
 func (k *kubeFlags) checkEdge(command, arg string) error {
+	return k.checkName(command, arg, "an AmbientEdge")
+}
+
+// checkName is checkEdge, for something else.
+func (k *kubeFlags) checkName(command, arg, what string) error {
 	ns, name, both := strings.Cut(arg, "/")
 	switch {
 	case !both && arg != "":
 		return nil
 	case ns == "" || name == "" || strings.Contains(name, "/"):
-		return usagef(command, "%q is not NAMESPACE/NAME of an AmbientEdge", arg)
+		return usagef(command, "%q is not NAMESPACE/NAME of %s", arg, what)
 	case k.namespace != "" && k.namespace != ns:
 		return usagef(command, "%s is in namespace %s, and -n says %s: leave one of them out", arg, ns, k.namespace)
 	}

@@ -38,7 +38,7 @@ exit code is 1.
 const planWords = `Steps stand in their order. STATE is Done (it was seen to hold), Next (it is its turn: it is written
 now, or waited for), Later (steps before it come first), Blocked (a finding says why) or Unknown (it
 takes asking a waypoint, which only the controller does). VENDOR custom is a gateway that Isthmus
-has no entry for. SWITCH is the label that makes a vendor's gateway send to the waypoint.`
+has no entry for. SWITCH is the setting that makes a vendor's gateway send to the waypoint.`
 
 const planExample = `  # Before it is applied
   isthmus plan -f edge.yaml

@@ -30,7 +30,10 @@ Data goes to standard output, everything else to standard error. With -o json th
 command is one JSON document with apiVersion and kind, and so is an error. Colours are used on
 terminals, unless NO_COLOR is set.`
 
-const rootExample = `  # What would the controller do for this edge? Nothing is written.
+const rootExample = `  # Which gateways does this cluster have, and what could be done for them?
+  isthmus observe
+
+  # What would the controller do for this edge? Nothing is written.
   isthmus plan -f edge.yaml
 
   # How are the edges of all namespaces?
@@ -73,7 +76,7 @@ func newRoot(a *app) *cobra.Command {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	root.SetHelpCommand(newHelp(a))
-	root.AddCommand(newController(a), newPlan(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
+	root.AddCommand(newController(a), newObserve(a), newPlan(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
 }
 

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// observeDocument is the output of isthmus observe.
+type observeDocument struct {
+	header
+	Gateways []observedGateway `json:"gateways"`
+}
+
+// observedGateway is a gateway, and what an AmbientEdge does or would do for it.
+type observedGateway struct {
+	Kind      string                    `json:"kind"`
+	Namespace string                    `json:"namespace"`
+	Name      string                    `json:"name"`
+	Vendor    string                    `json:"vendor"`
+	Pods      int32                     `json:"pods"`
+	Captured  int32                     `json:"captured"`
+	Identity  string                    `json:"identity,omitempty"`
+	Switch    string                    `json:"switch,omitempty"`
+	Inspect   string                    `json:"inspect,omitempty"` // where people see what it has programmed
+	HasEdge   bool                      `json:"hasEdge"`           // AmbientEdge is in the cluster; else it would fit
+	Edge      *v1alpha1.AmbientEdgeSpec `json:"edgeSpec"`
+	Plan      *planDocument             `json:"plan"`
+}
+
+// newObserveDocument plans for all gateways that are wanted.
+func newObserveDocument(s *plan.Snapshot, wanted func(*plan.Candidate) bool) *observeDocument {
+	d := &observeDocument{header: newHeader("Observation"), Gateways: []observedGateway{}}
+	for _, c := range plan.Candidates(s) {
+		if !wanted(&c) {
+			continue
+		}
+		look := *s
+		look.Edge = c.Edge
+		look.Edges = append([]v1alpha1.AmbientEdge{}, s.Edges...)
+		p := newPlanDocument(c.Edge, &look, nil)
+		g := observedGateway{Kind: c.Kind, Namespace: c.Key.Namespace, Name: c.Key.Name, HasEdge: c.Exists, Edge: &c.Edge.Spec, Plan: p, Vendor: edge.Custom().Name}
+		for _, st := range p.Gateways {
+			if st.Name == c.Key.Name {
+				g.Vendor, g.Pods, g.Captured, g.Identity, g.Switch = st.Vendor, st.Pods, st.Captured, st.Identity, st.Switch
+			}
+		}
+		for _, v := range edge.Vendors() {
+			if v.Name == g.Vendor {
+				g.Inspect = v.Inspect
+			}
+		}
+		d.Gateways = append(d.Gateways, g)
+	}
+	return d
+}
+
+func (d *observeDocument) nothing(namespace string) string {
+	where := "this cluster"
+	if namespace != "" {
+		where = "namespace " + namespace
+	}
+	return fmt.Sprintf("There is no Gateway, and no known Ingress controller, in %s.", where)
+}
+
+// title is a gateway's kind and name, as short as can be.
+func (g *observedGateway) title() string {
+	name := g.Namespace + "/" + g.Name
+	if g.Kind != "Gateway" {
+		name = g.Kind + " " + name
+	}
+	return name
+}
+
+// edgeName is the AmbientEdge that it has, and its mode.
+func (g *observedGateway) edgeName() string {
+	if !g.HasEdge {
+		return "-"
+	}
+	return g.Plan.Name + " (" + string(g.Plan.Mode) + ")"
+}
+
+// what says in a line what is left to do, or what stands in the way.
+func (g *observedGateway) what() (string, colour) {
+	var errs, verbs []string
+	for _, f := range g.Plan.Findings {
+		if f.Severity == v1alpha1.SeverityError {
+			errs = append(errs, f.Code+" at "+f.Object)
+		}
+	}
+	if len(errs) > 0 {
+		text := "blocked by " + errs[0]
+		if len(errs) > 1 {
+			text += fmt.Sprintf(" and %d more", len(errs)-1)
+		}
+		return text, red
+	}
+	if g.Plan.Done {
+		return "nothing is left to do", green
+	}
+	counts := map[string]int{}
+	for _, s := range g.Plan.Steps {
+		if s.State == v1alpha1.StepNext || s.State == v1alpha1.StepLater {
+			if counts[s.Verb]++; counts[s.Verb] == 1 {
+				verbs = append(verbs, s.Verb)
+			}
+		}
+	}
+	if len(verbs) == 0 {
+		return g.Plan.summaryText(), yellow
+	}
+	for i, v := range verbs {
+		if counts[v] > 1 {
+			verbs[i] = fmt.Sprintf("%s %d", v, counts[v])
+		}
+	}
+	return strings.Join(verbs, ", "), yellow
+}
+
+// print shows a line a gateway; where a terminal is too narrow for that, some lines.
+func (d *observeDocument) print(p *page) error {
+	titles := []string{"GATEWAY", "VENDOR", "CAPTURED", "BACKENDS", "EDGE", "WHAT"}
+	var rows [][]cell
+	widths := make([]int, len(titles))
+	for i := range d.Gateways {
+		g := &d.Gateways[i]
+		row := cells(g.title(), g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), fmt.Sprint(len(g.Plan.Backends)), g.edgeName(), "")
+		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
+			row[2].colour = yellow
+		}
+		row[5].text, row[5].colour = g.what()
+		rows = append(rows, row)
+		for j, c := range row {
+			widths[j] = max(widths[j], len(c.text), len(titles[j]))
+		}
+	}
+	before := 0
+	for _, w := range widths[:len(widths)-1] {
+		before += w + 2
+	}
+	if p.width == 0 || before+24 <= p.width {
+		return p.table(titles, rows)
+	}
+	for i, row := range rows {
+		if i > 0 {
+			fmt.Fprintln(p.w)
+		}
+		fmt.Fprintln(p.w, p.paint(bold, row[0].text))
+		for j := 1; j < len(titles); j++ {
+			for k, line := range wrap(row[j].text, max(20, p.width-12)) {
+				head := strings.ToLower(titles[j])
+				if k > 0 {
+					head = ""
+				}
+				fmt.Fprintf(p.w, "  %-9s %s\n", head, p.paint(row[j].colour, line))
+			}
+		}
+	}
+	return nil
+}
+
+// printAll shows everything about one gateway, and the AmbientEdge for it.
+func (g *observedGateway) printAll(p *page) error {
+	fmt.Fprintf(p.w, "%s, %s, %d of %d pods captured\n", p.paint(bold, g.Kind+" "+g.Namespace+"/"+g.Name), g.Vendor, g.Captured, g.Pods)
+	if g.Inspect != "" {
+		for _, line := range wrap("What it has programmed is seen in "+g.Inspect+".", p.width) {
+			fmt.Fprintln(p.w, line)
+		}
+	}
+	fmt.Fprintln(p.w)
+	if err := g.Plan.print(p); err != nil {
+		return err
+	}
+	if g.HasEdge {
+		return nil
+	}
+	text, err := yaml.Marshal(map[string]any{
+		"apiVersion": v1alpha1.GroupVersion().String(), "kind": "AmbientEdge",
+		"metadata": map[string]any{"namespace": g.Plan.Namespace, "name": g.Plan.Name}, "spec": g.Edge,
+	})
+	if err != nil {
+		return fmt.Errorf("encode the AmbientEdge: %w", err)
+	}
+	_, err = fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text)
+	return err
+}
+
+// summaryText is summary, for a line of a table.
+func (d *planDocument) summaryText() string {
+	text, _ := d.summary()
+	return cmp.Or(text, "-")
+}
