@@ -24,7 +24,7 @@ var files embed.FS
 // order is that of an installation: what others need comes first.
 func order() []string {
 	return []string{
-		"crd/isthmus.dev_ambientedges.yaml", "install/namespace.yaml", "install/role-observe.yaml", "install/role-manage.yaml", "install/leases.yaml",
+		"crd/isthmus.dev_ambientedges.yaml", "install/namespace.yaml", "install/role-view.yaml", "install/role-observe.yaml", "install/role-manage.yaml", "install/leases.yaml",
 		"install/bindings.yaml", "install/admission-author.yaml", "install/admission-controller.yaml", "install/controller.yaml",
 	}
 }

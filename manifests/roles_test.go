@@ -32,6 +32,7 @@ func clusterRole(t *testing.T, name string, rules []rbacv1.PolicyRule) []byte {
 
 func TestRolesAreCurrent(t *testing.T) {
 	for file, want := range map[string][]byte{
+		"install/role-view.yaml":    clusterRole(t, "isthmus-view", run.ViewRules()),
 		"install/role-observe.yaml": clusterRole(t, "isthmus-observe", run.ObserveRules()),
 		"install/role-manage.yaml":  clusterRole(t, "isthmus-manage", append(run.ObserveRules(), run.ManageRules()...)),
 	} {
@@ -47,6 +48,24 @@ func TestRolesAreCurrent(t *testing.T) {
 		}
 		if d := cmp.Diff(string(want), string(got)); d != "" {
 			t.Errorf("%s is stale (run go generate ./manifests): -want +got\n%s", file, d)
+		}
+	}
+}
+
+// TestViewersOnlyRead: people get this role, for whom a plan or a status is no reason to write anything.
+func TestViewersOnlyRead(t *testing.T) {
+	for _, r := range run.ViewRules() {
+		for _, verb := range r.Verbs {
+			if verb != "get" && verb != "list" && verb != "watch" {
+				t.Errorf("%v: %s", r.Resources, verb)
+			}
+		}
+	}
+	for _, r := range append(run.ObserveRules(), run.ManageRules()...) {
+		for _, resource := range r.Resources {
+			if resource == "secrets" || resource == "*" {
+				t.Errorf("nobody here has to do with %s", resource)
+			}
 		}
 	}
 }

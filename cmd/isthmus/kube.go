@@ -113,7 +113,7 @@ func explainKube(what, where string, err error) error {
 	case apierrors.IsNotFound(err):
 		f.next = "check namespace and name: kubectl get ambientedges -A"
 	case apierrors.IsForbidden(err):
-		f.next = "this needs the rights of the ClusterRole isthmus-observe: kubectl create clusterrolebinding NAME --clusterrole isthmus-observe --user USER"
+		f.next = "this needs the rights of the ClusterRole isthmus-view: kubectl create clusterrolebinding NAME --clusterrole isthmus-view --user USER"
 	case apierrors.IsUnauthorized(err):
 		f.next = "log in again: the cluster does not know who you are"
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):

@@ -6,19 +6,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
-// ObserveRules are the rights that observing takes: reading, the status of AmbientEdges, and Events about them. Events go to
-// events.k8s.io; leader election still writes those of the old group.
-func ObserveRules() []rbacv1.PolicyRule {
+// ViewRules are the rights that looking takes: reading all that a plan depends on. They are for people, and write nothing.
+func ViewRules() []rbacv1.PolicyRule {
 	read := []string{"get", "list", "watch"}
 	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: read},
-		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"}, Verbs: read},
 		{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
 		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "httproutes", "referencegrants"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
-		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingressclasses", "ingresses"}, Verbs: read},
 		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies", "peerauthentications"}, Verbs: read},
 	}
@@ -26,6 +23,15 @@ func ObserveRules() []rbacv1.PolicyRule {
 		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{u.Group}, Resources: []string{u.Resource}, Verbs: read})
 	}
 	return rules
+}
+
+// ObserveRules are the rights of a controller that observes: ViewRules, the status of AmbientEdges, and Events about them. Events go to
+// events.k8s.io; leader election still writes those of the old group.
+func ObserveRules() []rbacv1.PolicyRule {
+	return append(ViewRules(),
+		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+		rbacv1.PolicyRule{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},
+	)
 }
 
 // ManageRules are the rights that managing takes on top of ObserveRules.

@@ -151,13 +151,19 @@ func TestPlanStatusAndController(t *testing.T) {
 	t.Run("no rights", func(t *testing.T) {
 		nobody := c.kubeconfig("nobody")
 		r := c.isthmus("plan", "-f", edge, "--kubeconfig", nobody)
-		r.want(t, 1, r.stderr, "cannot read the cluster", "list AmbientEdges", "forbidden", `"nobody"`, "isthmus-observe")
+		r.want(t, 1, r.stderr, "cannot read the cluster", "list AmbientEdges", "forbidden", `"nobody"`, "isthmus-view")
 		r = c.isthmus("status", "-A", "--kubeconfig", nobody)
-		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "forbidden", "isthmus-observe")
+		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "forbidden", "isthmus-view")
 		r = c.isthmus("status", "-n", "edge", "--kubeconfig", c.kubeconfig("stranger", "system:unauthenticated"))
-		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "failed to get server groups", "next:", "isthmus-observe")
-		if _, err := c.Run(t.Context(), "kubectl", "create", "clusterrolebinding", "looks", "--clusterrole", "isthmus-observe", "--user", "looks"); err != nil {
+		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "failed to get server groups", "next:", "isthmus-view")
+		if _, err := c.Run(t.Context(), "kubectl", "create", "clusterrolebinding", "looks", "--clusterrole", "isthmus-view", "--user", "looks"); err != nil {
 			t.Fatal(err)
+		}
+		for _, write := range [][]string{{"patch", "ambientedges.isthmus.dev/status"}, {"create", "events.events.k8s.io"}, {"create", "events"}} {
+			out, err := c.Run(t.Context(), "kubectl", append([]string{"auth", "can-i", "-A", "--as", "looks"}, write...)...)
+			if err == nil || strings.TrimSpace(out) != "no" {
+				t.Errorf("whoever looks may %v: %q, %v", write, out, err)
+			}
 		}
 		r = c.isthmus("plan", "-f", edge, "--kubeconfig", c.kubeconfig("looks"))
 		r.want(t, 0, r.stderr, "note: you may not apply AmbientEdges in namespace edge")
