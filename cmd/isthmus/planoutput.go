@@ -86,7 +86,7 @@ func (d *planDocument) print(p *page) error {
 	if err := p.gateways(d.Gateways); err != nil {
 		return err
 	}
-	if err := p.backends(d.Backends); err != nil {
+	if err := p.backends(d.Backends, 0); err != nil {
 		return err
 	}
 	if err := p.findings(d.Findings, 0); err != nil {

@@ -49,7 +49,7 @@ func (d *statusDocument) print(p *page, now time.Time) error {
 			row[4].text = fmt.Sprintf("%d/%d", captured, pods)
 		}
 		if e.Status.ObservedGeneration > 0 {
-			row[5].text = fmt.Sprint(len(e.Status.Backends))
+			row[5].text = fmt.Sprint(len(e.Status.Backends) + int(e.Status.BackendsLeftOut))
 			row[6].text = fmt.Sprintf("%d/%d", done, len(e.Status.Plan.Steps)+int(e.Status.Plan.StepsLeftOut))
 		}
 		var why string
@@ -99,7 +99,7 @@ func (e *edgeStatus) print(p *page) error {
 	if err := p.gateways(e.Status.Gateways); err != nil {
 		return err
 	}
-	if err := p.backends(e.Status.Backends); err != nil {
+	if err := p.backends(e.Status.Backends, int(e.Status.BackendsLeftOut)); err != nil {
 		return err
 	}
 	if err := p.findings(e.Status.Findings, int(e.Status.FindingsLeftOut)); err != nil {
@@ -125,7 +125,7 @@ func (p *page) gateways(list []v1alpha1.GatewayStatus) error {
 }
 
 // backends shows where the gateways send to.
-func (p *page) backends(list []v1alpha1.BackendStatus) error {
+func (p *page) backends(list []v1alpha1.BackendStatus, leftOut int) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -133,7 +133,13 @@ func (p *page) backends(list []v1alpha1.BackendStatus) error {
 	for _, b := range list {
 		rows = append(rows, cells(b.Service, cmp.Or(b.Waypoint, "-"), fmt.Sprint(len(b.Policies)), cmp.Or(b.Path, "-")))
 	}
-	return p.section("BACKEND", []string{"WAYPOINT", "POLICIES", "PATH"}, rows)
+	if err := p.section("BACKEND", []string{"WAYPOINT", "POLICIES", "PATH"}, rows); err != nil {
+		return err
+	}
+	if leftOut > 0 {
+		fmt.Fprintf(p.w, "and %d backends more\n", leftOut)
+	}
+	return nil
 }
 
 // section is a table with an empty line before it.

@@ -19,7 +19,8 @@ type backend struct {
 	service  *corev1.Service
 	settings []setting // of the Service itself: its gateways' switches
 	waypoint types.NamespacedName
-	wanted   bool // a waypoint is asked for
+	wanted   bool   // a waypoint is asked for
+	ahead    string // the first Service of that waypoint, which is wired before the others are
 }
 
 func (b *backend) String() string { return object("Service", b.key) }

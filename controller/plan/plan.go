@@ -29,6 +29,8 @@ type Step struct {
 	// Write is what is to be written now. Nil: nothing, or not yet.
 	Write *Write
 	part  part
+	// ahead is the Service whose wiring comes first, where the step is one of wiring. Other Services do not wait for each other.
+	ahead string
 	// later is what is to be written, as far as it is known, when the steps before are done.
 	later *Write
 }
@@ -116,12 +118,14 @@ func Make(s *Snapshot) *Plan {
 	return &m.plan
 }
 
-// add appends a step. A step that is not done waits for all steps before it of the parts that it needs.
+// add appends a step. A step that is not done waits for all steps before it of the parts that it needs, a Service's steps of wiring only for
+// its own and for those of the Service ahead.
 func (m *maker) add(s Step, needs ...part) {
 	if s.State == v1alpha1.StepNext || s.State == "" {
 		for i := range m.plan.Steps {
 			before := &m.plan.Steps[i]
-			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) {
+			apart := s.ahead != "" && before.part == partWire && before.Object != s.Object && before.Object != s.ahead
+			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) && !apart {
 				s.State, s.Write, s.later = v1alpha1.StepLater, nil, s.Write
 				break
 			}

@@ -12,7 +12,7 @@ import (
 // Status is the plan as a status of the edge, without times of transitions.
 func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
 	st := v1alpha1.AmbientEdgeStatus{
-		ObservedGeneration: e.Generation, Gateways: p.Gateways, Backends: p.Backends,
+		ObservedGeneration: e.Generation, Gateways: p.Gateways,
 		Conditions: []metav1.Condition{
 			p.ready(e),
 			p.condition(e, v1alpha1.ConditionEnrolled, partEnrol),
@@ -20,6 +20,7 @@ func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
 		},
 		Plan: v1alpha1.Plan{Digest: p.Digest},
 	}
+	st.Backends, st.BackendsLeftOut = limited(p.Backends, v1alpha1.MaxBackends)
 	st.Findings, st.FindingsLeftOut = limited(p.Findings, v1alpha1.MaxFindings)
 	steps := make([]v1alpha1.Step, len(p.Steps))
 	for i := range p.Steps {

@@ -14,12 +14,16 @@ func compareKeys(a, b types.NamespacedName) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// wire adds the steps that let each backend lead to its waypoint, and the gateway follow it.
+// wire adds the steps that let each backend lead to its waypoint, and the gateway follow it. The first Service of a waypoint goes all the way
+// before the others begin, which then go together: what is wrong with a waypoint is found out with one.
 func (m *maker) wire() {
+	first := map[types.NamespacedName]string{}
 	for _, b := range m.backends {
 		if !b.wanted {
 			continue
 		}
+		first[b.waypoint] = cmp.Or(first[b.waypoint], b.String())
+		b.ahead = first[b.waypoint]
 		way := []setting{labelled(LabelUseWaypoint, b.waypoint.Name)}
 		if b.waypoint.Namespace != b.key.Namespace {
 			way = append(way, labelled(LabelUseWaypointNamespace, b.waypoint.Namespace))
@@ -37,16 +41,24 @@ func (m *maker) wire() {
 	m.switchGateways()
 }
 
-// serviceStep gives a Service settings; way are those that lead it to its waypoint.
+// serviceStep gives a Service settings; way are those that lead it to its waypoint. A switch comes after them, and its write has them too
+// where they are not there yet, so that one trial answers for both.
 func (m *maker) serviceStep(b *backend, verb, how string, want, way []setting) {
 	s := m.put(carrier{"v1", "Service", b.service}, verb, how, want, append(slices.Clone(way), b.settings...))
-	s.part = partWire
+	s.part, s.ahead = partWire, b.ahead
+	if verb == VerbSwitch && s.Write != nil {
+		for _, x := range way {
+			if m.state(b.service, x) == absent {
+				nest(s.Write.Fields, x.path, x.value)
+			}
+		}
+	}
 	m.add(s, partEnrol, partWaypoint, partWire)
 }
 
 // confirm waits for istiod's word that a Service is bound, and for the waypoint to serve it: istiod's word comes first.
 func (m *maker) confirm(b *backend) {
-	s := Step{part: partWire, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepNext, Reason: "istiod has not bound it to the waypoint yet"}}
+	s := Step{part: partWire, ahead: b.ahead, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepNext, Reason: "istiod has not bound it to the waypoint yet"}}
 	switch c := meta.FindStatusCondition(b.service.Status.Conditions, ConditionWaypointBound); {
 	case c != nil && c.Status == "True" && m.Hearsay:
 		m.hearsay(&s, "istiod has bound it, and the waypoint serves it", "istiod has bound it; whether the waypoint serves it was not asked from here")

@@ -12,6 +12,7 @@ const (
 	FindingUndoHalted      = "ISM307" // policies depend on what undo would take away
 	FindingBackendOutside  = "ISM308" // the pods of a backend are not in the mesh
 	FindingRefused         = "ISM309" // the API server does not let the controller write
+	FindingFight           = "ISM310" // somebody else takes back what the controller writes
 	FindingNoSwitch        = "ISM320" // the gateway sends past waypoints, and has no switch that fits
 	FindingSwitchIdle      = "ISM321" // the switch would do nothing: a setting, a version or a mode is missing
 	FindingHeadless        = "ISM322" // a backend has no address of its own

@@ -6,6 +6,7 @@ import (
 
 // Limits of lists in a status; what is beyond is counted.
 const (
+	MaxBackends = 64
 	MaxFindings = 64
 	MaxSteps    = 64
 )
@@ -35,6 +36,10 @@ type AmbientEdgeStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	Backends []BackendStatus `json:"backends,omitempty"`
+	// BackendsLeftOut counts backends beyond the 64 that are listed.
+	//
+	// +optional
+	BackendsLeftOut int32 `json:"backendsLeftOut,omitempty"`
 	// Findings are what is wrong or worth knowing.
 	//
 	// +optional
