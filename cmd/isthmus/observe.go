@@ -25,7 +25,7 @@ const observeLong = `Find every Gateway of a cluster and every known Ingress con
 would do for each, without one being written. With a name: one of them, its whole plan, and the
 AmbientEdge that would do it.
 
-Nothing is written, and rights to read are enough: those of the ClusterRole isthmus-observe. The
+Nothing is written, and rights to read are enough: those of the ClusterRole isthmus-view. The
 CRDs of Isthmus, the Gateway API and Istio need not be there. No waypoint and no proxy is asked.
 
 VENDOR is the kind of gateway; custom is one that Isthmus has no entry for. CAPTURED counts pods

@@ -114,7 +114,7 @@ func TestMissingRightsAreNamedTogether(t *testing.T) {
 	}
 	f := &observeFlags{}
 	_, err := f.from(t.Context(), denied{deny: map[string]error{"pods": forbidden("", "pods"), "gateways": forbidden("gateway.networking.k8s.io", "gateways")}}, "")
-	if err == nil || !strings.Contains(err.Error(), "the rights to list gateways.gateway.networking.k8s.io, pods are missing") || !strings.Contains(detail(err).Next, "isthmus-observe") {
+	if err == nil || !strings.Contains(err.Error(), "the rights to list gateways.gateway.networking.k8s.io, pods are missing") || !strings.Contains(detail(err).Next, "isthmus-view") {
 		t.Errorf("got %v, next %q", err, detail(err).Next)
 	}
 	if _, err := f.from(t.Context(), denied{deny: map[string]error{"services": errors.New("broken")}}, ""); err == nil || !strings.Contains(err.Error(), "broken") {
