@@ -146,6 +146,51 @@ func TestDialRelays(t *testing.T) {
 	}
 }
 
+// serve is an application that does one thing with each connection.
+func serve(t *testing.T, do func(*net.TCPConn)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			do(c.(*net.TCPConn))
+			_ = c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func TestDialSaysThatNothingCameBack(t *testing.T) {
+	s := newShop(t, serve(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) }), nil)
+	r := isthmusWith(t, t.Context(), strings.NewReader("hello"), append([]string{"dial", s.app}, s.flags...)...)
+	r.want(t, exitOK, r.stderr, "nothing came back", "--http")
+	r = isthmusWith(t, t.Context(), strings.NewReader(""), append([]string{"dial", s.app}, s.flags...)...)
+	if r.want(t, exitOK, r.stderr, "answered"); strings.Contains(r.stderr, "nothing came back") {
+		t.Errorf("nothing was asked: %q", r.stderr)
+	}
+}
+
+func TestDialSaysHowMuchCameBeforeAReset(t *testing.T) {
+	s := newShop(t, serve(t, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "half")
+		time.Sleep(200 * time.Millisecond) // until it has been forwarded: a reset overtakes what waits
+		_ = c.SetLinger(0)
+	}), nil)
+	in, w := io.Pipe() // never ends
+	defer w.Close()
+	r := isthmusWith(t, t.Context(), in, append([]string{"dial", s.app}, s.flags...)...)
+	r.want(t, exitFailed, r.stderr, "was reset after 4 bytes", "--http")
+	if r.stdout != "half" {
+		t.Errorf("got %q", r.stdout)
+	}
+}
+
 func TestDialEndsWithItsContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

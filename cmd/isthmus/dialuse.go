@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
@@ -135,26 +136,44 @@ func (a *app) relay(ctx context.Context, target string, conn net.Conn) error {
 	defer stop()
 	// Reading standard input cannot be interrupted: this goroutine may outlive relay, and ends with the process.
 	sent := make(chan error, 1)
+	var asked atomic.Int64
 	go func() {
-		_, err := io.Copy(conn, a.stdin)
+		n, err := io.Copy(conn, a.stdin)
+		asked.Store(n)
 		if cw, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
 			err = cw.CloseWrite()
 		}
 		sent <- err
 	}()
-	_, err := io.Copy(a.stdout, conn)
+	got, err := io.Copy(a.stdout, conn)
 	if ctx.Err() != nil {
 		return &failure{what: "interrupted", err: context.Cause(ctx)}
+	}
+	if err != nil && got > 0 {
+		return explainReset(target, got, err)
 	}
 	if err != nil {
 		return explainUse(target, err)
 	}
 	select {
 	case err = <-sent: // it may have failed while the other side was well
+		if err == nil && got == 0 && asked.Load() > 0 {
+			fmt.Fprintln(a.stderr, "nothing came back. Proxies, Envoy among them, drop an HTTP request whose sender has ended: use --http, or keep standard input open.")
+		}
 	default: // the other side has ended: what we could still say reaches nobody
 	}
 	if err != nil {
 		return explainUse(target, err)
 	}
 	return nil
+}
+
+// explainReset says that a tunnel was reset after it had brought something, which may or may not have been all.
+func explainReset(target string, got int64, err error) error {
+	f := explainUse(target, err)
+	if told, ok := errors.AsType[*failure](f); ok {
+		told.what = fmt.Sprintf("the connection to %s was reset after %d bytes", target, got)
+		told.next = "they may be all: a waypoint resets when a server closes behind its HTTP answer; --http knows the end of an answer by its length"
+	}
+	return f
 }
