@@ -159,24 +159,24 @@ func TestTranscript(t *testing.T) {
 
 // get asks for an order through a gateway whose port up has printed in a curl command.
 func get(ctx context.Context, curl string) (int, error) {
-	f := strings.Fields(curl) // curl --cacert FILE --resolve HOST:PORT:IP URL
-	if len(f) != 6 {
+	f := strings.Fields(curl) // curl -w FORMAT --cacert FILE --resolve HOST:PORT:IP URL
+	if len(f) != 8 {
 		return 0, errors.New("not a curl command: " + curl)
 	}
-	roots, err := os.ReadFile(f[2])
+	roots, err := os.ReadFile(f[4])
 	if err != nil {
 		return 0, err
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
-	parts := strings.Split(f[4], ":")
+	parts := strings.Split(f[6], ":")
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(parts[2], parts[1]))
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f[5], nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f[7], nil)
 	if err != nil {
 		return 0, err
 	}
@@ -301,7 +301,7 @@ func (p *place) useAsSaid(export string) {
 		{"demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/7", `"path":"/orders/7"`},
 		{"echo from here | demo exec edge/impostor -- sh -c 'cat; cat /etc/hostname'", "from here\nimpostor\n"},
 		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
-		{"demo exec edge/nobody true || echo it ended with $?", "no pod in namespace edge"},
+		{"demo exec edge/nobody true || echo it ended with $?", "no pod of edge/nobody"},
 		{"demo exec edge || echo it ended with $?", "it ended with 2"},
 	} {
 		if got := run(t, p.command("sh", "-c", "export "+export+"\n"+c.command)); !strings.Contains(got, c.want) {

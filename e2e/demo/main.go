@@ -20,12 +20,21 @@ import (
 // missingCommand is what the tests' script asks.
 const missingCommand = "missing"
 
+const help = `demo                             tells the story in a world of its own, which ends with it
+demo up                          starts that world and leaves it running
+demo exec NAMESPACE/APP COMMAND  runs a command in a pod of it
+demo down                        ends it
+`
+
 func main() {
 	command := strings.Join(os.Args[1:], " ")
 	plays := map[string]func(context.Context, io.Writer) error{"": tell, serveCommand: serve, missingCommand: missing}
 	play := plays[command]
 	switch {
 	case world.IsReexec():
+	case command == "help" || command == "-h" || command == "--help":
+		fmt.Print(help)
+		return
 	case command == "up": // this and down work on the host
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 		err := up(ctx, os.Stdout)
@@ -42,7 +51,7 @@ func main() {
 		}
 		os.Exit(code)
 	case play == nil:
-		fmt.Fprintf(os.Stderr, "demo: %q is not known; there are: demo, demo up, demo down, demo exec\n", command)
+		fmt.Fprintf(os.Stderr, "demo: %q is not known\n%s", command, help)
 		os.Exit(2)
 	}
 	world.Enter(story.Funcs())

@@ -64,9 +64,9 @@ func start(out io.Writer, dir string) (*exec.Cmd, *os.File, error) {
 		return nil, nil, err
 	}
 	if pid != 0 {
-		if err := show(out, dir); err == nil {
-			fmt.Fprintln(out, "It was running already.")
-			return nil, nil, nil
+		if since, ready := readySince(dir); ready {
+			fmt.Fprintf(out, "A world was running already, since %s: what was changed in it is so still. make demo-down ends it.\n", since.Format("15:04 on January 2"))
+			return nil, nil, show(out, dir)
 		}
 		return nil, nil, fmt.Errorf("a world is being started already by process %d: wait for it, or end it with make demo-down", pid)
 	}
@@ -137,6 +137,15 @@ func await(ctx context.Context, out io.Writer, dir string, cmd *exec.Cmd) error 
 			return nil
 		}
 	}
+}
+
+// readySince says when the world that runs was ready, if it is.
+func readySince(dir string) (time.Time, bool) {
+	info, err := os.Stat(filepath.Join(dir, usageFile))
+	if err != nil {
+		return time.Time{}, false
+	}
+	return info.ModTime(), true
 }
 
 func show(out io.Writer, dir string) error {

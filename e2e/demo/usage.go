@@ -63,10 +63,10 @@ func link(dir string, w *story.World) error {
 func usage(w *story.World, dir, edge, native string) string {
 	curl := func(address string) string {
 		_, port, _ := net.SplitHostPort(address)
-		return fmt.Sprintf("curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1", quote(w.CertificateFile()), story.Hostname, port, story.Hostname, port)
+		return fmt.Sprintf(`curl -w "%%{http_code}\n" --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/orders/1`, quote(w.CertificateFile()), story.Hostname, port, story.Hostname, port)
 	}
 	return fmt.Sprintf(`
-The world is up. The gateway is outside the mesh, the shop is in it. From the folder of the clone:
+The world is up. At first the gateway is outside the mesh, and the shop is in it. From the folder of the clone:
 
   export PATH=%s:$PATH KUBECONFIG=%s
 
@@ -86,6 +86,7 @@ The gateway that embeds hbone; and the way that it takes, from its pod, with its
   %s
   demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/1
 
+What a policy changes takes a second. There is no kubelet here to ask: demo exec NAMESPACE/NAME takes the place of kubectl exec.
 make demo-down ends it; then: unset KUBECONFIG
 `, quote(filepath.Join(dir, binFolder)), quote(filepath.Join(dir, kubeconfigFile)), curl(edge), w.EdgeFile(), w.EdgeFile(), w.DenyFile(), w.EdgeFile(), curl(native))
 }

@@ -145,8 +145,14 @@ func (w *World) watch(ctx context.Context, pods []*corev1.Pod, send func(path st
 
 // pod is the only running pod with app=name.
 func (w *World) pod(ctx context.Context, namespace, app string) (*corev1.Pod, error) {
-	return w.podWith(ctx, namespace, client.MatchingLabels{"app": app})
+	pod, err := w.podWith(ctx, namespace, client.MatchingLabels{"app": app})
+	if errors.Is(err, errNoPod) {
+		return nil, fmt.Errorf("no pod of %s/%s, which has the label app=%s, runs here", namespace, app, app)
+	}
+	return pod, err
 }
+
+var errNoPod = errors.New("no pod runs")
 
 func (w *World) podWith(ctx context.Context, namespace string, labels client.MatchingLabels) (*corev1.Pod, error) {
 	var list corev1.PodList
@@ -158,7 +164,7 @@ func (w *World) podWith(ctx context.Context, namespace string, labels client.Mat
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("no pod in namespace %s with labels %v runs", namespace, labels)
+	return nil, fmt.Errorf("%w in namespace %s with labels %v", errNoPod, namespace, labels)
 }
 
 // logsOf is the end of the logs of a Deployment's pods, for errors.

@@ -18,11 +18,13 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/run"
@@ -112,6 +114,7 @@ func (w *World) start(ctx context.Context, set programs.Set, progress io.Writer)
 	if err != nil {
 		return err
 	}
+	log.SetLogger(logr.Discard()) // what matters is in the errors of clients
 	scheme, err := run.Scheme()
 	if err != nil {
 		return err
