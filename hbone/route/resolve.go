@@ -45,7 +45,7 @@ func (t *Table) ways(q *query) (*Ways, error) {
 		return nil, err
 	}
 	q.t, q.absent = nil, nil // routes are made later, and must not keep the whole table alive
-	return &Ways{root: root, holds: q.holds, names: q.names, lasting: !q.passing}, nil
+	return &Ways{root: root.whole(), holds: q.holds, names: q.names, lasting: !q.passing}, nil
 }
 
 // query is one resolution under way.
@@ -237,7 +237,7 @@ func (q *query) address(ip netip.Addr) (*fork, error) {
 		return nil, q.fail("the address is outside the mesh: istiod knows no Service and no workload by it")
 	}
 	q.because("%s is outside the mesh: passed through", ip)
-	return q.fixed(hbone.Route{Direct: netip.AddrPortFrom(ip, q.port), Target: q.target, Reason: q.reason}), nil
+	return q.passed(netip.AddrPortFrom(ip, q.port)), nil
 }
 
 // inRange is the Service that has an address in one of its ranges: of the dialer's namespace before others, then of the narrowest range.
@@ -278,9 +278,10 @@ func (q *query) direct(w *Workload, ip netip.Addr) (*fork, error) {
 	if q.remote(w) {
 		return nil, q.fail("workload %s is on network %q and ours is %q; over networks only Services are reached", w.FullName(), w.Network, q.src.Network)
 	}
-	f := &fork{reason: slices.Clip(q.reason), ends: make([]end, 1)}
-	f.ends[0] = end{w: w, addr: ip, port: q.port, load: q.src.Memory.endpoint(netip.AddrPortFrom(ip, hbonePort))}
-	f.build = func(e *end) (hbone.Route, error) { return q.toWorkload(f, e, nil) }
+	ends := make([]end, 1)
+	ends[0] = end{w: w, addr: ip, port: q.port, load: q.src.Memory.endpoint(netip.AddrPortFrom(ip, hbonePort))}
+	f := newFork(q, ends)
+	f.build = func(f *fork, e *end) ([]hbone.Hop, []string, error) { return q.toWorkload(e, f.reason, nil) }
 	return f, nil
 }
 

@@ -29,7 +29,8 @@ func (q *query) service(svc *Service, vip netip.Addr) (*fork, error) {
 		return nil, err
 	}
 	f := newFork(q, ends)
-	f.build = func(e *end) (hbone.Route, error) { return q.toWorkload(f, e, svc) }
+	f.service = svc.Hostname
+	f.build = func(f *fork, e *end) ([]hbone.Hop, []string, error) { return q.toWorkload(e, e.chosen(f), svc.SANs) }
 	return f, q.cross(f, svc, hbone.HopWorkload, svc.SANs)
 }
 
@@ -103,33 +104,23 @@ func (s *Service) waypoints() []Weighted {
 	return list
 }
 
-// toWorkload is the route to e, an endpoint of svc or, where that is nil, addressed itself.
-func (q *query) toWorkload(f *fork, e *end, svc *Service) (hbone.Route, error) {
-	target := netip.AddrPortFrom(e.addr, e.port)
-	r := hbone.Route{Target: q.target, Endpoint: e.load, Reason: f.reason}
-	var sans []string
-	if svc != nil {
-		r.Service, sans = svc.Hostname, svc.SANs
-		r.Reason = e.reason(f)
-	}
+// toWorkload is the hop to e, whose workload may also show itself by sans; none where it does not speak HBONE.
+func (q *query) toWorkload(e *end, reason, sans []string) ([]hbone.Hop, []string, error) {
+	reason = slices.Clip(reason)
 	switch e.w.Tunnel {
 	case TunnelHBONE:
 	case TunnelNone:
-		r.Reason = append(slices.Clip(r.Reason), e.w.FullName()+" does not speak HBONE: plain TCP")
-		r.Direct = target
-		return r, nil
+		return nil, append(reason, e.w.FullName()+" does not speak HBONE: plain TCP"), nil
 	default:
-		return hbone.Route{}, q.fail("workload %s has a tunnel protocol (%d) that is not known here", e.w.FullName(), e.w.Tunnel)
+		return nil, nil, q.fail("workload %s has a tunnel protocol (%d) that is not known here", e.w.FullName(), e.w.Tunnel)
 	}
 	peers, err := identities(e.w, sans)
 	if err != nil {
-		return hbone.Route{}, q.fail("the identity of workload %s makes no sense: %v", e.w.FullName(), err)
+		return nil, nil, q.fail("the identity of workload %s makes no sense: %v", e.w.FullName(), err)
 	}
-	r.Reason = append(slices.Clip(r.Reason), "HBONE to "+e.w.FullName())
-	r.Hops = []hbone.Hop{{
-		Kind: hbone.HopWorkload, Name: e.w.FullName(), Addr: netip.AddrPortFrom(e.addr, hbonePort), Authority: target.String(), Peers: peers,
-	}}
-	return r, nil
+	return []hbone.Hop{{
+		Kind: hbone.HopWorkload, Name: e.w.FullName(), Addr: netip.AddrPortFrom(e.addr, hbonePort), Authority: netip.AddrPortFrom(e.addr, e.port).String(), Peers: peers,
+	}}, append(reason, "HBONE to "+e.w.FullName()), nil
 }
 
 // byName is the authority of tunnels to other networks, which VIPs mean nothing to.

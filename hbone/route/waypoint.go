@@ -22,10 +22,13 @@ func (q *query) waypoint(g *Gateway, w way) (*fork, error) {
 		return nil, err
 	}
 	f := newFork(q, at.ends)
-	f.build = func(e *end) (hbone.Route, error) {
+	if w.svc != nil {
+		f.service = w.svc.Hostname
+	}
+	f.build = func(f *fork, e *end) ([]hbone.Hop, []string, error) {
 		peers, err := identities(e.w, at.sans)
 		if err != nil {
-			return hbone.Route{}, q.fail("the identity of waypoint %s makes no sense: %v", e.w.FullName(), err)
+			return nil, nil, q.fail("the identity of waypoint %s makes no sense: %v", e.w.FullName(), err)
 		}
 		hop := hbone.Hop{
 			Kind: hbone.HopWaypoint, Name: e.w.FullName(), Addr: netip.AddrPortFrom(e.addr, e.port), Authority: w.target.String(), Peers: peers,
@@ -33,11 +36,7 @@ func (q *query) waypoint(g *Gateway, w way) (*fork, error) {
 		if q.src.Ingress {
 			hop.Header = []hbone.Field{{Name: "x-istio-source", Value: "gateway"}}
 		}
-		r := hbone.Route{Hops: []hbone.Hop{hop}, Target: q.target, Endpoint: e.load, Reason: append(e.reason(f), "through waypoint "+e.w.FullName())}
-		if w.svc != nil {
-			r.Service = w.svc.Hostname
-		}
-		return r, nil
+		return []hbone.Hop{hop}, append(e.chosen(f), "through waypoint "+e.w.FullName()), nil
 	}
 	return f, q.cross(f, w.svc, hbone.HopWaypoint, at.sans)
 }
@@ -105,42 +104,48 @@ func (q *query) cross(f *fork, svc *Service, kind hbone.HopKind, sans []string) 
 			if _, ok := errors.AsType[*MissingError](err); ok {
 				return err
 			}
-			e.beyond = &fork{err: err}
+			e.lead(&fork{err: err})
 			continue
 		}
-		e.beyond = newFork(q, at.ends)
-		e.beyond.build = func(gw *end) (hbone.Route, error) { return q.double(e, gw, svc, kind, sans, at.sans) }
+		gateways := newFork(q, at.ends)
+		gateways.service = svc.Hostname
+		gateways.build = func(_ *fork, gw *end) ([]hbone.Hop, []string, error) {
+			return q.double(e, gw, svc, kind, sans, at.sans)
+		}
+		e.lead(gateways)
 	}
 	return nil
 }
 
-// double is the route to e in a tunnel to gw.
-func (q *query) double(e, gw *end, svc *Service, kind hbone.HopKind, sans, gwSANs []string) (hbone.Route, error) {
+// lead makes e one that is reached through gateways.
+func (e *end) lead(gateways *fork) {
+	e.beyond = gateways
+	e.state.Store(away)
+}
+
+// double is the hops to e in a tunnel to gw.
+func (q *query) double(e, gw *end, svc *Service, kind hbone.HopKind, sans, gwSANs []string) ([]hbone.Hop, []string, error) {
 	outer, err := identities(gw.w, gwSANs)
 	if err != nil {
-		return hbone.Route{}, q.fail("the identity of gateway %s makes no sense: %v", gw.w.FullName(), err)
+		return nil, nil, q.fail("the identity of gateway %s makes no sense: %v", gw.w.FullName(), err)
 	}
 	inner := parse(sans)
 	if len(inner) == 0 && len(e.w.Addresses) > 0 { // one workload, and not what istiod says in place of many
 		if inner, err = identities(e.w, nil); err != nil {
-			return hbone.Route{}, q.fail("the identity of %s %s makes no sense: %v", kind, e.w.FullName(), err)
+			return nil, nil, q.fail("the identity of %s %s makes no sense: %v", kind, e.w.FullName(), err)
 		}
 	}
 	if len(inner) == 0 {
-		return hbone.Route{}, q.fail("istiod names no identity for %s %s on network %q", kind, e.w.FullName(), e.w.Network)
+		return nil, nil, q.fail("istiod names no identity for %s %s on network %q", kind, e.w.FullName(), e.w.Network)
 	}
 	at := netip.AddrPortFrom(gw.addr, gw.port)
 	beyond := at // nothing better is known
 	if e.addr.IsValid() {
 		beyond = netip.AddrPortFrom(e.addr, hbonePort)
 	}
-	return hbone.Route{
-		Hops: []hbone.Hop{
-			{Kind: hbone.HopGateway, Name: gw.w.FullName(), Addr: at, Authority: q.byName(svc), Peers: outer},
-			{Kind: kind, Name: e.w.FullName(), Addr: beyond, Authority: q.byName(svc), Peers: inner,
-				Header: []hbone.Field{{Name: "x-forwarded-network", Value: q.src.Network}}},
-		},
-		Service: svc.Hostname, Target: q.target, Endpoint: gw.load,
-		Reason: append(gw.reason(e.beyond), "double HBONE through gateway "+gw.w.FullName()),
-	}, nil
+	return []hbone.Hop{
+		{Kind: hbone.HopGateway, Name: gw.w.FullName(), Addr: at, Authority: q.byName(svc), Peers: outer},
+		{Kind: kind, Name: e.w.FullName(), Addr: beyond, Authority: q.byName(svc), Peers: inner,
+			Header: []hbone.Field{{Name: "x-forwarded-network", Value: q.src.Network}}},
+	}, append(gw.chosen(e.beyond), "double HBONE through gateway "+gw.w.FullName()), nil
 }

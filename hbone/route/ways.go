@@ -7,48 +7,61 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
 )
 
-// Ways is where an address leads: one way, or several of which each connection takes one. Any number of goroutines may use it.
+// Ways is where an address leads: one way, or several of which each connection takes one. Any number of goroutines may use it, and a copy is as good.
 type Ways struct {
-	root    *fork
+	root    fork
 	holds   []func(*Table) bool
 	names   []string
 	lasting bool
 }
 
-// fork is several ways. It has kids (waypoints that share the connections), or ends (pods).
+// fork is several ways. It has kids (waypoints that share the connections), or ends (pods). What a choice among ends needs comes first, in one line of the
+// processor's cache.
 type fork struct {
-	err    error // there is no way here
-	reason []string
-	kids   []*fork
-	ends   []end
-	sum    []uint64 // of weights up to and with each kid or end; nil: all weigh the same
-	build  func(*end) (hbone.Route, error)
+	ends    []end
+	plain   bool   // the ends weigh the same and are all there is to choose from
+	target  string // what was dialled
+	service string // the Service's hostname when the address names one
+	kids    []*fork
+	sum     []uint64 // of weights up to and with each kid or end; nil: all weigh the same
+	err     error    // there is no way here
+	reason  []string
+	build   func(*fork, *end) ([]hbone.Hop, []string, error)
+	making  *sync.Mutex // held while an end is made
 }
 
-// end is one way.
+// The states of an end.
+const (
+	unmade    = iota // nobody has chosen it yet
+	made             // hops and reason are set
+	senseless        // err is set
+	away             // beyond is set
+)
+
+// end is one way. What a connection takes of it comes first, 64 bytes, and all ends begin a line of the processor's cache where their list does.
 type end struct {
-	w      *Workload
-	addr   netip.Addr // zero: reached through a gateway
+	state  atomic.Uint32 // what is set before it is changed is not changed any more
 	port   uint16
 	load   *hbone.Endpoint // may be nil
-	beyond *fork           // the gateways to it, for one on another network
-	built  atomic.Pointer[built]
-}
+	hops   []hbone.Hop     // empty: plain TCP to addr and port
+	reason []string
 
-// built is what came of an end.
-type built struct {
-	route hbone.Route
-	err   error
+	w      *Workload
+	addr   netip.Addr // zero: reached through a gateway
+	beyond *fork      // the gateways to it, for one on another network
+	err    error      // why it makes no sense
+	_      [8]byte
 }
 
 func newFork(q *query, ends []end) *fork {
-	f := &fork{reason: slices.Clip(q.reason), ends: ends}
+	f := &fork{reason: slices.Clip(q.reason), ends: ends, target: q.target, making: new(sync.Mutex)}
 	weight := func(i int) uint64 { return uint64(max(1, ends[i].w.Capacity)) }
 	for i := range ends {
 		if weight(i) != weight(0) {
@@ -64,15 +77,23 @@ func newFork(q *query, ends []end) *fork {
 	return f
 }
 
-// fixed is the one way that there is.
-func (q *query) fixed(r hbone.Route) *fork {
-	f := &fork{ends: make([]end, 1)}
-	f.ends[0].built.Store(&built{route: r})
+// passed is the one way to who is not in the mesh.
+func (q *query) passed(at netip.AddrPort) *fork {
+	f := &fork{ends: make([]end, 1), target: q.target}
+	e := &f.ends[0]
+	e.addr, e.port, e.reason = at.Addr(), at.Port(), q.reason
+	e.state.Store(made)
 	return f
 }
 
-// reason is f's, and the choice of e.
-func (e *end) reason(f *fork) []string {
+// whole is f as it stands.
+func (f *fork) whole() fork {
+	f.plain = f.err == nil && len(f.kids) == 0 && f.sum == nil
+	return *f
+}
+
+// chosen is f's reason, and the choice of e.
+func (e *end) chosen(f *fork) []string {
 	return append(slices.Clip(f.reason), fmt.Sprintf("endpoint %s of %d", e.w.FullName(), len(f.ends)))
 }
 
@@ -99,7 +120,7 @@ func (w *Ways) Names() []string { return w.names }
 func (w *Ways) Pick(key string) (hbone.Route, error) { return w.root.pick(key) }
 
 func (f *fork) pick(key string) (hbone.Route, error) {
-	for {
+	for !f.plain {
 		switch {
 		case f.err != nil:
 			return hbone.Route{}, f.err
@@ -107,35 +128,60 @@ func (f *fork) pick(key string) (hbone.Route, error) {
 			f = f.kids[f.draw(len(f.kids))]
 			continue
 		}
-		e := f.choose(key)
-		r, err := f.routeOf(e, key)
-		if err == nil || len(f.ends) == 1 {
-			return r, err
-		}
-		// What makes no sense is left out.
-		for i := range f.ends {
-			if r, err := f.routeOf(&f.ends[i], key); err == nil {
-				return r, nil
-			}
-		}
-		return hbone.Route{}, err
+		break
 	}
+	e := f.choose(key)
+	if e.state.Load() == made {
+		return f.route(e), nil
+	}
+	r, err := f.routeOf(e, key)
+	if err == nil || len(f.ends) == 1 {
+		return r, err
+	}
+	// What makes no sense is left out.
+	for i := range f.ends {
+		if r, err := f.routeOf(&f.ends[i], key); err == nil {
+			return r, nil
+		}
+	}
+	return hbone.Route{}, err
 }
 
-// routeOf is the route to e, made once.
+// routeOf is the route to e, made once, so that equal routes are one.
 func (f *fork) routeOf(e *end, key string) (hbone.Route, error) {
-	if e.beyond != nil {
+	if e.state.Load() == unmade {
+		f.make(e)
+	}
+	switch e.state.Load() {
+	case away:
 		return e.beyond.pick(key)
+	case senseless:
+		return hbone.Route{}, e.err
 	}
-	b := e.built.Load()
-	if b == nil {
-		b = &built{}
-		b.route, b.err = f.build(e)
-		if !e.built.CompareAndSwap(nil, b) {
-			b = e.built.Load() // the same for all, so that equal routes are one
-		}
+	return f.route(e), nil
+}
+
+// make finds out what e is.
+func (f *fork) make(e *end) {
+	f.making.Lock()
+	defer f.making.Unlock()
+	if e.state.Load() != unmade {
+		return
 	}
-	return b.route, b.err
+	state := uint32(made)
+	if e.hops, e.reason, e.err = f.build(f, e); e.err != nil {
+		state = senseless
+	}
+	e.state.Store(state)
+}
+
+// route is the one to e, which is made.
+func (f *fork) route(e *end) hbone.Route {
+	r := hbone.Route{Hops: e.hops, Service: f.service, Target: f.target, Reason: e.reason, Endpoint: e.load}
+	if len(e.hops) == 0 {
+		r.Direct = netip.AddrPortFrom(e.addr, e.port)
+	}
+	return r
 }
 
 // draw is the index of one of n by weight.
@@ -165,17 +211,22 @@ func (f *fork) choose(key string) *end {
 	if key != "" {
 		return &f.ends[f.rendezvous(key)]
 	}
-	a, b := f.draw(n), f.draw(n)
+	a := f.draw(n)
+	x := &f.ends[a]
+	if x.load == nil || x.load.Open() == 0 && !x.failing() {
+		return x // nobody has fewer
+	}
+	b := f.draw(n)
 	if b == a { // by chance beside it, so that there always are two
 		b = (a + 1 + rand.IntN(n-1)) % n
 	}
-	x, y := &f.ends[a], &f.ends[b]
+	y := &f.ends[b]
 	switch xBad, yBad := x.failing(), y.failing(); {
 	case xBad && yBad:
 		return f.sound(a)
 	case xBad:
 		return y
-	case yBad || x.load == nil || y.load == nil:
+	case yBad || y.load == nil:
 		return x
 	}
 	// x.open/weight against y.open/weight

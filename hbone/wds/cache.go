@@ -1,39 +1,59 @@
 package wds
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	"github.com/isthmus-mesh/isthmus/hbone/internal/cow"
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
-// maxCached bounds a cache; one more makes it forget all.
-const maxCached = 1 << 16
+const (
+	// maxCached bounds a cache; one more makes it forget all.
+	maxCached = 1 << 16
+	// minSlots is how many slots there are at least, a power of two.
+	minSlots = 64
+)
 
 // cache keeps the ways to addresses, for readers that wait for nobody. The zero value is ready.
+//
+// Ten thousand addresses fit into no cache of a processor, so a look-up is as fast as its loads from memory that wait for each other are few: a slot, what it
+// points to, which has the ways in it, and one endpoint.
 type cache struct {
-	now atomic.Pointer[cow.Map[string, *cached]] // nil: empty
+	now atomic.Pointer[index] // nil: empty
 
-	mu  sync.Mutex // guards all
-	all cow.Map[string, *cached]
+	mu sync.Mutex // taken by who changes now or what is in it
+}
+
+// index is a hash table with open addressing. Readers go through it while one writer adds to it; what is to leave leaves with the index.
+type index struct {
+	seed  maphash.Seed
+	slots []slot // a power of two, at most half of them taken
+	taken int    // of the writer
+}
+
+// slot is a place for one address. The hash is written first.
+type slot struct {
+	hash atomic.Uint64
+	at   atomic.Pointer[cached] // nil: free
 }
 
 // cached is the ways to one address.
 type cached struct {
-	ways *route.Ways
-	seen atomic.Uint64 // the last version of what is known that they were found to be right in
-	used atomic.Int64  // the last epoch
+	address string
+	seen    atomic.Uint64 // the last version of what is known that they were found to be right in
+	used    atomic.Int64  // the last epoch
+	ways    route.Ways
 }
 
 // get finds the ways to address, if they are known and right in v.
 func (c *cache) get(address string, v *view, epoch int64) *route.Ways {
-	m := c.now.Load()
-	if m == nil {
+	x := c.now.Load()
+	if x == nil {
 		return nil
 	}
-	e := m.Get(address)
+	e := x.slot(address).at.Load()
 	if e == nil {
 		return nil
 	}
@@ -46,7 +66,18 @@ func (c *cache) get(address string, v *view, epoch int64) *route.Ways {
 	if e.used.Load() != epoch {
 		e.used.Store(epoch)
 	}
-	return e.ways
+	return &e.ways
+}
+
+// slot is where address is, or where it would be.
+func (x *index) slot(address string) *slot {
+	hash := maphash.String(x.seed, address)
+	for i := hash; ; i++ {
+		s := &x.slots[i&uint64(len(x.slots)-1)]
+		if e := s.at.Load(); e == nil || s.hash.Load() == hash && e.address == address {
+			return s
+		}
+	}
 }
 
 // put keeps the ways to address as v gives them.
@@ -54,37 +85,68 @@ func (c *cache) put(address string, w *route.Ways, v *view, epoch int64) {
 	if !w.Lasting() {
 		return
 	}
-	e := &cached{ways: w}
+	e := &cached{address: strings.Clone(address), ways: *w} // the address may be a part of something greater
 	e.seen.Store(v.version)
 	e.used.Store(epoch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all.Len() >= maxCached {
-		c.all = cow.Map[string, *cached]{}
+	x := c.now.Load()
+	switch {
+	case x == nil || x.taken >= maxCached:
+		x = newIndex(0)
+		defer c.now.Store(x)
+	case 2*(x.taken+1) > len(x.slots):
+		x = x.with(2*x.taken, func(*cached) bool { return true })
+		defer c.now.Store(x)
 	}
-	c.all.Set(strings.Clone(address), e) // it may be a part of something greater
-	c.show()
+	x.add(e)
 }
 
-// show lets readers see the changes; mu is held.
-func (c *cache) show() {
-	now := c.all.Snapshot()
-	c.now.Store(&now)
+// newIndex has room for n addresses.
+func newIndex(n int) *index {
+	size := minSlots
+	for size < 2*n {
+		size *= 2
+	}
+	return &index{seed: maphash.MakeSeed(), slots: make([]slot, size)}
+}
+
+// add puts e where its address is or would be.
+func (x *index) add(e *cached) {
+	s := x.slot(e.address)
+	if s.at.Load() == nil {
+		s.hash.Store(maphash.String(x.seed, e.address))
+		x.taken++
+	}
+	s.at.Store(e)
+}
+
+// with is an index with room for n addresses and with those of x that keep wants.
+func (x *index) with(n int, keep func(*cached) bool) *index {
+	next := newIndex(n)
+	for i := range x.slots {
+		if e := x.slots[i].at.Load(); e != nil && keep(e) {
+			next.add(e)
+		}
+	}
+	return next
 }
 
 // sweep forgets what was not used since epoch, and adds the names of the rest to used.
 func (c *cache) sweep(epoch int64, used map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := c.all.Snapshot()
-	for address, e := range before.All() {
+	x := c.now.Load()
+	if x == nil {
+		return
+	}
+	c.now.Store(x.with(x.taken, func(e *cached) bool {
 		if e.used.Load() < epoch {
-			c.all.Delete(address)
-			continue
+			return false
 		}
 		for _, name := range e.ways.Names() {
 			used[name] = true
 		}
-	}
-	c.show()
+		return true
+	}))
 }
