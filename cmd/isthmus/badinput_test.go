@@ -100,6 +100,9 @@ func TestDialWithoutIstiod(t *testing.T) {
 		want []string
 	}{
 		{"no token", []string{"--token-file", dir + "/none"}, []string{"no token", dir + "/none", "kubectl create token"}},
+		{"no token, though it is said whose", []string{"--token-file", dir + "/none", "--ca-roots", roots, "--service-account", "edge/gateway"}, []string{"istiod gave no certificate", dir + "/none", "name one with --token-file", "kubectl create token"}},
+		{"no token, and only the way is asked for", []string{"--token-file", dir + "/none", "--ca-roots", roots, "--service-account", "edge/gateway", "--route"}, []string{"did not say how to reach", dir + "/none", "name one with --token-file", "kubectl create token"}},
+		{"no token, and nothing but the way", []string{"--token-file", dir + "/none", "--route"}, []string{"no token", dir + "/none", "--via and --peer"}},
 		{"not a token", []string{"--token-file", write("text", "hello")}, []string{"not that of a service account", "text", "no JWT", "kubectl create token"}},
 		{"not base64", []string{"--token-file", write("base", "a.!.c")}, []string{"not base64"}},
 		{"not JSON", []string{"--token-file", write("json", jwt("x"))}, []string{"not JSON"}},

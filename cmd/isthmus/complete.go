@@ -92,3 +92,12 @@ func completeTarget(cmd *cobra.Command, args []string, typed string) ([]cobra.Co
 		return all
 	})
 }
+
+// completeFiles lets a shell complete paths for flags of cmd.
+func completeFiles(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		_ = cmd.RegisterFlagCompletionFunc(name, func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		})
+	}
+}

@@ -32,14 +32,18 @@ takes it all back.
 
 It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints
 answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
-token. Until it has one it observes and reports, leads no Service to a waypoint, and is not ready:
-/readyz says why. Logs go to standard error, as JSON with -o json.`
+token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it observes and
+reports, leads no Service to a waypoint, and is not ready: /readyz says why. Logs go to standard
+error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
 
   # Only look: findings and plans in the status of AmbientEdges, nothing else is written
-  isthmus controller --observe-only`
+  isthmus controller --observe-only
+
+  # With an identity of a SPIRE agent, whose socket is mounted into the pod
+  isthmus controller --leader-elect --identity spire --socket /run/spire/agent.sock`
 
 // controllerFlags are the flags of isthmus controller.
 type controllerFlags struct {
@@ -78,8 +82,7 @@ func newController(a *app) *cobra.Command {
 	fs.BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` from which on to log: debug, info, warn or error")
 	f.kube.registerCluster(cmd)
-	f.mesh.register(fs)
-	f.mesh.registerFiles(fs)
+	f.mesh.register(cmd)
 	return cmd
 }
 

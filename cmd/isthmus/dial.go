@@ -19,9 +19,13 @@ const dialLong = `Find the way to HOST:PORT as a captured pod would, take it ove
 and show what was seen: every hop, whom it has to be, and why the way leads there.
 
 HOST is a Service's full name (orders.shop.svc.cluster.local), its VIP, or a pod's address. The way
-comes from istiod; --via names one by hand. The identity comes from istiod too, for the token's
-service account, or from files with --cert, --key and --roots. In a pod that mounts a token for
-istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no flag is needed.
+comes from istiod, who wants a service account's token; --via names one by hand.
+
+--identity says where our certificate comes from: istiod, for the token's service account (the
+default), spire (a SPIFFE Workload API), sds (Istio's agent beside us, or SPIRE's) or files. Flags
+that are for one of these say so first. Whom to believe comes along; --trust-alias,
+--trust-additional and --trust-federated add to it, and --crl takes away. In a pod that mounts a
+token for istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no flag is needed.
 
 With --http the route and the answer's head go to standard error and its body to standard output; a
 status of 400 or more is a failure. Without, standard input and output are relayed until the other
@@ -43,7 +47,14 @@ const dialExample = `  # Only show the way
 
   # Without istiod: identity from files, and the hop by hand
   isthmus dial 10.0.0.7:8080 --via 10.0.0.7:15008 --peer spiffe://cluster.local/ns/shop/sa/orders \
-    --cert chain.pem --key key.pem --roots roots.pem`
+    --cert chain.pem --key key.pem --roots roots.pem
+
+  # As whom a SPIRE agent knows us, in a mesh whose trust domain was renamed, and to nobody revoked
+  isthmus dial orders.shop.svc.cluster.local:80 --http / --identity spire \
+    --socket unix:///run/spire/agent.sock --trust-alias old.example --crl ca-crl.pem
+
+  # As whom Istio's agent beside us has a certificate for
+  isthmus dial orders.shop.svc.cluster.local:80 --http / --identity sds`
 
 // dialFlags are the flags of isthmus dial.
 type dialFlags struct {
@@ -83,8 +94,7 @@ func newDial(a *app) *cobra.Command {
 	fs.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long identity, route and connection may take together")
 	fs.StringVar(&f.via, "via", "", "`IP:PORT` of the HBONE listener to go through, instead of asking istiod; needs --peer")
 	fs.StringArrayVar(&f.peers, "peer", nil, "SPIFFE `ID` that --via may show; may be repeated")
-	f.mesh.register(fs)
-	f.mesh.registerFiles(fs)
+	f.mesh.register(cmd)
 	return cmd
 }
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -16,24 +20,77 @@ import (
 // writeRoots is the command that writes this mesh's roots.
 const writeRoots = "kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\\.pem}'"
 
-// explainIstiod says what an answer of istiod's means, or that there was none.
-func explainIstiod(what string, m *meshFlags, err error) error {
-	f := &failure{what: what, where: "istiod " + strings.Join(m.istiod, ", "), err: err}
+// party is whom we ask for a certificate, or for a way.
+type party struct {
+	who            string
+	addresses      []string
+	name           string // in its certificate
+	flag, nameFlag string
+	runs, log      string // what to check
+}
+
+// control is istiod, who knows the ways.
+func (m *meshFlags) control() party {
+	return party{
+		who: "istiod", addresses: m.istiod, name: m.istiodName, flag: "--istiod", nameFlag: "--istiod-name",
+		runs: "istiod runs (kubectl -n istio-system get pods -l app=istiod), and that its port 15012", log: "istiod's log: kubectl -n istio-system logs deploy/istiod",
+	}
+}
+
+// authority is who signs certificates: istiod, unless --ca names another.
+func (m *meshFlags) authority() party {
+	at := m.control()
+	if len(m.identity.authority) > 0 {
+		at = party{
+			who: "authority", addresses: m.identity.authority, name: cmp.Or(m.identity.authorityName, m.istiodName), flag: "--ca", nameFlag: "--ca-name",
+			runs: "the authority runs, and that this port of it", log: "the authority's log",
+		}
+	}
+	return at
+}
+
+// explain says what an answer of the party's means, or that there was none.
+func (at party) explain(what string, m *meshFlags, err error) error {
+	f := &failure{what: what, where: at.who + " " + strings.Join(at.addresses, ", "), err: err}
 	code := grpcCode(err)
 	switch text := err.Error(); {
 	case errors.Is(err, context.Canceled):
 	case code == codes.Unauthenticated || code == codes.PermissionDenied:
 		f.next = fmt.Sprintf("check that %s is a token of this service account, for audience istio-ca, and not expired (kubectl create token NAME -n NAMESPACE --audience istio-ca)", m.tokenFile)
+		if m.identity.impersonate {
+			f.next += "; with --impersonate it is the node agent's own, bound to its pod, and a pod of --service-account runs on that pod's node"
+		}
 	case wrongName(text):
-		f.next = fmt.Sprintf("--istiod-name is %s: set it to one of the names in the certificate, which are named here", m.istiodName)
+		f.next = fmt.Sprintf("%s is %s: set it to one of the names in the certificate, which are named here", at.nameFlag, at.name)
 	case code == codes.Unavailable && (strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ")): // gRPC keeps only the text
 		f.next = fmt.Sprintf("check that %s holds this mesh's root: %s", m.caRoots, writeRoots)
 	case code == codes.Unavailable:
-		f.next = "check that istiod runs (kubectl -n istio-system get pods -l app=istiod), and that its port 15012 can be reached from here; another one is named with --istiod"
+		f.next = fmt.Sprintf("check that %s can be reached from here; another one is named with %s", at.runs, at.flag)
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(text, m.tokenFile):
+		f.next = strings.TrimSuffix(noToken, "; ")
 	case strings.Contains(text, m.caRoots):
 		f.next = "write the roots with: " + writeRoots + ", and name the file with --ca-roots"
 	default:
-		f.next = "look into istiod's log: kubectl -n istio-system logs deploy/istiod"
+		f.next = "look into " + at.log
+	}
+	return f
+}
+
+// explainAgent says what an answer of an agent's means, or that there was none.
+func explainAgent(what, socket string, err error) error {
+	f := &failure{what: what, where: socket, err: err}
+	switch text, code := err.Error(), grpcCode(err); {
+	case errors.Is(err, context.Canceled):
+	case code == codes.Unavailable:
+		f.next = "check that the agent runs and that its socket is mounted here; another one is named with --socket"
+	case strings.Contains(text, "has no secret"):
+		f.next = "name what the agent has with --sds-name and --sds-roots; a SPIRE agent also has to know this process: spire-server entry show"
+	case code == codes.PermissionDenied:
+		f.next = "register this process with a selector that fits it: spire-server entry create -parentID ... -spiffeID ... -selector unix:uid:" + strconv.Itoa(os.Getuid())
+	case strings.Contains(text, "Config.ID"), strings.Contains(text, "Config.Hint"):
+		f.next = "correct --spiffe-id or --spire-hint, or leave them out to take the first"
+	default:
+		f.next = "look into the agent's log"
 	}
 	return f
 }
@@ -61,7 +118,7 @@ func explainResolve(target string, m *meshFlags, err error) error {
 	}
 	no, ok := errors.AsType[*route.Error](err)
 	if !ok {
-		return explainIstiod("istiod did not say how to reach "+target, m, err)
+		return m.control().explain("istiod did not say how to reach "+target, m, err)
 	}
 	f := &failure{what: "there is no way to " + target, where: "istiod " + strings.Join(m.istiod, ", "), err: errors.New(no.Why)}
 	switch {

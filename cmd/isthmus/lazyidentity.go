@@ -17,7 +17,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/identity"
 )
 
-// lazyIdentity is an identity that the controller does not wait for: while istiod is away it still observes and reports. It runs in the manager, on
+// lazyIdentity is an identity that the controller does not wait for: while its authority is away it still observes and reports. It runs in the manager, on
 // every replica.
 type lazyIdentity struct {
 	get   func(ctx context.Context) (*identity.Source, error)
@@ -31,7 +31,7 @@ type lazyIdentity struct {
 }
 
 // errNoIdentity is before the first attempt has ended.
-var errNoIdentity = errors.New("istiod has not given a certificate yet")
+var errNoIdentity = errors.New("there is no certificate yet")
 
 func newLazyIdentity(m *meshFlags, log *slog.Logger) *lazyIdentity {
 	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, here: make(chan struct{}), err: errNoIdentity}

@@ -11,30 +11,27 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
-	"github.com/isthmus-mesh/isthmus/identity"
-	"github.com/isthmus-mesh/isthmus/identity/file"
-	"github.com/isthmus-mesh/isthmus/identity/istioca"
 )
 
 // meshFlags say who we are in the mesh, and where its control plane is.
 type meshFlags struct {
-	getenv func(string) string
+	getenv   func(string) string
+	identity identityFlags
+	trust    trustFlags
 
 	istiod                          []string
 	istiodName, caRoots, tokenFile  string
 	serviceAccount, trustDomain     string
 	clusterID, network, podIP, name string
-	cert, key, roots                string
 }
 
-func (m *meshFlags) register(f *pflag.FlagSet) {
+func (m *meshFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringSliceVar(&m.istiod, "istiod", []string{"istiod.istio-system.svc:15012"}, "`HOST:PORT` of istiod's TLS port; several are tried in turn")
 	f.StringVar(&m.istiodName, "istiod-name", "istiod.istio-system.svc", "`NAME` in istiod's certificate, wherever --istiod leads")
 	f.StringVar(&m.caRoots, "ca-roots", "/var/run/secrets/istio/root-cert.pem", "PEM `FILE` of the roots that istiod's certificate leads to (ConfigMap istio-ca-root-cert)")
@@ -44,21 +41,14 @@ func (m *meshFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&m.clusterID, "cluster-id", "Kubernetes", "istiod's `NAME` of our cluster")
 	f.StringVar(&m.network, "network", "", "Istio's `NAME` of our network (default: the mesh's own)")
 	f.StringVar(&m.podIP, "pod-ip", "", "our `ADDRESS` (default: POD_IP, else the one that leads to istiod)")
-}
-
-// registerFiles adds the flags of an identity from files.
-func (m *meshFlags) registerFiles(f *pflag.FlagSet) {
-	f.StringVar(&m.cert, "cert", "", "PEM `FILE` with our certificate chain, instead of a certificate from istiod; needs --key and --roots")
-	f.StringVar(&m.key, "key", "", "PEM `FILE` with the key of --cert")
-	f.StringVar(&m.roots, "roots", "", "PEM `FILE` with the roots that peers are verified by, for --cert")
+	completeFiles(cmd, "ca-roots", "token-file")
+	m.identity.register(cmd)
+	m.trust.register(cmd)
 }
 
 // check refuses values that make no sense, before anything is asked.
 func (m *meshFlags) check(cmd *cobra.Command) error {
 	name := cmd.CommandPath()
-	if n := len(m.cert) * len(m.key) * len(m.roots); n == 0 && m.cert+m.key+m.roots != "" {
-		return usagef(name, "--cert, --key and --roots belong together")
-	}
 	for _, a := range m.istiod {
 		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
 			return usagef(name, "--istiod takes HOST:PORT, not %q", a)
@@ -80,18 +70,27 @@ func (m *meshFlags) check(cmd *cobra.Command) error {
 			return usagef(name, "--service-account takes NAMESPACE/NAME, not %q", m.serviceAccount)
 		}
 	}
-	return nil
+	if _, err := m.trust.config(m.trustDomain); err != nil {
+		return usagef(name, "%v", err)
+	}
+	return m.checkIdentity(cmd)
 }
 
-// account is the service account that we are: the flag's, else the token's.
-func (m *meshFlags) account() (namespace, name string, err error) {
-	if ns, sa, ok := strings.Cut(m.serviceAccount, "/"); ok {
+// noToken is what to do without a token for istiod.
+const noToken = "name one with --token-file: kubectl create token NAME -n NAMESPACE --audience istio-ca, or a projected volume in a pod; "
+
+// account is the service account that we are: the flag's, else the token's. Who impersonates is another to istiod than to peers.
+func (m *meshFlags) account(toPeers bool) (namespace, name string, err error) {
+	if ns, sa, ok := strings.Cut(m.serviceAccount, "/"); ok && (toPeers || !m.identity.impersonate) {
 		return ns, sa, nil
+	}
+	next := noToken + "or ask for no way: isthmus dial has --via and --peer"
+	if toPeers {
+		next = noToken + "or take the identity from elsewhere: --identity spire, sds or files"
 	}
 	token, err := os.ReadFile(m.tokenFile)
 	if err != nil {
-		return "", "", &failure{what: "there is no token to show to istiod", where: m.tokenFile, err: err,
-			next: "name one with --token-file: kubectl create token NAME -n NAMESPACE --audience istio-ca, or a projected volume in a pod; or use --cert, --key and --roots"}
+		return "", "", &failure{what: "there is no token to show to istiod", where: m.tokenFile, err: err, next: next}
 	}
 	sub, err := subject(string(token))
 	if err == nil {
@@ -123,44 +122,9 @@ func subject(token string) (string, error) {
 	return claims.Sub, nil
 }
 
-// source gets our identity. It blocks until istiod has given a certificate, or until ctx ends.
-func (m *meshFlags) source(ctx context.Context) (*identity.Source, error) {
-	if m.cert != "" {
-		// Files do not get better by waiting: one attempt.
-		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-		defer cancel()
-		s, err := file.New(ctx, file.Config{Chain: m.cert, Key: m.key, Roots: m.roots})
-		if err != nil {
-			return nil, &failure{what: "the identity in the files cannot be used", where: m.cert, err: err, next: "renew the certificate, or check --cert, --key and --roots"}
-		}
-		return s, nil
-	}
-	id, err := m.id()
-	if err != nil {
-		return nil, err
-	}
-	s, err := istioca.New(ctx, istioca.Config{Addresses: m.istiod, ServerName: m.istiodName, RootsFile: m.caRoots, TokenFile: m.tokenFile, ClusterID: m.clusterID, ID: id})
-	if err != nil {
-		return nil, explainIstiod("istiod gave no certificate for "+id.String(), m, err)
-	}
-	return s, nil
-}
-
-func (m *meshFlags) id() (spiffeid.ID, error) {
-	ns, sa, err := m.account()
-	if err != nil {
-		return spiffeid.ID{}, err
-	}
-	td, err := spiffeid.TrustDomainFromString(m.trustDomain)
-	if err != nil {
-		return spiffeid.ID{}, err
-	}
-	return spiffeid.FromSegments(td, "ns", ns, "sa", sa)
-}
-
 // resolver asks istiod for ways. The caller closes it.
 func (m *meshFlags) resolver(ctx context.Context) (*wds.Client, error) {
-	ns, sa, err := m.account()
+	ns, sa, err := m.account(false)
 	if err != nil {
 		return nil, err
 	}

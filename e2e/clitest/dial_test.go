@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
@@ -22,9 +23,9 @@ const (
 func TestDialReachesAServiceOfTheMesh(t *testing.T) {
 	c := newCluster(t)
 	r := c.dial(ordersAt, "--http", "/orders")
-	r.want(t, 0, r.stderr, "to        "+ordersAt, "through   workload shop/orders at ", ":15008", ordersID, "why", "is Service shop/orders", "endpoint shop/orders",
+	r.Want(t, 0, r.Stderr, "to        "+ordersAt, "through   workload shop/orders at ", ":15008", ordersID, "why", "is Service shop/orders", "endpoint shop/orders",
 		"we are    "+gatewayID, "answered  "+ordersID, "HTTP/1.1 200 OK")
-	if r.stdout == "" {
+	if r.Stdout == "" {
 		t.Error("no body")
 	}
 	// Each command is a first dial; the fastest of three is the one that nothing else disturbed.
@@ -34,19 +35,19 @@ func TestDialReachesAServiceOfTheMesh(t *testing.T) {
 		var doc struct {
 			Connection struct{ Milliseconds float64 }
 		}
-		if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
+		if err := json.Unmarshal([]byte(r.Stdout), &doc); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("route, certificate and connection took %.0f ms, the process %v", doc.Connection.Milliseconds, r.took.Round(time.Millisecond))
+		t.Logf("route, certificate and connection took %.0f ms, the process %v", doc.Connection.Milliseconds, r.Took.Round(time.Millisecond))
 		best = min(best, doc.Connection.Milliseconds)
 	}
 	if best <= 0 || best > 100 && world.Quiet() {
 		t.Errorf("a first dial takes %.1f ms, want at most 100", best)
 	}
 	r = c.dial(ordersAt, "--route")
-	r.want(t, 0, r.stdout, "through   workload shop/orders")
+	r.Want(t, 0, r.Stdout, "through   workload shop/orders")
 	r = c.dial(c.Node.PodIP("shop", "orders").String()+":8080", "--http", "/orders")
-	r.want(t, 0, r.stderr, "is workload shop/orders", "200 OK")
+	r.Want(t, 0, r.Stderr, "is workload shop/orders", "200 OK")
 }
 
 func TestDialWithBadInput(t *testing.T) {
@@ -54,30 +55,30 @@ func TestDialWithBadInput(t *testing.T) {
 	istiod := "istiod " + c.Istiod.XDS.String()
 	t.Run("unknown service", func(t *testing.T) {
 		r := c.dial("nobody.shop.svc.cluster.local:80")
-		r.want(t, 1, r.stderr, "no way to nobody.shop", istiod, "no Service of that name in namespace shop", "kubectl get services")
+		r.Want(t, 1, r.Stderr, "no way to nobody.shop", istiod, "no Service of that name in namespace shop", "kubectl get services")
 	})
 	t.Run("no such port", func(t *testing.T) {
 		r := c.dial("orders.shop.svc.cluster.local:81")
-		r.want(t, 1, r.stderr, "no way to orders.shop", "has no port 81", "next:")
+		r.Want(t, 1, r.Stderr, "no way to orders.shop", "has no port 81", "next:")
 	})
 	t.Run("no endpoint", func(t *testing.T) {
 		r := c.dial("empty.shop.svc.cluster.local:80")
-		r.want(t, 1, r.stderr, "no way to empty.shop", "none of the 0 endpoints", "kubectl get endpointslices")
+		r.Want(t, 1, r.Stderr, "no way to empty.shop", "none of the 0 endpoints", "kubectl get endpointslices")
 	})
 	t.Run("address outside of the mesh", func(t *testing.T) {
 		r := c.dial("192.0.2.7:80", "--http", "/")
-		r.want(t, 1, r.stderr, "no way to 192.0.2.7:80", istiod, "outside the mesh", "never goes around it")
+		r.Want(t, 1, r.Stderr, "no way to 192.0.2.7:80", istiod, "outside the mesh", "never goes around it")
 	})
 	t.Run("token for another audience", func(t *testing.T) {
 		r := c.dial(ordersAt, "--token-file", c.newToken("edge", "gateway", "somebody-else"))
-		r.want(t, 1, r.stderr, istiod, "Unauthenticated", "audience istio-ca")
-		if r.took > 2*time.Second {
-			t.Errorf("took %v, a refusal does not get better by waiting", r.took)
+		r.Want(t, 1, r.Stderr, istiod, "Unauthenticated", "audience istio-ca")
+		if r.Took > 2*time.Second {
+			t.Errorf("took %v, a refusal does not get better by waiting", r.Took)
 		}
 	})
 	t.Run("token of another account", func(t *testing.T) {
 		r := c.dial(ordersAt, "--service-account", "shop/orders")
-		r.want(t, 1, r.stderr, istiod, "next:")
+		r.Want(t, 1, r.Stderr, istiod, "next:")
 	})
 	t.Run("forged token", func(t *testing.T) {
 		data, err := os.ReadFile(c.token)
@@ -90,7 +91,7 @@ func TestDialWithBadInput(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := c.dial(ordersAt, "--token-file", path)
-		r.want(t, 1, r.stderr, istiod, "Unauthenticated", path, "audience istio-ca")
+		r.Want(t, 1, r.Stderr, istiod, "Unauthenticated", path, "audience istio-ca")
 	})
 	t.Run("waypoint missing", func(t *testing.T) {
 		c.label("istio.io/use-waypoint=gone")
@@ -99,7 +100,7 @@ func TestDialWithBadInput(t *testing.T) {
 		defer c.Run(t.Context(), "kubectl", "delete", "gateway", "gone", "-n", "shop")
 		c.pods("gone", 0)
 		r := c.until(1, ordersAt, "--http", "/")
-		r.want(t, 1, r.stderr, "no way to "+ordersAt, istiod, "waypoint", "has no ready pod", "next:", "isthmus status")
+		r.Want(t, 1, r.Stderr, "no way to "+ordersAt, istiod, "waypoint", "has no ready pod", "next:", "isthmus status")
 	})
 	t.Run("istiod away", func(t *testing.T) {
 		if err := c.StopIstiod(); err != nil {
@@ -111,9 +112,9 @@ func TestDialWithBadInput(t *testing.T) {
 			}
 		}()
 		r := c.dial(ordersAt)
-		r.want(t, 1, r.stderr, "getting a certificate", istiod, "refused", "check that istiod runs", "--istiod")
-		if r.took > 6*time.Second {
-			t.Errorf("took %v with --timeout 3s", r.took)
+		r.Want(t, 1, r.Stderr, "getting a certificate", istiod, "refused", "check that istiod runs", "--istiod")
+		if r.Took > 6*time.Second {
+			t.Errorf("took %v with --timeout 3s", r.Took)
 		}
 	})
 }
@@ -127,11 +128,11 @@ func (c *cluster) label(label string) {
 }
 
 // until dials until the exit code is as wanted: istiod takes a moment to tell.
-func (c *cluster) until(code int, target string, more ...string) result {
+func (c *cluster) until(code int, target string, more ...string) command.Result {
 	c.t.Helper()
-	var r result
+	var r command.Result
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		if r = c.dial(target, more...); r.code == code {
+		if r = c.dial(target, more...); r.Code == code {
 			return r
 		}
 	}

@@ -119,43 +119,43 @@ func TestPlanStatusAndController(t *testing.T) {
 	waypoint := file(t, strings.Replace(edgeYAML, "{policy: None}", "{policy: Create, name: waypoint}", 1))
 
 	r := c.isthmus("plan", "-f", waypoint)
-	r.want(t, 1, r.stderr, "CRD AmbientEdge is not installed", "error: the plan is blocked: ISM302", "next:")
-	if n := strings.Count(r.stdout+r.stderr, "has not consented"); n != 1 {
+	r.Want(t, 1, r.Stderr, "CRD AmbientEdge is not installed", "error: the plan is blocked: ISM302", "next:")
+	if n := strings.Count(r.Stdout+r.Stderr, "has not consented"); n != 1 {
 		t.Errorf("a finding is told %d times", n)
 	}
 	r = c.isthmus("status", "-A")
-	r.want(t, 1, r.stderr, "cannot list AmbientEdges", "install the CRDs")
+	r.Want(t, 1, r.Stderr, "cannot list AmbientEdges", "install the CRDs")
 	r = c.isthmus("controller", "--metrics-bind-address", "0", "--health-probe-bind-address", "0")
-	r.want(t, 1, r.stderr, "lacks what the controller works on", "AmbientEdge", "install the CRDs")
+	r.Want(t, 1, r.Stderr, "lacks what the controller works on", "AmbientEdge", "install the CRDs")
 
 	t.Logf("the controller is available %v after its manifests", c.install().Round(time.Millisecond))
 	r = c.isthmus("status", "-A")
-	r.want(t, 0, r.stderr, "no AmbientEdge in all namespaces")
+	r.Want(t, 0, r.Stderr, "no AmbientEdge in all namespaces")
 
 	t.Run("no consent", func(t *testing.T) {
 		r := c.isthmus("plan", "-f", waypoint)
-		r.want(t, 1, r.stdout, "Plan of AmbientEdge edge/public, mode Manage: blocked", "GATEWAY", "gateway", "BACKEND", "shop/orders", "ISM302  Error", "STEP", "Enrol")
-		r.want(t, 1, r.stderr, "error: the plan is blocked: ISM302 at Namespace shop", "next:")
+		r.Want(t, 1, r.Stdout, "Plan of AmbientEdge edge/public, mode Manage: blocked", "GATEWAY", "gateway", "BACKEND", "shop/orders", "ISM302  Error", "STEP", "Enrol")
+		r.Want(t, 1, r.Stderr, "error: the plan is blocked: ISM302 at Namespace shop", "next:")
 	})
 	if _, err := c.Run(t.Context(), "kubectl", "annotate", "namespace", "shop", "isthmus.dev/edges=edge/public"); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("malformed", func(t *testing.T) {
 		r := c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "mode: Manage", "mood: Manage", 1)))
-		r.want(t, 1, r.stderr, "malformed", "edge.yaml", `unknown field "spec.mood"`, "kubectl explain")
+		r.Want(t, 1, r.Stderr, "malformed", "edge.yaml", `unknown field "spec.mood"`, "kubectl explain")
 		r = c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "mode: Manage", "mode: Conquer", 1)))
-		r.want(t, 1, r.stderr, "edge/public cannot be applied", "spec.mode", "Conquer", "next:")
+		r.Want(t, 1, r.Stderr, "edge/public cannot be applied", "spec.mode", "Conquer", "next:")
 		r = c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "workloadRefs", "targetRefs: [{name: x}]\n  workloadRefs", 1)))
-		r.want(t, 1, r.stderr, "exactly one of targetRefs and workloadRefs")
+		r.Want(t, 1, r.Stderr, "exactly one of targetRefs and workloadRefs")
 	})
 	t.Run("no rights", func(t *testing.T) {
 		nobody := c.kubeconfig("nobody")
 		r := c.isthmus("plan", "-f", edge, "--kubeconfig", nobody)
-		r.want(t, 1, r.stderr, "cannot read the cluster", "list AmbientEdges", "forbidden", `"nobody"`, "isthmus-view")
+		r.Want(t, 1, r.Stderr, "cannot read the cluster", "list AmbientEdges", "forbidden", `"nobody"`, "isthmus-view")
 		r = c.isthmus("status", "-A", "--kubeconfig", nobody)
-		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "forbidden", "isthmus-view")
+		r.Want(t, 1, r.Stderr, "cannot list AmbientEdges", "forbidden", "isthmus-view")
 		r = c.isthmus("status", "-n", "edge", "--kubeconfig", c.kubeconfig("stranger", "system:unauthenticated"))
-		r.want(t, 1, r.stderr, "cannot list AmbientEdges", "failed to get server groups", "next:", "isthmus-view")
+		r.Want(t, 1, r.Stderr, "cannot list AmbientEdges", "failed to get server groups", "next:", "isthmus-view")
 		if _, err := c.Run(t.Context(), "kubectl", "create", "clusterrolebinding", "looks", "--clusterrole", "isthmus-view", "--user", "looks"); err != nil {
 			t.Fatal(err)
 		}
@@ -166,30 +166,30 @@ func TestPlanStatusAndController(t *testing.T) {
 			}
 		}
 		r = c.isthmus("plan", "-f", edge, "--kubeconfig", c.kubeconfig("looks"))
-		r.want(t, 0, r.stderr, "note: you may not apply AmbientEdges in namespace edge")
-		r.want(t, 0, r.stdout, "steps are left")
+		r.Want(t, 0, r.Stderr, "note: you may not apply AmbientEdges in namespace edge")
+		r.Want(t, 0, r.Stdout, "steps are left")
 	})
 	t.Run("no such namespace", func(t *testing.T) {
 		nowhere := file(t, strings.Replace(edgeYAML, "namespace: edge", "namespace: nowhere", 1))
 		for _, args := range [][]string{{"status", "-n", "nowhere"}, {"status", "nowhere/public"}, {"plan", "nowhere/public"}, {"plan", "-f", nowhere}} {
 			r := c.isthmus(args...)
-			r.want(t, 1, r.stderr, "nowhere", "next:", "kubectl get namespaces")
+			r.Want(t, 1, r.Stderr, "nowhere", "next:", "kubectl get namespaces")
 		}
 		r := c.isthmus("status", "-n", "edge")
-		r.want(t, 0, r.stderr, "no AmbientEdge in namespace edge")
+		r.Want(t, 0, r.Stderr, "no AmbientEdge in namespace edge")
 	})
 	t.Run("not there", func(t *testing.T) {
 		r := c.isthmus("plan", "edge/public")
-		r.want(t, 1, r.stderr, "AmbientEdge edge/public", "not found", "kubectl get ambientedges")
+		r.Want(t, 1, r.Stderr, "AmbientEdge edge/public", "not found", "kubectl get ambientedges")
 	})
 	r = c.isthmus("plan", "-f", waypoint)
-	r.want(t, 0, r.stdout, "steps are left", "BACKEND", "shop/waypoint", "STEP", "Create", "Gateway shop/waypoint", "Wire", "Service shop/orders")
+	r.Want(t, 0, r.Stdout, "steps are left", "BACKEND", "shop/waypoint", "STEP", "Create", "Gateway shop/waypoint", "Wire", "Service shop/orders")
 	r = c.isthmus("plan", "-f", edge)
-	r.want(t, 0, r.stdout, "Plan of AmbientEdge edge/public, mode Manage", "steps are left", "STEP", "Enrol", "Next")
-	if strings.Contains(r.stdout, "Error") {
+	r.Want(t, 0, r.Stdout, "Plan of AmbientEdge edge/public, mode Manage", "steps are left", "STEP", "Enrol", "Next")
+	if strings.Contains(r.Stdout, "Error") {
 		t.Error("there is a finding of severity Error")
 	}
-	for _, line := range strings.Split(r.stdout, "\n") {
+	for _, line := range strings.Split(r.Stdout, "\n") {
 		if strings.HasSuffix(line, " ") {
 			t.Errorf("%q ends with a blank", line)
 		}
@@ -201,7 +201,7 @@ func TestPlanStatusAndController(t *testing.T) {
 			Write       map[string]any
 		}
 	}
-	if err := json.Unmarshal([]byte(c.isthmus("plan", "-f", edge, "-o", "json").stdout), &doc); err != nil {
+	if err := json.Unmarshal([]byte(c.isthmus("plan", "-f", edge, "-o", "json").Stdout), &doc); err != nil {
 		t.Fatal(err)
 	}
 	if doc.Kind != "Plan" || len(doc.Steps) == 0 || doc.Steps[0].Write == nil {
@@ -212,15 +212,15 @@ func TestPlanStatusAndController(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	for r = c.isthmus("status", "edge/public", "--require-ready"); r.code != 0 && time.Since(begin) < 30*time.Second; r = c.isthmus("status", "edge/public", "--require-ready") {
+	for r = c.isthmus("status", "edge/public", "--require-ready"); r.Code != 0 && time.Since(begin) < 30*time.Second; r = c.isthmus("status", "edge/public", "--require-ready") {
 		time.Sleep(200 * time.Millisecond)
 	}
 	t.Logf("ready after %v", time.Since(begin).Round(time.Millisecond))
-	r.want(t, 0, r.stdout, "AmbientEdge edge/public, mode Manage: ready True", "CONDITION", "Ready", "GATEWAY", "1/1", gatewayID, "STEP", "Enrol", "Done")
+	r.Want(t, 0, r.Stdout, "AmbientEdge edge/public, mode Manage: ready True", "CONDITION", "Ready", "GATEWAY", "1/1", gatewayID, "STEP", "Enrol", "Done")
 	r = c.isthmus("plan", "-n", "edge", "public")
-	r.want(t, 0, r.stdout, "nothing is left to do")
+	r.Want(t, 0, r.Stdout, "nothing is left to do")
 	r = c.isthmus("status", "-A")
-	r.want(t, 0, r.stdout, "NAMESPACE", "edge", "public", "Manage", "True", "1/1")
+	r.Want(t, 0, r.Stdout, "NAMESPACE", "edge", "public", "Manage", "True", "1/1")
 	t.Run("names for the shell", c.completes)
 	if shared.envoy {
 		t.Run("with a waypoint", func(t *testing.T) { c.withWaypoint(t, waypoint) })
@@ -248,11 +248,11 @@ func (c *cluster) completes(t *testing.T) {
 		{[]string{"status", "--kubeconfig", "/nonexistent", ""}, ""},
 	} {
 		r := c.isthmus(append([]string{"__complete"}, q.args...)...)
-		if names, rest, ok := strings.Cut(r.stdout, ":"+noFiles+"\n"); r.code != 0 || !ok || rest != "" || names != q.want {
-			t.Errorf("%q: got %q, want %q", q.args, r.stdout, q.want)
+		if names, rest, ok := strings.Cut(r.Stdout, ":"+noFiles+"\n"); r.Code != 0 || !ok || rest != "" || names != q.want {
+			t.Errorf("%q: got %q, want %q", q.args, r.Stdout, q.want)
 		}
-		if strings.Contains(r.stderr, "rror") {
-			t.Errorf("%q: it says %q", q.args, r.stderr)
+		if strings.Contains(r.Stderr, "rror") {
+			t.Errorf("%q: it says %q", q.args, r.Stderr)
 		}
 	}
 }
@@ -263,12 +263,12 @@ const noFiles = "4"
 // withWaypoint plans for an edge whose waypoint only the controller can ask.
 func (c *cluster) withWaypoint(t *testing.T, edge string) {
 	r := c.isthmus("plan", "-f", edge)
-	r.want(t, 0, r.stdout, "steps are left", "STEP", "Create", "Next", "Wire", "Later")
+	r.Want(t, 0, r.Stdout, "steps are left", "STEP", "Create", "Next", "Wire", "Later")
 	if _, err := c.Run(t.Context(), "kubectl", "apply", "-f", edge); err != nil {
 		t.Fatal(err)
 	}
 	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
-		if r = c.isthmus("status", "edge/public", "--require-ready"); r.code == 0 {
+		if r = c.isthmus("status", "edge/public", "--require-ready"); r.Code == 0 {
 			break
 		}
 		if time.Since(begin) > 30*time.Second {
@@ -277,7 +277,7 @@ func (c *cluster) withWaypoint(t *testing.T, edge string) {
 	}
 	for _, args := range [][]string{{"plan", "edge/public"}, {"plan", "-f", edge}} {
 		r = c.isthmus(args...)
-		r.want(t, 0, r.stdout, "nothing is left to do", "Await", "Done", "it answers", "as the controller has seen since 20", "Confirm", "Done", "as the controller has seen since 20")
+		r.Want(t, 0, r.Stdout, "nothing is left to do", "Await", "Done", "it answers", "as the controller has seen since 20", "Confirm", "Done", "as the controller has seen since 20")
 	}
 	text, err := os.ReadFile(edge)
 	if err != nil {
@@ -285,5 +285,5 @@ func (c *cluster) withWaypoint(t *testing.T, edge string) {
 	}
 	changed := file(t, string(text)+"  onDelete: Keep\n") // of another spec the controller has seen nothing yet
 	r = c.isthmus("plan", "-f", changed)
-	r.want(t, 0, r.stdout, "nothing is left to write; 2 of 6 steps only the controller can see", "Await", "Unknown", "not asked from here", "Confirm", "Unknown")
+	r.Want(t, 0, r.Stdout, "nothing is left to write; 2 of 6 steps only the controller can see", "Await", "Unknown", "not asked from here", "Confirm", "Unknown")
 }

@@ -1,20 +1,16 @@
 package clitest
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
@@ -133,55 +129,14 @@ func (c *cluster) newToken(namespace, name, audience string) string {
 	return path
 }
 
-// result is what a command said and how it ended.
-type result struct {
-	stdout, stderr string
-	code           int
-	took           time.Duration
-}
-
 // isthmus runs the command in the mesh's network, as the administrator of the cluster.
-func (c *cluster) isthmus(args ...string) result {
+func (c *cluster) isthmus(args ...string) command.Result {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, shared.binary, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	begin := time.Now()
-	if err := c.NS.Start(cmd); err != nil {
-		c.t.Fatal(err)
-	}
-	err := cmd.Wait()
-	r := result{stdout: stdout.String(), stderr: stderr.String(), took: time.Since(begin)}
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		r.code = e.ExitCode()
-	} else if err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Logf("isthmus %s: exit code %d after %v\n%s%s", strings.Join(args, " "), r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
-	return r
+	return command.Run(c.t, shared.binary, c.NS, []string{"KUBECONFIG=" + c.Kubeconfig}, args...)
 }
 
 // dial is isthmus dial as the gateway.
-func (c *cluster) dial(target string, more ...string) result {
+func (c *cluster) dial(target string, more ...string) command.Result {
 	c.t.Helper()
 	return c.isthmus(append([]string{"dial", target, "--istiod", c.Istiod.XDS.String(), "--token-file", c.token, "--ca-roots", c.roots, "--timeout", "3s"}, more...)...)
-}
-
-// want checks the code, and that all parts are said in order.
-func (r result) want(t *testing.T, code int, stream string, parts ...string) {
-	t.Helper()
-	if r.code != code {
-		t.Errorf("exit code %d, want %d", r.code, code)
-	}
-	for _, p := range parts {
-		at := strings.Index(stream, p)
-		if at < 0 {
-			t.Errorf("%q is not said (in this order)", p)
-			return
-		}
-		stream = stream[at+len(p):]
-	}
 }

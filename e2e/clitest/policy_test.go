@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 )
 
 // policy denies the gateway requests for /secret, where paths are seen; at a pod it denies all.
@@ -23,7 +25,7 @@ func TestDialIsDeniedByAPolicyAtThePod(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := c.until(1, ordersAt, "--http", "/")
-	r.want(t, 1, r.stderr, "cannot dial "+ordersAt, "where:", "workload shop/orders at", "401", "kubectl get authorizationpolicies")
+	r.Want(t, 1, r.Stderr, "cannot dial "+ordersAt, "where:", "workload shop/orders at", "401", "kubectl get authorizationpolicies")
 	if err := c.Delete(t.Context(), deny); err != nil {
 		t.Fatal(err)
 	}
@@ -45,17 +47,17 @@ func TestDialGoesThroughAWaypoint(t *testing.T) {
 	if err := c.Apply(t.Context(), policy("secret", `{targetRefs: [{kind: Service, group: "", name: orders}], action: DENY, rules: [{to: [{operation: {paths: [/secret]}}]}]}`)); err != nil {
 		t.Fatal(err)
 	}
-	var r result
+	var r command.Result
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		if r = c.dial(ordersAt, "--http", "/secret"); strings.Contains(r.stdout, "RBAC") {
+		if r = c.dial(ordersAt, "--http", "/secret"); strings.Contains(r.Stdout, "RBAC") {
 			break
 		}
 	}
-	r.want(t, 1, r.stderr, "through   waypoint shop/waypoint-", "spiffe://cluster.local/ns/shop/sa/waypoint", "through waypoint",
+	r.Want(t, 1, r.Stderr, "through   waypoint shop/waypoint-", "spiffe://cluster.local/ns/shop/sa/waypoint", "through waypoint",
 		"answered  spiffe://cluster.local/ns/shop/sa/waypoint", "403 Forbidden", "error:", "where: waypoint shop/waypoint-", "AuthorizationPolicy denies this request")
 	r = c.dial(ordersAt, "--http", "/orders")
-	r.want(t, 0, r.stderr, "through   waypoint shop/waypoint-", "200 OK")
-	if !strings.Contains(r.stdout, "/orders") {
-		t.Errorf("got %q", r.stdout)
+	r.Want(t, 0, r.Stderr, "through   waypoint shop/waypoint-", "200 OK")
+	if !strings.Contains(r.Stdout, "/orders") {
+		t.Errorf("got %q", r.Stdout)
 	}
 }

@@ -25,6 +25,8 @@ var (
 	gateway = spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/gateway")
 	orders  = spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/orders")
 	partner = spiffeid.RequireTrustDomainFromString("partner.example")
+
+	partnerOrders = spiffeid.RequireFromPath(partner, "/ns/shop/sa/orders")
 )
 
 // What a workload gets from a SPIRE agent, by the Workload API and by SDS, through renewals, a restart of the agent and another root.
@@ -75,6 +77,7 @@ func TestSPIRE(t *testing.T) {
 		})
 	}
 	t.Run("a tunnel", func(t *testing.T) { tunnel(t, edge, backend) })
+	t.Run("the command", func(t *testing.T) { w.command(t, backend) })
 	t.Run("renewal", func(t *testing.T) {
 		for name, s := range map[string]*identity.Source{"Workload API": edge, "SDS": bySDS} {
 			changed(t, name, s, 60*time.Second)
