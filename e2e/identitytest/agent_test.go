@@ -21,7 +21,7 @@ import (
 
 // istioAgent is what a workload gets from Istio's agent beside it, which has its certificates from istiod: the first one, and the next that the agent
 // pushes.
-func istioAgent(t *testing.T, m *mesh.Mesh, token string) {
+func istioAgent(t *testing.T, m *mesh.Mesh, isthmus, token string) {
 	dir := t.TempDir()
 	for path, text := range map[string]string{
 		"var/run/secrets/tokens/istio-token":  token,
@@ -56,6 +56,8 @@ func istioAgent(t *testing.T, m *mesh.Mesh, token string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	line := newCommandLine(t, m, isthmus)
+	line.is(line.run("--identity", "sds", "--socket", filepath.Join(dir, "var/run/secrets/workload-spiffe-uds/socket"), "--spiffe-id", gateway.String()), gateway)
 	for range 2 {
 		next := s.Changed()
 		svid, err := s.GetX509SVID()

@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/identity"
@@ -27,6 +28,8 @@ func TestIstioCA(t *testing.T) {
 	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged, "CA_TRUSTED_NODE_ACCOUNTS=istio-system/agent"}})
 	sa := account(t, m, "edge", "gateway")
 	good := token(t, m, sa, "istio-ca")
+
+	isthmus := command.Build(t)
 
 	t.Run("a certificate", func(t *testing.T) { certificate(t, m, good) })
 	t.Run("from files", func(t *testing.T) { fromFiles(t, m, good) })
@@ -84,9 +87,10 @@ func TestIstioCA(t *testing.T) {
 			})
 		}
 	})
+	t.Run("the command", func(t *testing.T) { ofAnotherAuthority(t, m, isthmus, good) })
 	t.Run("many identities", func(t *testing.T) { manyIdentities(t, m) })
-	t.Run("a node agent", func(t *testing.T) { impersonate(t, m) })
-	t.Run("Istio's agent", func(t *testing.T) { istioAgent(t, m, good) })
+	t.Run("a node agent", func(t *testing.T) { impersonate(t, m, isthmus) })
+	t.Run("Istio's agent", func(t *testing.T) { istioAgent(t, m, isthmus, good) })
 	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
 	t.Run("another root", func(t *testing.T) { rotation(t, m, plugged, good) })
 }
@@ -132,6 +136,15 @@ func fromFiles(t *testing.T, m *mesh.Mesh, token string) {
 	if _, err := start(t, cfg).GetX509SVID(); err != nil {
 		t.Error(err)
 	}
+}
+
+// ofAnotherAuthority is the command where --istiod is not who signs, as with istio-csr.
+func ofAnotherAuthority(t *testing.T, m *mesh.Mesh, isthmus, token string) {
+	line := newCommandLine(t, m, isthmus)
+	flags := append(line.istiod(token), "--istiod", "127.0.0.1:1", "--istiod-name", "elsewhere", "--ca", m.Istiod.CA.String(), "--ca-name", m.Istiod.ServerName, "--cert-ttl", "1h")
+	line.is(line.run(flags...), gateway)
+	r := line.run(append(flags, "--ca-name", "elsewhere")...)
+	r.Want(t, 1, r.Stderr, "authority gave no certificate", "--ca-name is elsewhere")
 }
 
 // withoutIstiod the certificate in hand is served to its end; then nothing is, and the error says why; all is well when istiod is back, also for those

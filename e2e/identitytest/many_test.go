@@ -71,7 +71,7 @@ func manyIdentities(t *testing.T, m *mesh.Mesh) {
 }
 
 // impersonate is a node agent: istiod trusts its account, and gives it what pods of its node are, and nothing else.
-func impersonate(t *testing.T, m *mesh.Mesh) {
+func impersonate(t *testing.T, m *mesh.Mesh, isthmus string) {
 	agent := account(t, m, "istio-system", "agent")
 	here, elsewhere := account(t, m, "edge", "here"), account(t, m, "edge", "elsewhere")
 	own := pod(t, m, agent, "one")
@@ -91,6 +91,13 @@ func impersonate(t *testing.T, m *mesh.Mesh) {
 	if svid, err := start(t, cfg).GetX509SVID(); err != nil || svid.ID != cfg.ID {
 		t.Errorf("got %v, %v", svid, err)
 	}
+	line := newCommandLine(t, m, isthmus)
+	as := func(name string) []string {
+		return append(line.istiod(r.Status.Token), "--impersonate", "--service-account", "edge/"+name)
+	}
+	line.is(line.run(as("here")...), cfg.ID)
+	said := line.run(as("elsewhere")...)
+	said.Want(t, 1, said.Stderr, "gave no certificate for spiffe://cluster.local/ns/edge/sa/elsewhere", "with --impersonate it is the node agent's own")
 	cfg.ID = spiffeid.RequireFromPath(gateway.TrustDomain(), "/ns/edge/sa/elsewhere")
 	if err := once(t, cfg); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("a pod of another node: %v", err)

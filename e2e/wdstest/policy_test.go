@@ -8,11 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
+	"github.com/isthmus-mesh/isthmus/identity"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 )
 
 // policies are one of every kind that istiod converts: by principal, by address and port, and STRICT for one workload.
@@ -134,4 +137,75 @@ func TestPolicies(t *testing.T) {
 	until("without the ALLOW", moved, conn("other", "10.244.9.9", "10.244.79.9:8080"), true, "")
 	until("the DENY is still there", moved, conn("other", "10.244.66.1", "10.244.79.9:9090"), false, "policies/no-debug")
 	until("without STRICT", strict, conn("", "10.244.9.9", "10.244.79.2:8080"), true, "")
+}
+
+// A principal of a policy is what istiod was told, also where the mesh has aliases: it makes none of them at L4, as it does at a waypoint, and neither does
+// ztunnel. With the other names of a peer all of them count.
+func TestAliasesInPolicies(t *testing.T) {
+	t.Parallel()
+	m := shared.Get(t)
+	const pod = "10.244.85.1"
+	for _, yaml := range []string{namespace("aliases"), entry("aliases", "held", "10.96.85.1", pod), `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-by-its-new-name, namespace: aliases}
+spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/aliases/sa/thief]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: by-its-old-name, namespace: aliases}
+spec: {action: ALLOW, rules: [{from: [{source: {principals: [old.example/ns/aliases/sa/gateway, old.example/ns/aliases/sa/thief]}}]}]}
+`} {
+		if err := m.Apply(t.Context(), yaml); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newClient(t, m, "aliases", func(c *wds.Config) { c.Policies = true })
+	ca := identitytest.NewCA(spiffeid.RequireTrustDomainFromString("cluster.local"))
+	id := func(td, account string) spiffeid.ID {
+		return spiffeid.RequireFromString("spiffe://" + td + "/ns/aliases/sa/" + account)
+	}
+	source, err := identity.New(t.Context(), aliased{ca, id("cluster.local", "held")}, identity.Config{Trust: identity.Trust{
+		Aliases: [][]spiffeid.TrustDomain{{ca.TrustDomain, spiffeid.RequireTrustDomainFromString("old.example")}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { source.Close() })
+	literal, named := c.Authorizer(netip.MustParseAddr(pod)), c.Authorizer(netip.MustParseAddr(pod))
+	named.Names = source.Names
+	for _, tt := range []struct {
+		what, td, account     string
+		literally, byAllNames bool
+	}{
+		{"the name that the ALLOW has", "old.example", "gateway", true, true},
+		{"its alias", "cluster.local", "gateway", false, true},
+		{"the name that the DENY has", "cluster.local", "thief", false, false},
+		{"its alias, which ztunnel does not deny", "old.example", "thief", true, false},
+		{"a domain that is no alias", "other.example", "gateway", false, false},
+		{"somebody else", "old.example", "other", false, false},
+	} {
+		in := authz.Conn{Source: id(tt.td, tt.account), SourceAddr: netip.MustParseAddr("10.244.9.9"), Dest: netip.MustParseAddrPort(pod + ":8080")}
+		for a, want := range map[*wds.Authorizer]bool{literal: tt.literally, named: tt.byAllNames} {
+			var d authz.Decision
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // policies take a moment to arrive
+				if d = a.Decide(t.Context(), in); d.Allow == want && !d.Missing && d.Policy != "" {
+					break
+				}
+			}
+			if d.Allow != want || d.Missing || d.Policy == "" {
+				t.Errorf("%s, with other names: %v: %+v, want %v", tt.what, a == named, d, want)
+			}
+		}
+	}
+}
+
+// aliased is an authority in memory.
+type aliased struct {
+	ca *identitytest.CA
+	id spiffeid.ID
+}
+
+func (a aliased) Fetch(context.Context) (*identity.Material, error) {
+	return &identity.Material{SVID: a.ca.SVID(a.id), Bundles: x509bundle.NewSet(a.ca.Bundle())}, nil
 }

@@ -28,7 +28,20 @@ func TestMain(m *testing.M) {
 }
 
 // shared is the mesh of all tests; each has a namespace and addresses of its own.
-var shared = meshtest.Shared{Start: func(ctx context.Context) (*mesh.Mesh, error) { return mesh.Start(ctx, mesh.Options{}) }}
+var shared = meshtest.Shared{Start: func(ctx context.Context) (*mesh.Mesh, error) {
+	o := mesh.Options{MeshConfig: meshConfig}
+	if *entries > 2000 {
+		o.APIServerEnv = []string{"GOMEMLIMIT=off"}
+	}
+	return mesh.Start(ctx, o)
+}}
+
+// meshConfig has an alias of cluster.local; see TestAliasesInPolicies.
+const meshConfig = `
+rootNamespace: istio-system
+defaultConfig: {proxyMetadata: {ISTIO_META_ENABLE_HBONE: "true"}}
+trustDomainAliases: [old.example]
+`
 
 // entry is a Service of one workload that speaks HBONE.
 func entry(ns, name, vip, pod string) string {
