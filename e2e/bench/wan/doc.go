@@ -8,5 +8,7 @@
 // for the TCP buffers of such a path; TCP itself sees two short paths. So the line measures what a protocol above TCP adds, such as
 // its windows and its round trips, and not how a kernel fills a long path.
 //
+// On Linux bytes pass through pipes, without being copied, so that the line leaves the processors to those who are measured.
+//
 // Limits: no loss, no jitter, no bound of the rate but the machine's own. It is for tests and benchmarks.
 package wan

@@ -23,18 +23,13 @@ type Line struct {
 	Dial func(network, address string) (net.Conn, error)
 }
 
-// chunkSize is what is read at once.
-const chunkSize = 256 << 10
-
 // chunk is bytes and when they arrive. A chunk without bytes is the end: of the stream, or for err.
 type chunk struct {
-	due time.Time
-	buf *[chunkSize]byte
-	n   int
-	err error
+	due  time.Time
+	held store
+	n    int
+	err  error
 }
-
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // Serve takes connections from l until it closes, and then returns its error. It does not close l.
 func (ln *Line) Serve(l net.Listener) error {
@@ -70,15 +65,16 @@ func (ln *Line) carry(near net.Conn, begun time.Time) {
 // way carries one direction. What it reads leaves no earlier than first and OneWay after it came.
 func (ln *Line) way(dst, src net.Conn, first time.Time) {
 	q := newQueue(ln.inFlight())
+	stores := storesFor(dst, src)
 	go func() {
 		for {
-			buf := chunks.Get().(*[chunkSize]byte)
-			n, err := src.Read(buf[:])
+			held := stores.Get().(store)
+			n, err := held.fill(src)
 			now := time.Now()
 			if now.Before(first) {
 				now = first
 			}
-			if n > 0 && !q.put(chunk{due: now.Add(ln.OneWay), buf: buf, n: n}) {
+			if n > 0 && !q.put(chunk{due: now.Add(ln.OneWay), held: held, n: n}) {
 				return
 			}
 			if err != nil {
@@ -98,10 +94,11 @@ func (ln *Line) way(dst, src net.Conn, first time.Time) {
 			}
 			return
 		}
-		_, err := dst.Write(c.buf[:c.n])
+		err := c.held.drain(dst)
 		q.done(c.n)
-		chunks.Put(c.buf)
-		if err != nil {
+		if err == nil {
+			stores.Put(c.held)
+		} else {
 			q.close()
 			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 				reset(src)
