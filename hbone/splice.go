@@ -15,18 +15,22 @@ import (
 // grace is how long a backend may go on sending to nobody, once it has been given all that its client sent.
 const grace = 10 * time.Second
 
+// stall is how long it may take nothing of what is in its socket then.
+const stall = 2 * time.Minute
+
 // splice joins a tunnel and a connection until both directions have ended, and closes both. An end of stream passes on as one, a reset
 // or a failure as a reset: nobody takes a part for the whole.
 func splice(st *h2.Stream, backend net.Conn) {
-	forget := st.WhenCut(func() { fail(st, backend) })
+	forget := st.WhenCut(backend, func() { fail(st, backend) })
 	defer forget()
 	var wg sync.WaitGroup
-	up := make(chan struct{}) // closed when the backend has all that the tunnel brought
+	down := make(chan struct{}) // closed when nothing more is read from the backend
 	wg.Go(func() {
-		defer close(up)
 		if _, err := st.WriteTo(backend); err != nil || !closeWrite(backend) {
 			fail(st, backend)
+			return
 		}
+		giveUp(st, backend, down)
 	})
 	_, err := st.ReadFrom(backend)
 	if err == nil {
@@ -34,10 +38,12 @@ func splice(st *h2.Stream, backend net.Conn) {
 	}
 	switch {
 	case errors.Is(err, syscall.EPIPE): // the client has sent all, ended that, and wants no more
-		ignore(backend, up)
+		// A backend comes to read what its client sent when it can send. Closing or resetting now could destroy that.
+		_, _ = io.Copy(io.Discard, onlyReader{backend}) // whatever its end is, it is one
 	case err != nil:
 		fail(st, backend)
 	}
+	close(down)
 	wg.Wait()
 	st.Close()
 	backend.Close()
@@ -49,21 +55,29 @@ func fail(st *h2.Stream, backend net.Conn) {
 	abort(backend)
 }
 
-// ignore lets a backend send, so that it comes to read what its client sent. Closing or resetting now could destroy that.
-func ignore(backend net.Conn, up <-chan struct{}) {
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = io.Copy(io.Discard, onlyReader{backend}) // whatever its end is, it is one
-	}()
-	<-up
+// giveUp ends a backend that sends to nobody, once it has been given all that its client sent.
+func giveUp(st *h2.Stream, backend net.Conn, down <-chan struct{}) {
+	select {
+	case <-down:
+		return
+	case <-st.Done():
+	}
+	unsent, before := h2.Unsent(backend), 0
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
-	select {
-	case <-read:
-	case <-timer.C:
-		abort(backend)
-		<-read
+	for {
+		select {
+		case <-down:
+			return
+		case <-timer.C:
+		}
+		n := unsent()
+		if n == 0 || n == before {
+			abort(backend)
+			return
+		}
+		before = n
+		timer.Reset(stall)
 	}
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	PingTimeout time.Duration
 	// SettingsTimeout is the time a peer has to send its SETTINGS. Zero means 10 s.
 	SettingsTimeout time.Duration
+	// LeftoverTimeout is how long an application may take nothing of what a tunnel that was forwarded to it has left, and ended. Zero means 2 min.
+	LeftoverTimeout time.Duration
 	// Signals is shared by connections on which streams are opened often. Nil means that each Await makes what it needs.
 	Signals *Signals
 }
@@ -61,4 +63,5 @@ func (c *Config) maxHeaderBytes(client bool) uint32 {
 
 func (c *Config) pingInterval() time.Duration    { return cmp.Or(c.PingInterval, 10*time.Second) }
 func (c *Config) pingTimeout() time.Duration     { return cmp.Or(c.PingTimeout, 20*time.Second) }
+func (c *Config) leftoverTimeout() time.Duration { return cmp.Or(c.LeftoverTimeout, 2*time.Minute) }
 func (c *Config) settingsTimeout() time.Duration { return cmp.Or(c.SettingsTimeout, 10*time.Second) }

@@ -60,7 +60,7 @@ type Conn struct {
 	farewell  *FarewellError
 	drain     drainState
 	cut       bool // nobody waits for what streams have left behind
-	whenCut   map[*Stream]func()
+	whenCut   map[*Stream]*cutter
 
 	sendWindow int64
 	peerWindow int64 // initial window of a stream

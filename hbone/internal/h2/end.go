@@ -97,6 +97,7 @@ func (s *Stream) finish() {
 	if f := s.forward(); f != nil {
 		f.drift()
 	}
+	s.watchCut()
 	if x := s.extra; x != nil && x.done != nil {
 		close(x.done)
 		x.done = nil

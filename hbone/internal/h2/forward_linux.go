@@ -20,6 +20,8 @@ type forward struct {
 	s     *Stream
 	fd    int
 	timer *time.Timer // ends a socket that sends to nobody
+	left  *leftover   // once the stream has ended
+	owed  int         // what the socket had not delivered when timer looked last
 	ask   int32       // what the next read asks for
 	// pending is the Connect that waits for the socket; nil otherwise.
 	pending *waiter
@@ -215,8 +217,12 @@ func (f *forward) ended() {
 
 // drift keeps the socket in sight when its stream leaves the connection's table. mu is held.
 func (f *forward) drift() {
-	if !f.closed {
-		f.s.c.joined.keep(f.s)
+	if f.closed {
+		return
+	}
+	f.s.c.joined.keep(f.s)
+	if !f.closing && !f.upDone {
+		f.left = f.s.leave(f.abort, func() int { return outq(f.fd) })
 	}
 }
 
@@ -236,16 +242,27 @@ func (f *forward) abort() {
 	f.settle()
 }
 
-// expire ends a socket that has sent to nobody for long enough.
+// expire ends a socket that has sent to nobody for long enough, unless the application goes on reading.
 func (f *forward) expire() {
 	c := f.s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.closing {
+		return
+	}
+	if n := outq(f.fd); n > 0 && n != f.owed {
+		f.owed = n
+		f.timer.Reset(c.cfg.leftoverTimeout())
+		return
+	}
 	f.abort()
 }
 
 // settle closes the socket when it is time. mu is held; closing does not wait.
 func (f *forward) settle() {
+	if f.upDone || f.closing {
+		f.left.stop()
+	}
 	switch {
 	case f.upDone && f.downDone:
 		f.closing = true

@@ -5,6 +5,7 @@ package h2
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -14,11 +15,11 @@ import (
 )
 
 // leftover is a joined tunnel whose client has sent more than the application takes, ended, and gone.
-func leftover(t *testing.T) (*joinery, *net.TCPConn) {
+func leftoverOf(t *testing.T, scfg Config) (*joinery, *net.TCPConn) {
 	t.Helper()
-	j := newJoinery(t, Config{})
+	j := newJoineryOf(t, Config{}, scfg)
 	s, app := j.open(t)
-	_ = app.SetReadBuffer(4 << 10)
+	_ = app.SetReadBuffer(32 << 10)
 	_ = s.SetWriteDeadline(time.Now().Add(20 * time.Second))
 	for { // until the socket is full, and then the window
 		if _, err := s.Write(make([]byte, 64<<10)); err != nil {
@@ -52,7 +53,7 @@ func within(t *testing.T, f func() error) error {
 
 // Close waits for no application.
 func TestCloseLeavesAnApplicationThatDoesNotRead(t *testing.T) {
-	j, app := leftover(t)
+	j, app := leftoverOf(t, Config{})
 	defer app.Close()
 	_ = within(t, j.server.Close)
 	wantEnd(t, app, syscall.ECONNRESET)
@@ -60,7 +61,7 @@ func TestCloseLeavesAnApplicationThatDoesNotRead(t *testing.T) {
 
 // Shutdown waits for one as long as its context says.
 func TestShutdownLeavesAnApplicationThatDoesNotRead(t *testing.T) {
-	j, app := leftover(t)
+	j, app := leftoverOf(t, Config{})
 	defer app.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -68,6 +69,36 @@ func TestShutdownLeavesAnApplicationThatDoesNotRead(t *testing.T) {
 		t.Errorf("Shutdown gave %v", err)
 	}
 	wantEnd(t, app, syscall.ECONNRESET)
+}
+
+// What an application does not take is given up in time.
+func TestAnApplicationThatDoesNotReadIsGivenUp(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	began := time.Now()
+	j, app := leftoverOf(t, Config{LeftoverTimeout: limit})
+	defer app.Close()
+	eventually(t, "the socket is closed", func() bool { return j.held() == 0 })
+	if took := time.Since(began); took < limit || took > grace {
+		t.Errorf("it was given up after %v", took)
+	}
+	wantEnd(t, app, syscall.ECONNRESET)
+}
+
+// One that reads slowly gets everything.
+func TestAnApplicationThatReadsSlowlyIsNotGivenUp(t *testing.T) {
+	const limit = time.Second
+	j, app := leftoverOf(t, Config{LeftoverTimeout: limit})
+	defer app.Close()
+	buf := make([]byte, 1<<10)
+	for end := time.Now().Add(3 * limit); time.Now().Before(end); time.Sleep(limit / 50) {
+		if _, err := io.ReadFull(app, buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if j.held() != 1 {
+		t.Fatal("there was too little left for this test")
+	}
+	wantEnd(t, app, nil)
 }
 
 // A read ends at urgent data (RFC 6093), though more is behind it, of which no event tells.

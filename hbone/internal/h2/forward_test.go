@@ -23,19 +23,24 @@ type joinery struct {
 	apps           chan *net.TCPConn
 }
 
-func newJoinery(t testing.TB, ccfg Config) *joinery {
+func newJoinery(t testing.TB, ccfg Config) *joinery { return newJoineryOf(t, ccfg, Config{}) }
+
+func newJoineryOf(t testing.TB, ccfg, scfg Config) *joinery {
 	j := &joinery{apps: make(chan *net.TCPConn, 4096)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	j.client, j.server = gathered(t, ccfg, Config{}, func(s *Stream) {
+	j.client, j.server = gathered(t, ccfg, scfg, func(s *Stream) {
 		backend, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Error(err)
 			s.Reset(http2.ErrCodeConnect)
 			return
+		}
+		if scfg.LeftoverTimeout > 0 {
+			_ = backend.(*net.TCPConn).SetWriteBuffer(16 << 10) // what is left is left in the tunnel
 		}
 		app, err := l.Accept()
 		if err != nil {
@@ -79,16 +84,6 @@ func sockets(t testing.TB) (n int) {
 	return n
 }
 
-// eventually waits for what the server does by itself.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
-}
-
 // held is how many sockets the server's tunnels are joined with.
 func (j *joinery) held() int {
 	j.server.mu.Lock()
@@ -97,21 +92,6 @@ func (j *joinery) held() int {
 		return 0
 	}
 	return j.server.joined.count
-}
-
-func write4(t testing.TB, w io.Writer) {
-	t.Helper()
-	if _, err := w.Write([]byte("four")); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read4(t testing.TB, r io.Reader) {
-	t.Helper()
-	var b [4]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil || string(b[:]) != "four" {
-		t.Fatalf("read %q, %v", b, err)
-	}
 }
 
 // wantEnd reads to the end, which must be err; nil is a clean one.

@@ -85,6 +85,31 @@ func tunnel(t testing.TB, client *Conn, streams <-chan *Stream) (*Stream, *Strea
 	return s, <-streams
 }
 
+func write4(t testing.TB, w io.Writer) {
+	t.Helper()
+	if _, err := w.Write([]byte("four")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read4(t testing.TB, r io.Reader) {
+	t.Helper()
+	var b [4]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil || string(b[:]) != "four" {
+		t.Fatalf("read %q, %v", b, err)
+	}
+}
+
+// eventually waits for what an end does by itself.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}
+
 func TestBytesArriveOnceAndInOrder(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"default windows": {},

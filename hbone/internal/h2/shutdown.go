@@ -59,42 +59,10 @@ func (c *Conn) Drain() {
 	c.kick()
 }
 
-// abandon gives up what applications have not taken of streams that have ended. cut is set and mu held.
-func (c *Conn) abandon() {
-	if c.joined != nil {
-		c.joined.abandon()
-	}
-	for _, f := range c.whenCut {
-		go f()
-	}
-	c.whenCut = nil
-}
-
 // WaitServed blocks until the connection has ended, and all that was forwarded or accepted for it has, too.
 func (c *Conn) WaitServed() {
 	<-c.done
 	c.serving.Wait()
-}
-
-// WhenCut has f called, in a goroutine of its own, when nobody waits any more for what the stream has brought: the connection was closed, or the
-// context of Shutdown has ended. forget takes that back, as far as it has not begun.
-func (s *Stream) WhenCut(f func()) (forget func()) {
-	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		go f()
-		return func() {}
-	}
-	if c.whenCut == nil {
-		c.whenCut = map[*Stream]func(){}
-	}
-	c.whenCut[s] = f
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.whenCut, s)
-	}
 }
 
 // maybeDrained ends a draining connection that has no stream left; mu is held.
