@@ -6,10 +6,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 )
 
-// WriteTo writes to w what the peer sends until its END_STREAM, and returns how much that was. The bytes are not copied on their way. When w is
-// a TCP or Unix connection that takes them at once, the connection's reader writes them there by itself, and nobody is woken.
+// WriteTo writes to w what the peer sends until its END_STREAM, and returns how much that was. The bytes are not copied on their way. (The
+// connection's reader must not write to w, not even without waiting: others may, and package net has no lock that is only tried.)
 func (s *Stream) WriteTo(w io.Writer) (int64, error) {
-	to := pollWriter(w)
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	c := s.c
@@ -38,7 +37,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 		} else if err != nil {
 			return total, err
 		}
-		total += int64(s.await(nil, to))
+		s.await(nil)
 		c.mu.Lock()
 	}
 }

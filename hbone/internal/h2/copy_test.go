@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/bufpool"
 	"golang.org/x/net/http2"
@@ -172,6 +173,29 @@ func TestResetIsForwardedAsOne(t *testing.T) {
 				t.Errorf("read gave %v, want ECONNRESET", err)
 			}
 		})
+	}
+}
+
+// Somebody else's Write to where WriteTo writes may wait for long. The tunnels beside it do not.
+func TestWriteToBesideAWriteThatWaits(t *testing.T) {
+	client, _, streams := pair(t, Config{}, Config{})
+	near, far := tunnel(t, client, streams)
+	beside, echo := tunnel(t, client, streams)
+	go func() { _, _ = io.Copy(struct{ io.Writer }{echo}, struct{ io.Reader }{echo}) }()
+	app, to := tcpPair(t)
+	_ = app.(*net.TCPConn).SetReadBuffer(4 << 10)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer near.Close()
+	defer to.Close()
+	defer app.Close()
+	wg.Go(func() { _, _ = far.WriteTo(to) })
+	wg.Go(func() { _, _ = to.Write(make([]byte, 16<<20)) })
+	_ = beside.SetDeadline(time.Now().Add(5 * time.Second))
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+		write4(t, near)
+		write4(t, beside)
+		read4(t, beside)
 	}
 }
 

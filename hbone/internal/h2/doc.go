@@ -9,8 +9,7 @@
 // peer that makes the outbox overflow with replies loses the connection.
 //
 // Reading: small DATA frames are taken many under one hold of the lock; bulk is decrypted to where it stays: the buffer of a Read that waits,
-// or a borrowed one. Blocked Reads are woken when no more bytes are at hand. A TCP or Unix connection given to WriteTo is written to by the
-// reader itself as long as it takes everything at once.
+// or a borrowed one. Blocked Reads are woken when no more bytes are at hand.
 //
 // Memory is bounded by the stream windows, which follow the product of bandwidth and delay: credit for the connection is
 // returned when bytes arrive, credit for a stream when they are read, so that one stalled tunnel does not stop its neighbours.

@@ -18,10 +18,3 @@ type poller struct{}
 func (*poller) next(int) (*bufpool.Buf, int, error) { return nil, 0, errors.ErrUnsupported }
 
 func pollReader(io.Reader) *poller { return nil }
-
-// sink neither.
-type sink struct{}
-
-func (*sink) try([]byte) int { return 0 }
-
-func pollWriter(io.Writer) *sink { return nil }

@@ -127,7 +127,7 @@ func (rd *reader) settle() {
 			rd.locked = true
 			continue
 		}
-		if w := s.rw; w != nil && (w.to == nil || !rd.forward(s, w) || s.over()) {
+		if w := s.rw; w != nil {
 			s.rw = nil
 			w.let()
 			rd.wakes = append(rd.wakes, w)
@@ -165,32 +165,6 @@ func (rd *reader) settle() {
 		runtime.Gosched()
 		rd.yield.done(now().sub(start), 4*time.Millisecond, 1)
 	}
-}
-
-// forward writes to a sink what has come, and reports whether it took everything, so that WriteTo may go on waiting. mu is held, but for
-// the writes.
-func (rd *reader) forward(s *Stream, w *waiter) bool {
-	w.flying = true
-	for s.in.n > 0 {
-		all := false
-		rd.locked = false // lend lets others have the lock
-		n := s.lend(s.in.head(), func(b []byte) int {
-			n := w.to.try(b)
-			all = n == len(b)
-			return n
-		})
-		rd.locked = true
-		w.put(n)
-		if !all {
-			break
-		}
-	}
-	w.flying = false
-	if s.rw != w {
-		w.wake() // it wanted to leave
-		return true
-	}
-	return s.in.n == 0
 }
 
 // list has s's blocked Read woken with the next settle, or its socket written to; mu is held.

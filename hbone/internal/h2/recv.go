@@ -28,7 +28,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			c.mu.Unlock()
 			return 0, err
 		}
-		n := s.await(p, nil)
+		n := s.await(p)
 		if n > 0 {
 			return n, nil
 		}
@@ -55,13 +55,9 @@ func (s *Stream) ended() error {
 	return s.recvErr()
 }
 
-// over reports whether nothing more will come for Read; mu is held.
-func (s *Stream) over() bool { return s.closedByUser || s.ended() != nil }
-
-// await waits for bytes or the end, and says how many came into p, or went to the sink, meanwhile. mu is held at first, and released.
-func (s *Stream) await(p []byte, to *sink) int {
+// await waits for bytes or the end, and says how many came into p meanwhile. mu is held at first, and released.
+func (s *Stream) await(p []byte) int {
 	c, w := s.c, getWaiter(p)
-	w.to = to
 	s.rw = w
 	c.mu.Unlock()
 	n, loose := w.wait()

@@ -8,13 +8,12 @@ type waiter struct {
 	mu    sync.Mutex
 	cond  sync.Cond
 	ready bool
-	n     int  // Read: bytes that the connection's reader has put into p, or written to the sink
+	n     int  // Read: bytes that the connection's reader has put into p
 	loose bool // Read: the stream and the connection's reader know it no more
 
 	// The connection's mu guards these.
 	p      []byte // Read: where to put bytes; Write: what is left to send
-	flying bool   // p or to is in use outside the lock: being filled, or encrypted
-	to     *sink  // WriteTo: the connection's reader writes there itself, while it takes everything at once
+	flying bool   // p is in use outside the lock: being filled, or encrypted
 }
 
 var waiters = sync.Pool{New: func() any {
@@ -33,7 +32,7 @@ func getWaiter(p []byte) *waiter {
 }
 
 func (w *waiter) free() {
-	w.p, w.to = nil, nil
+	w.p = nil
 	waiters.Put(w)
 }
 
@@ -46,12 +45,7 @@ func (w *waiter) wake() {
 }
 
 // room is the part of p that nothing was put into yet. The connection's mu is held, and its reader calls.
-func (w *waiter) room() []byte {
-	if w.to != nil {
-		return nil
-	}
-	return w.p[w.n:]
-}
+func (w *waiter) room() []byte { return w.p[w.n:] }
 
 // put notes that the connection's reader has put n bytes into room.
 func (w *waiter) put(n int) {
