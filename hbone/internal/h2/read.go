@@ -451,7 +451,7 @@ func (rd *reader) data(h header, pad uint32) (*Stream, error) {
 
 // returnCredit gives connection window back as soon as bytes are here, unless too many wait for Read already. mu is held.
 func (c *Conn) returnCredit() {
-	if c.unreturned < c.cfg.connWindow()/4 || c.unread > c.cfg.maxUnread() {
+	if c.unreturned < min(c.cfg.connWindow()/4, mostOwed) || c.unread > c.cfg.maxUnread() {
 		return
 	}
 	_ = c.cw.WriteWindowUpdate(0, c.unreturned)

@@ -11,6 +11,7 @@ const (
 	leastWindow = 256 << 10        // what a window shrinks to, unless it began with less
 	leastSpan   = time.Millisecond // over less, what comes in bursts has no rate
 	aloneWindow = 4 << 20
+	mostOwed    = 2 << 20 // credit that is kept back: on a long path a quarter of a large window would cost a fifth of the rate
 	aloneAfter  = 250_000 // microseconds without a neighbour; far more than one's message takes behind the largest window
 )
 
@@ -61,10 +62,10 @@ func (r *rtt) measured(now time.Time) {
 	r.early = min(r.early+1, rttEarly)
 }
 
-// credit takes note of n bytes that are no longer ours to hold, and returns window once a quarter of it has come together. mu is held.
+// credit takes note of n bytes that are no longer ours to hold, and returns window once a quarter of it has come together, or mostOwed. mu is held.
 func (s *Stream) credit(n int) {
 	s.consumed += uint32(n)
-	if s.consumed < s.window/4 || s.recvEnd || s.recvErr() != nil || s.closedByUser {
+	if s.consumed < min(s.window/4, mostOwed) || s.recvEnd || s.recvErr() != nil || s.closedByUser {
 		return
 	}
 	old := s.window

@@ -221,3 +221,19 @@ func TestUnreadBytesAreBounded(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A large window is given back in small pieces: on a long path its sender needs it.
+func TestCreditOfALargeWindow(t *testing.T) {
+	const window, much = 32 << 20, 5 << 20
+	client, server, streams := pair(t, Config{}, Config{StreamWindow: window, MaxStreamWindow: window})
+	near, far := tunnel(t, client, streams)
+	go func() { _, _ = near.Write(make([]byte, much)) }()
+	if _, err := io.ReadFull(far, make([]byte, much)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the windows are nearly whole", func() bool {
+		client.mu.Lock()
+		defer client.mu.Unlock()
+		return near.sendWindow > window-mostOwed && client.sendWindow > int64(server.cfg.connWindow())-mostOwed
+	})
+}
