@@ -50,7 +50,22 @@ func through(t *testing.T, ln *Line) (near, far *net.TCPConn, begun time.Time) {
 }
 
 func TestBytesComeLateButAll(t *testing.T) {
-	near, far, begun := through(t, &Line{OneWay: oneWay})
+	for name, dial := range map[string]func(network, address string) (net.Conn, error){
+		"TCP": nil,
+		"another connection": func(network, address string) (net.Conn, error) {
+			c, err := net.Dial(network, address)
+			if err != nil {
+				return nil, err
+			}
+			return struct{ *net.TCPConn }{c.(*net.TCPConn)}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) { late(t, &Line{OneWay: oneWay, Dial: dial}) })
+	}
+}
+
+func late(t *testing.T, ln *Line) {
+	near, far, begun := through(t, ln)
 	data := make([]byte, 8<<20)
 	rand.Read(data)
 	go func() {
