@@ -32,6 +32,10 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 		return
 	}
 	c := carrier{s.Kind.APIVersion(), s.Kind.Kind, there}
+	if there.GetDeletionTimestamp() != nil {
+		m.addSwitch(Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepNext, Reason: "it is being deleted, and made anew when it is gone"}})
+		return
+	}
 	step := Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepDone, Reason: "made for this edge"}}
 	if is, _ := value(there, s.Path); there.GetLabels()[v1alpha1.LabelOwner] != m.Edge.Owner() || fmt.Sprint(is) != want.String() {
 		step = m.put(c, VerbSwitch, switchHow, []setting{want}, nil)

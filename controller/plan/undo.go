@@ -57,7 +57,11 @@ func (m *maker) unswitch(keep map[string]bool) {
 	for _, o := range m.Objects {
 		c := carrier{o.GetAPIVersion(), o.GetKind(), o}
 		switch {
-		case keep[c.String()] || o.GetDeletionTimestamp() != nil:
+		case keep[c.String()]:
+		case o.GetDeletionTimestamp() != nil:
+			if o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner() {
+				m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: "it is being deleted"}})
+			}
 		case o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner():
 			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
 		case holds(o, m.Edge.FieldOwner()):
