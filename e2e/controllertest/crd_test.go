@@ -29,6 +29,9 @@ func TestMalformedEdgesAreRefused(t *testing.T) {
 		{"a name alone", `{targetRefs: [{name: http}], waypoint: {name: w}}`, ""},
 		{"as many Services as may be", `{targetRefs: [{name: http}], backends: {services: [` + services(64) + `]}}`, ""},
 
+		{"a workload and its Ingresses", `{workloadRefs: [{kind: DaemonSet, name: a}], backends: {from: Ingresses}}`, ""},
+		{"fields to take over", `{targetRefs: [{name: http}], takeOver: ["metadata.labels[istio.io/ingress-use-waypoint]", spec.routingType]}`, ""},
+
 		{"nothing", `{}`, "exactly one of targetRefs and workloadRefs"},
 		{"both kinds of targets", `{targetRefs: [{name: http}], workloadRefs: [{kind: Deployment, name: a}], backends: {services: [{namespace: a, name: b}]}}`, "exactly one of targetRefs and workloadRefs"},
 		{"an empty list", `{targetRefs: []}`, "should have at least 1 items"},
@@ -40,6 +43,9 @@ func TestMalformedEdgesAreRefused(t *testing.T) {
 		{"a workload of another kind", `{workloadRefs: [{kind: StatefulSet, name: a}], backends: {services: [{namespace: a, name: b}]}}`, "Unsupported value"},
 		{"a workload without Services", `{workloadRefs: [{kind: Deployment, name: a}]}`, "list backends.services"},
 		{"a workload with routes", `{workloadRefs: [{kind: Deployment, name: a}], backends: {from: Routes}}`, "list backends.services"},
+		{"Gateways with Ingresses", `{targetRefs: [{name: http}], backends: {from: Ingresses}}`, "backends.from Ingresses is for workloadRefs"},
+		{"a field to take over twice", `{targetRefs: [{name: http}], takeOver: [a, a]}`, "Duplicate value"},
+		{"a field to take over without name", `{targetRefs: [{name: http}], takeOver: [""]}`, "should be at least 1 chars"},
 		{"a mode that is none", `{targetRefs: [{name: http}], mode: Conquer}`, "Unsupported value"},
 		{"an empty mode, written out", `{targetRefs: [{name: http}], mode: ""}`, "Unsupported value"},
 		{"a capture that is none", `{targetRefs: [{name: http}], capture: Full}`, "Unsupported value"},

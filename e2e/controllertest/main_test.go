@@ -108,7 +108,11 @@ func start(ctx context.Context) (*mesh.Mesh, error) {
 	if err != nil {
 		return m, err
 	}
-	if err := m.Apply(ctx, string(all)+"---\n"+classes); err != nil {
+	vendors, err := os.ReadFile("testdata/vendor-crds.yaml")
+	if err != nil {
+		return m, err
+	}
+	if err := m.Apply(ctx, string(vendors)+"---\n"+string(all)+"---\n"+classes); err != nil {
 		return m, err
 	}
 	shared.ask = &asker{silent: map[string]error{}, asked: map[string]int{}}

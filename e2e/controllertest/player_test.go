@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -55,7 +56,8 @@ func (p *player) round(ctx context.Context) {
 	var gateways gatewayv1.GatewayList
 	var services corev1.ServiceList
 	var pods corev1.PodList
-	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods} {
+	var classes gatewayv1.GatewayClassList
+	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods, &classes} {
 		if err := p.client.List(ctx, l); err != nil {
 			return
 		}
@@ -73,7 +75,11 @@ func (p *player) round(ctx context.Context) {
 	for i := range pods.Items {
 		there["Pod "+pods.Items[i].Namespace+"/"+pods.Items[i].Name] = &pods.Items[i]
 	}
-	infrastructure := map[string]map[string]string{}
+	controllers := map[gatewayv1.ObjectName]string{}
+	for i := range classes.Items {
+		controllers[gatewayv1.ObjectName(classes.Items[i].Name)] = string(classes.Items[i].Spec.ControllerName)
+	}
+	var proxies []proxy
 	waypoints := map[string]bool{}
 	for i := range gateways.Items {
 		g := &gateways.Items[i]
@@ -82,8 +88,15 @@ func (p *player) round(ctx context.Context) {
 		}
 		if g.Spec.GatewayClassName == plan.WaypointClass {
 			waypoints[g.Namespace+"/"+g.Name] = p.waypoint(ctx, g, there)
-		} else if i := g.Spec.Infrastructure; i != nil {
-			infrastructure[g.Namespace+"/"+g.Name] = map[string]string{plan.LabelDataplaneMode: string(i.Labels[plan.LabelDataplaneMode])}
+		} else if v := edge.ByController(controllers[g.Spec.GatewayClassName]); len(v.Proxies.Labels) > 0 {
+			x := proxy{labels: edge.Of(v.Proxies.Labels, g.Namespace, g.Name, string(g.Spec.GatewayClassName))}
+			if !v.Proxies.Anywhere {
+				x.namespace = g.Namespace
+			}
+			if i := g.Spec.Infrastructure; i != nil && v.Infrastructure {
+				x.mode = string(i.Labels[plan.LabelDataplaneMode])
+			}
+			proxies = append(proxies, x)
 		}
 	}
 	for i := range services.Items {
@@ -97,10 +110,53 @@ func (p *player) round(ctx context.Context) {
 			continue
 		}
 		p.run(ctx, o)
-		if name := o.Labels[edge.LabelGatewayName]; name != "" && !waypoints[o.Namespace+"/"+name] {
-			p.label(ctx, o, infrastructure[o.Namespace+"/"+name][plan.LabelDataplaneMode])
+		for _, x := range proxies {
+			if x.has(o) {
+				p.label(ctx, o, x.mode)
+			}
 		}
 		p.capture(ctx, o, spaces[o.Namespace])
+	}
+	p.accept(ctx)
+}
+
+// proxy says which pods a Gateway has, and the label that its infrastructure gives them.
+type proxy struct {
+	namespace string // empty: any
+	labels    map[string]string
+	mode      string
+}
+
+func (x *proxy) has(o *corev1.Pod) bool {
+	for k, v := range x.labels {
+		if o.Labels[k] != v {
+			return false
+		}
+	}
+	return x.namespace == "" || x.namespace == o.Namespace
+}
+
+// accept says for vendors that policies which we make are accepted.
+func (p *player) accept(ctx context.Context) {
+	for _, u := range edge.Uses() {
+		if !u.Make {
+			continue
+		}
+		list := &unstructured.UnstructuredList{}
+		list.SetAPIVersion(u.APIVersion())
+		list.SetKind(u.Kind.Kind + "List")
+		if err := p.client.List(ctx, list); err != nil {
+			continue
+		}
+		for i := range list.Items {
+			o := &list.Items[i]
+			if _, said, _ := unstructured.NestedSlice(o.Object, "status", "ancestors"); said {
+				continue
+			}
+			accepted := map[string]any{"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": o.GetGeneration()}
+			o.Object["status"] = map[string]any{"ancestors": []any{map[string]any{"controllerName": "x.io/y", "conditions": []any{accepted}}}}
+			_ = p.client.Status().Update(ctx, o) // the next round sees
+		}
 	}
 }
 
@@ -167,9 +223,10 @@ func (p *player) run(ctx context.Context, o *corev1.Pod) {
 	_ = p.client.Status().Update(ctx, o)
 }
 
-// label gives a gateway's pod the label of its Gateway's infrastructure, as a vendor does by a rollout.
+// label gives a gateway's pod the label of its Gateway's infrastructure, as a vendor does by a rollout. One that speaks HBONE itself has none
+// from its vendor's controller, and keeps it.
 func (p *player) label(ctx context.Context, o *corev1.Pod, mode string) {
-	if o.Labels[plan.LabelDataplaneMode] != mode {
+	if is := o.Labels[plan.LabelDataplaneMode]; is != mode && (mode != "" || is != "none") {
 		p.merge(ctx, o, "labels", plan.LabelDataplaneMode, mode)
 	}
 }

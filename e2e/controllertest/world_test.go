@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/run"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 )
@@ -177,15 +178,22 @@ func finding(e *v1alpha1.AmbientEdge, code string) *v1alpha1.Finding {
 func (s *site) state(versions bool) map[string]string {
 	s.t.Helper()
 	all := map[string]string{}
-	for _, gvk := range []schema.GroupVersionKind{
+	kinds := []schema.GroupVersionKind{
 		{Version: "v1", Kind: "Namespace"}, {Version: "v1", Kind: "Service"}, {Version: "v1", Kind: "ServiceAccount"}, {Version: "v1", Kind: "ConfigMap"},
 		{Group: "apps", Version: "v1", Kind: "Deployment"}, {Group: "apps", Version: "v1", Kind: "DaemonSet"},
 		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"}, {Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"},
 		{Group: "gateway.networking.k8s.io", Version: "v1beta1", Kind: "ReferenceGrant"}, {Group: "security.istio.io", Version: "v1", Kind: "AuthorizationPolicy"},
-	} {
+		{Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"},
+	}
+	for _, u := range edge.Uses() {
+		kinds = append(kinds, schema.GroupVersionKind{Group: u.Group, Version: u.Version, Kind: u.Kind.Kind})
+	}
+	for _, gvk := range kinds {
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(gvk)
-		if err := s.c.List(s.t.Context(), list); err != nil {
+		if err := s.c.List(s.t.Context(), list); meta.IsNoMatchError(err) {
+			continue // that vendor's CRDs are not there
+		} else if err != nil {
 			s.t.Fatal(err)
 		}
 		for i := range list.Items {

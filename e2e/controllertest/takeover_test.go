@@ -1,0 +1,63 @@
+package controllertest
+
+import (
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// TestWhatIsTakenOverIsGivenBack has somebody else spell the switch's label in a way that Istio reads and kgateway does not.
+func TestWhatIsTakenOverIsGivenBack(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "takeover")
+	s.apply(`{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP, labels: {team: shop, istio.io/ingress-use-waypoint: "True"}}, spec: {selector: {app: orders}, ports: [{name: http, port: 80}]}}`)
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+	f := finding(e, v1alpha1.FindingForeignValue)
+	if f == nil || !strings.Contains(f.Fix, "spec.takeOver") || f.Field != "metadata.labels["+edge.LabelIngressUseWaypoint+"]" {
+		t.Fatalf("findings are %+v", e.Status.Findings)
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"takeOver":["`+f.Field+`"]}}`))
+	if err := s.c.Patch(t.Context(), s.theEdge("public"), patch); err != nil {
+		t.Fatal(err)
+	}
+	s.ready("public", v1alpha1.ReasonDone)
+	o := s.service("orders")
+	if o.Labels[edge.LabelIngressUseWaypoint] != "true" || o.Annotations[v1alpha1.AnnotationFormer] != `{"`+f.Field+`":"True"}` || o.Labels["team"] != "shop" {
+		t.Errorf("labels are %v, annotations %v", o.Labels, o.Annotations)
+	}
+	s.delete(e)
+	s.gone(e)
+	s.same(before, false)
+}
+
+// TestClientsOfAStrictNamespaceAreNotRefused: a gateway that is captured takes connections from outside the mesh only where its inbound ones are left alone.
+func TestClientsOfAStrictNamespaceAreNotRefused(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "strict")
+	s.apply(`{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: EDGE}, spec: {mtls: {mode: STRICT}}}`)
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	e, _ := s.ready("public", v1alpha1.ReasonDone)
+	g := &gatewayv1.Gateway{}
+	if err := s.c.Get(t.Context(), types.NamespacedName{Namespace: s.edge, Name: "http"}, g); err != nil {
+		t.Fatal(err)
+	}
+	if i := g.Spec.Infrastructure; i == nil || i.Annotations[plan.AnnotationBypassInbound] != "true" {
+		t.Errorf("infrastructure is %+v", i)
+	}
+	if step := e.Status.Plan.Steps[0]; !strings.Contains(step.Reason, "PeerAuthentication "+s.edge+"/default is STRICT") {
+		t.Errorf("the step says %q", step.Reason)
+	}
+	s.delete(e)
+	s.gone(e)
+	s.same(before, false)
+}
