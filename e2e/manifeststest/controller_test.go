@@ -21,6 +21,7 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 	theDeployment = `{apiVersion: apps/v1, kind: Deployment, metadata: {name: gateway, namespace: edge}}`
 	theDaemonSet  = `{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: gateway, namespace: edge}}`
 	theGateway    = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: http, namespace: edge}}`
+	theIngress    = `{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: orders, namespace: edge}}`
 	theWaypoint   = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: edge}}`
 	theEdge       = `{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: bounds, namespace: edge}}`
 )
@@ -68,6 +69,11 @@ func TestControllerDoesItsWork(t *testing.T) {
 	}
 	for _, a := range []attempt{
 		{name: "label the namespace", object: theNamespace, patch: `{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}`},
+		{name: "set a Service's switch", object: ordersService, patch: `{"metadata":{"annotations":{"traefik.io/service.nativelb":"true","isthmus.dev/former":"{}"}}}`},
+		{name: "set an Ingress's switch", object: theIngress, patch: `{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/service-upstream":"true"}}}`},
+		{name: "leave inbound connections of pods alone", object: theDeployment, patch: `{"spec":{"template":{"metadata":{"annotations":{"ambient.istio.io/bypass-inbound-capture":"true"}}}}}`},
+		{name: "roll a DaemonSet", object: theDaemonSet, patch: `{"spec":{"template":{"metadata":{"annotations":{"isthmus.dev/rollout":"a"}}}}}`},
+		{name: "leave inbound connections of a Gateway's pods alone", object: theGateway, patch: `{"spec":{"infrastructure":{"annotations":{"ambient.istio.io/bypass-inbound-capture":"true"}}}}`},
 		{name: "unlabel it", object: theNamespace, patch: `{"metadata":{"labels":{"istio.io/dataplane-mode":null}}}`},
 		{name: "wire a Service", object: ordersService, patch: `{"metadata":{"labels":{"istio.io/use-waypoint":"waypoint","istio.io/ingress-use-waypoint":"true"}}}`},
 		{name: "label a Deployment's pods", object: theDeployment, patch: `{"spec":{"template":{"metadata":{"labels":{"istio.io/dataplane-mode":"ambient"}}}}}`},
@@ -147,6 +153,11 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "give a waypoint away", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"other.edge"}}}`},
 		{name: "disown a waypoint", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "make a waypoint another gateway", object: theWaypoint, patch: `{"spec":{"gatewayClassName":"some"}}`},
+
+		{name: "lead an Ingress elsewhere", object: theIngress, patch: `{"spec":{"defaultBackend":{"service":{"name":"mine","port":{"number":80}}}}}`},
+		{name: "annotate an Ingress otherwise", object: theIngress, patch: `{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/server-snippet":"x"}}}`},
+		{name: "label an Ingress", object: theIngress, patch: `{"metadata":{"labels":{"istio.io/use-waypoint":"x"}}}`},
+		{name: "delete an Ingress", object: theIngress, delete: true},
 
 		{name: "change an AmbientEdge", object: theEdge, patch: `{"spec":{"mode":"Observe"}}`},
 		{name: "confirm undo", object: theEdge, patch: `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`},

@@ -159,6 +159,11 @@ spec:
     metadata: {labels: {app: gateways}}
     spec: {containers: [{name: c, image: nothing}]}
 ---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: orders, namespace: edge, annotations: {note: x}}
+spec: {defaultBackend: {service: {name: orders, port: {number: 80}}}}
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: http, namespace: edge}
