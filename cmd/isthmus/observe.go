@@ -50,6 +50,7 @@ type observeFlags struct {
 	trustDomain string
 	watch       bool
 	only        string // NAMESPACE/NAME; empty: all
+	observer    ctl.Observer
 }
 
 func newObserve(a *app) *cobra.Command {
@@ -140,7 +141,7 @@ func (f *observeFlags) read(ctx context.Context) (*observeDocument, error) {
 // from makes the document from what r reads.
 func (f *observeFlags) from(ctx context.Context, r client.Reader, namespace string) (*observeDocument, error) {
 	rights := &missingRights{Reader: r}
-	s, err := ctl.Observe(ctx, rights, &v1alpha1.AmbientEdge{})
+	s, err := f.observer.Observe(ctx, rights, &v1alpha1.AmbientEdge{})
 	if err == nil {
 		err = rights.err()
 	}

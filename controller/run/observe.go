@@ -33,7 +33,16 @@ func Scheme() (*runtime.Scheme, error) {
 // Observe reads what a plan for e depends on, without facts about waypoints. It needs rights to read only, and blocks for two
 // dozen requests where r has no cache. An error names the kind that could not be read.
 func Observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge) (*plan.Snapshot, error) {
-	return observe(ctx, r, e, &vendors{})
+	return new(Observer).Observe(ctx, r, e)
+}
+
+// Observer is for who observes again and again: it remembers which kinds the API server does not know. The zero value is ready, and may be used by
+// several at once.
+type Observer struct{ vendors vendors }
+
+// Observe is the function Observe.
+func (o *Observer) Observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge) (*plan.Snapshot, error) {
+	return observe(ctx, r, e, &o.vendors)
 }
 
 // observe is Observe, with what is known of kinds that are missing.
