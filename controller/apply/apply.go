@@ -30,8 +30,9 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 		return Explain("delete", w.String(), client.IgnoreNotFound(err))
 	}
 	if w.UID == "" {
-		// Not an apply, which would make an object ours that somebody else has made in the meantime.
-		err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner()))
+		// Not an apply, which would make an object ours that somebody else has made in the meantime. Fields that its kind does not have are
+		// refused, as an apply does, rather than left out.
+		err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner()), client.FieldValidation(metav1.FieldValidationStrict))
 		return Explain("create", w.String(), client.IgnoreAlreadyExists(err))
 	}
 	if w.Restore {

@@ -1,7 +1,9 @@
 package run
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -34,6 +36,9 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
 		trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober},
+	}
+	if err := r.vendors.watch(context.Background(), mgr.GetCache()); err != nil {
+		return fmt.Errorf("set up controller: %w", err)
 	}
 	b := ctrl.NewControllerManagedBy(mgr).Named("ambientedge").For(&v1alpha1.AmbientEdge{})
 	for _, o := range []client.Object{

@@ -11,11 +11,15 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
+
+// listTimeout is how long a cache may take to fill with objects of a kind: without the right to list them it never does, and says nothing.
+const listTimeout = 30 * time.Second
 
 // absentFor is how long a kind counts as missing that the API server did not know: its CRD may come.
 const absentFor = 30 * time.Second
@@ -35,27 +39,36 @@ func callers() []edge.Kind {
 	}
 }
 
-// observe adds to a snapshot what it lacks about vendors. It blocks for a dozen requests where r has no cache.
+// observe adds to a snapshot what it lacks about vendors. It blocks for a dozen requests where r has no cache, and for half of them where the edge is
+// being deleted: undo asks for nothing but what may have been written.
 func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
 	var (
 		strict    securityv1.PeerAuthenticationList
 		ingresses networkingv1.IngressList
 		classes   networkingv1.IngressClassList
 	)
+	undo := s.Edge.DeletionTimestamp != nil
 	for _, l := range []struct {
 		what string
 		list client.ObjectList
+		undo bool
 	}{
-		{"PeerAuthentications", &strict},
-		{"Ingresses", &ingresses},
-		{"IngressClasses", &classes},
+		{"PeerAuthentications", &strict, false},
+		{"Ingresses", &ingresses, true},
+		{"IngressClasses", &classes, true},
 	} {
+		if undo && !l.undo {
+			continue
+		}
 		if err := r.List(ctx, l.list); err != nil {
 			return fmt.Errorf("list %s: %w", l.what, err)
 		}
 	}
 	s.Strictness, s.Ingresses, s.IngressClasses = strict.Items, ingresses.Items, classes.Items
 	for _, k := range callers() {
+		if undo {
+			break
+		}
 		list, err := v.list(ctx, r, k)
 		if err != nil {
 			return err
@@ -65,6 +78,9 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 		}
 	}
 	for _, u := range edge.Uses() {
+		if undo && !u.Patch {
+			continue
+		}
 		list, err := v.list(ctx, r, u.Kind)
 		if err != nil {
 			return err
@@ -84,8 +100,10 @@ func (v *vendors) list(ctx context.Context, r client.Reader, k edge.Kind) ([]uns
 	list := &unstructured.UnstructuredList{}
 	list.SetAPIVersion(k.APIVersion())
 	list.SetKind(k.Kind + "List")
-	err := r.List(ctx, list)
-	if _, unknown := errors.AsType[*meta.NoKindMatchError](err); unknown || meta.IsNoMatchError(err) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	err := r.List(ctx, list, client.UnsafeDisableDeepCopy) // plans change nothing of what they are made of
+	if unknown(err) {
 		v.miss(k)
 		return nil, nil
 	}
@@ -93,6 +111,31 @@ func (v *vendors) list(ctx context.Context, r client.Reader, k edge.Kind) ([]uns
 		return nil, fmt.Errorf("list objects of kind %s: %w", k.Kind, err)
 	}
 	return list.Items, nil
+}
+
+// watch fills a cache with the kinds that are there, before they are asked for, and does not wait for it.
+func (v *vendors) watch(ctx context.Context, c cache.Cache) error {
+	kinds := callers()
+	for _, u := range edge.Uses() {
+		kinds = append(kinds, u.Kind)
+	}
+	for _, k := range kinds {
+		o := &unstructured.Unstructured{}
+		o.SetAPIVersion(k.APIVersion())
+		o.SetKind(k.Kind)
+		if _, err := c.GetInformer(ctx, o, cache.BlockUntilSynced(false)); unknown(err) {
+			v.miss(k)
+		} else if err != nil {
+			return fmt.Errorf("watch objects of kind %s: %w", k.Kind, err)
+		}
+	}
+	return nil
+}
+
+// unknown says whether the API server does not know a kind.
+func unknown(err error) bool {
+	_, is := errors.AsType[*meta.NoKindMatchError](err)
+	return is || meta.IsNoMatchError(err)
 }
 
 func (v *vendors) missing(k edge.Kind) bool {

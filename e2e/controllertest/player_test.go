@@ -3,6 +3,7 @@ package controllertest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,11 +28,13 @@ type player struct {
 	client client.Client
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	controllers map[string]string // of classes; the player's own goroutine
 }
 
 func newPlayer(c client.Client) *player {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &player{client: c, cancel: cancel}
+	p := &player{client: c, cancel: cancel, controllers: map[string]string{}}
 	p.wg.Go(func() {
 		for tick := time.NewTicker(30 * time.Millisecond); ; {
 			select {
@@ -56,8 +59,7 @@ func (p *player) round(ctx context.Context) {
 	var gateways gatewayv1.GatewayList
 	var services corev1.ServiceList
 	var pods corev1.PodList
-	var classes gatewayv1.GatewayClassList
-	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods, &classes} {
+	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods} {
 		if err := p.client.List(ctx, l); err != nil {
 			return
 		}
@@ -75,11 +77,8 @@ func (p *player) round(ctx context.Context) {
 	for i := range pods.Items {
 		there["Pod "+pods.Items[i].Namespace+"/"+pods.Items[i].Name] = &pods.Items[i]
 	}
-	controllers := map[gatewayv1.ObjectName]string{}
-	for i := range classes.Items {
-		controllers[gatewayv1.ObjectName(classes.Items[i].Name)] = string(classes.Items[i].Spec.ControllerName)
-	}
 	var proxies []proxy
+	makes := false
 	waypoints := map[string]bool{}
 	for i := range gateways.Items {
 		g := &gateways.Items[i]
@@ -88,7 +87,8 @@ func (p *player) round(ctx context.Context) {
 		}
 		if g.Spec.GatewayClassName == plan.WaypointClass {
 			waypoints[g.Namespace+"/"+g.Name] = p.waypoint(ctx, g, there)
-		} else if v := edge.ByController(controllers[g.Spec.GatewayClassName]); len(v.Proxies.Labels) > 0 {
+		} else if v := edge.ByController(p.controller(ctx, g)); len(v.Proxies.Labels) > 0 {
+			makes = makes || slices.ContainsFunc(v.Switches, func(s edge.Switch) bool { return s.Target[1] != "" })
 			x := proxy{labels: edge.Of(v.Proxies.Labels, g.Namespace, g.Name, string(g.Spec.GatewayClassName))}
 			if !v.Proxies.Anywhere {
 				x.namespace = g.Namespace
@@ -117,7 +117,22 @@ func (p *player) round(ctx context.Context) {
 		}
 		p.capture(ctx, o, spaces[o.Namespace])
 	}
-	p.accept(ctx)
+	if makes {
+		p.accept(ctx)
+	}
+}
+
+// controller is the controllerName of a Gateway's class, which never changes.
+func (p *player) controller(ctx context.Context, g *gatewayv1.Gateway) string {
+	name := string(g.Spec.GatewayClassName)
+	if p.controllers[name] == "" {
+		var c gatewayv1.GatewayClass
+		if err := p.client.Get(ctx, client.ObjectKey{Name: name}, &c); err != nil {
+			return ""
+		}
+		p.controllers[name] = string(c.Spec.ControllerName)
+	}
+	return p.controllers[name]
 }
 
 // proxy says which pods a Gateway has, and the label that its infrastructure gives them.

@@ -1,6 +1,7 @@
 package controllertest
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/apply"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
@@ -60,4 +62,30 @@ func TestClientsOfAStrictNamespaceAreNotRefused(t *testing.T) {
 	s.delete(e)
 	s.gone(e)
 	s.same(before, false)
+}
+
+// TestFieldsThatACRDDoesNotHaveAreRefused: a vendor's CRDs may be older than its switch. What is made is refused in a dry run, and what is changed.
+func TestFieldsThatACRDDoesNotHaveAreRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "oldcrd")
+	s.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: EDGE}}
+---
+{apiVersion: gateway.nginx.org/v1alpha2, kind: NginxProxy, metadata: {name: there, namespace: EDGE}, spec: {}}
+`)
+	there := object("gateway.nginx.org/v1alpha2", "NginxProxy", s.edge, "there")
+	if err := s.c.Get(t.Context(), client.ObjectKeyFromObject(there), there); err != nil {
+		t.Fatal(err)
+	}
+	w := plan.Write{APIVersion: "gateway.nginx.org/v1alpha2", Kind: "NginxProxy", Key: client.ObjectKeyFromObject(there), UID: there.GetUID()}
+	made := w
+	made.Key.Name, made.UID = "made", ""
+	for name, w := range map[string]plan.Write{"changed": w, "made": made} {
+		for field, known := range map[string]bool{"useClusterIP": true, "useVIP": false} {
+			w.Fields = map[string]any{"spec": map[string]any{field: true}}
+			err := apply.Try(t.Context(), s.c, s.theEdge("public"), &w)
+			if _, refused := errors.AsType[*apply.RefusedError](err); refused == known || known && err != nil {
+				t.Errorf("%s, %s: %v", name, field, err)
+			}
+		}
+	}
 }

@@ -89,6 +89,18 @@ func manageVendor(t *testing.T, v *edge.Vendor) {
 	s.delete(e)
 	t.Logf("undone after %v", s.gone(e))
 	s.same(before, false)
+	s.leaveAlone()
+}
+
+// leaveAlone tells the player that a test has done with its namespaces.
+func (s *site) leaveAlone() {
+	s.t.Helper()
+	for _, name := range []string{s.edge, s.shop} {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+annotationIdle+`":"done"}}}`))
+		if err := s.c.Patch(s.t.Context(), object("v1", "Namespace", "", name), patch); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // hasPods says what a workload of the edge's namespace lacks.

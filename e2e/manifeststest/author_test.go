@@ -43,6 +43,7 @@ const (
 	patchHTTP       = `{apiGroups: [apps], resources: [deployments], resourceNames: [http], verbs: [patch]}`
 	patchService    = `{apiGroups: [""], resources: [services], resourceNames: [orders], verbs: [patch]}`
 	patchServices   = `{apiGroups: [""], resources: [services], verbs: [patch]}`
+	patchIngresses  = `{apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [patch]}`
 	createGateways  = `{apiGroups: [gateway.networking.k8s.io], resources: [gateways], verbs: [create]}`
 	createPolicies  = `{apiGroups: [security.istio.io], resources: [authorizationpolicies], verbs: [create]}`
 )
@@ -59,6 +60,8 @@ func TestAuthorNeedsTheRightsThatTheControllerUses(t *testing.T) {
 			map[string]string{patchNamespace: "patch this Namespace", patchDaemonSet: "patch these DaemonSets", patchService: "patch those", createPolicies: "AuthorizationPolicies"}},
 		{"gateway", `{mode: Manage, targetRefs: [{name: http}]}`,
 			map[string]string{patchNamespace: "patch this Namespace", patchGateway: "labels its Gateways", patchHTTP: "Deployments", patchServices: "patch those", createPolicies: "AuthorizationPolicies"}},
+		{"ingresses", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {from: Ingresses}}`,
+			map[string]string{patchDeployment: "Deployments", patchServices: "patch those", patchIngresses: "annotates them", createPolicies: "AuthorizationPolicies"}},
 		{"waypoint", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: shop, name: orders}]}, waypoint: {policy: Create, name: w}}`,
 			map[string]string{patchDeployment: "Deployments", createGateways: "create Gateways", createPolicies: "AuthorizationPolicies"}},
 	} {
