@@ -17,8 +17,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -150,7 +148,6 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	if err := f.listenable(ctx); err != nil {
 		return err
 	}
-	cfg.QPS, cfg.Burst = 50, 100
 	mgr, err := f.manager(cfg, newLazyIdentity(&f.mesh, log), handler)
 	if err != nil {
 		return err
@@ -176,13 +173,7 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		LeaderElection: f.leaderElect, LeaderElectionID: "isthmus-controller", LeaderElectionNamespace: f.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true,
 	}
-	if len(f.namespaces) > 0 {
-		only := map[string]cache.Config{}
-		for _, ns := range f.namespaces {
-			only[ns] = cache.Config{}
-		}
-		o.Cache.ByObject = map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: {Namespaces: only}}
-	}
+	controller.Configure(cfg, &o, f.namespaces...)
 	mgr, err := manager.New(cfg, o)
 	if err != nil {
 		return nil, explainController("the controller cannot start", cfg.Host, err)

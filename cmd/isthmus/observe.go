@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -166,6 +167,8 @@ func (f *observeFlags) from(ctx context.Context, r client.Reader, namespace stri
 // missingRights reads on where a right is missing, to tell all that are, and where a kind is not known: there are no objects of it.
 type missingRights struct {
 	client.Reader
+
+	mu    sync.Mutex // guards the fields below
 	kinds []string
 	first error
 }
@@ -183,6 +186,8 @@ func (m *missingRights) List(ctx context.Context, list client.ObjectList, opts .
 	if s, ok := errors.AsType[*apierrors.StatusError](err); ok && s.ErrStatus.Details != nil && s.ErrStatus.Details.Group != "" {
 		kind += "." + s.ErrStatus.Details.Group
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.kinds, m.first = append(m.kinds, kind), cmp.Or(m.first, err)
 	return nil
 }

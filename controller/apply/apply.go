@@ -15,8 +15,9 @@ import (
 
 // Do carries out one write for an edge. It blocks for one request. An object that is gone is no error when it was to go, nor
 // is one that is there when it was to be created: it is left alone, and the next plan sees it. One that was replaced since the plan
-// was made is left alone too, and is an error. Errors are as those of Explain.
-func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) error {
+// was made is left alone too, and is an error. Errors are as those of Explain. It returns the object's resource version after the write; none
+// where it is gone, or was left alone.
+func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) (version string, err error) {
 	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(w.Fields)}
 	if u.Object == nil {
 		u.Object = map[string]any{}
@@ -27,13 +28,13 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 	u.SetName(w.Key.Name)
 	if w.Delete {
 		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
-		return Explain("delete", w.String(), client.IgnoreNotFound(err))
+		return "", Explain("delete", w.String(), client.IgnoreNotFound(err))
 	}
 	if w.UID == "" {
 		// Not an apply, which would make an object ours that somebody else has made in the meantime. Fields that its kind does not have are
 		// refused, as an apply does, rather than left out.
 		err := c.Create(ctx, u, client.FieldOwner(e.FieldOwner()), client.FieldValidation(metav1.FieldValidationStrict))
-		return Explain("create", w.String(), client.IgnoreAlreadyExists(err))
+		return u.GetResourceVersion(), Explain("create", w.String(), client.IgnoreAlreadyExists(err))
 	}
 	if w.Restore {
 		// Not an apply either: what is given back is not to be ours.
@@ -42,7 +43,7 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 		if err == nil {
 			err = c.Patch(ctx, u, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(v1alpha1.RestoreOwner))
 		}
-		return Explain("restore", w.String(), err)
+		return u.GetResourceVersion(), Explain("restore", w.String(), err)
 	}
 	// With the UID the API server refuses to create what is not there any more.
 	u.SetUID(w.UID)
@@ -50,8 +51,8 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 	if w.Force {
 		opts = append(opts, client.ForceOwnership)
 	}
-	err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), opts...)
-	return Explain("write", w.String(), err)
+	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), opts...)
+	return u.GetResourceVersion(), Explain("write", w.String(), err)
 }
 
 // Try finds out whether the API server would let a write through, and writes nothing. It blocks for one request, and for two where an
@@ -59,11 +60,11 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 // A webhook that knows no dry run says nothing about the write, which meets it again: that is no error.
 func Try(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write) error {
 	dry := client.NewDryRunClient(c)
-	err := Do(ctx, dry, e, w)
+	_, err := Do(ctx, dry, e, w)
 	if err == nil && !w.Delete && w.UID == "" {
 		back := *w
 		back.Delete = true
-		err = Do(ctx, dry, e, &back)
+		_, err = Do(ctx, dry, e, &back)
 	}
 	if noDryRun(err) {
 		return nil

@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -57,6 +58,12 @@ func answering(t *testing.T, answers ...*metav1.Status) client.Client {
 	return c
 }
 
+// do is apply.Do without the version.
+func do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) error {
+	_, err := apply.Do(ctx, c, e, w)
+	return err
+}
+
 func write(uid types.UID) *plan.Write {
 	return &plan.Write{
 		APIVersion: "v1", Kind: "Service", Key: types.NamespacedName{Namespace: "shop", Name: "orders"}, UID: uid,
@@ -98,7 +105,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for name, do := range map[string]func(client.Client) error{
-				"do":  func(cl client.Client) error { return apply.Do(t.Context(), cl, edge, write("u")) },
+				"do":  func(cl client.Client) error { return do(t.Context(), cl, edge, write("u")) },
 				"try": func(cl client.Client) error { return apply.Try(t.Context(), cl, edge, write("u")) },
 			} {
 				err := do(answering(t, c.answer))
@@ -132,14 +139,14 @@ func TestAWebhookThatDoesNotAnswerIsARefusal(t *testing.T) {
 			if c.want == "" {
 				c.answer.Message += why
 			}
-			refused, ok := errors.AsType[*apply.RefusedError](apply.Do(t.Context(), answering(t, c.answer), edge, write("u")))
+			refused, ok := errors.AsType[*apply.RefusedError](do(t.Context(), answering(t, c.answer), edge, write("u")))
 			if !ok || refused.Webhook() != c.want {
 				t.Errorf("the refusal is %+v", refused)
 			}
 		})
 	}
 	internal := down(http.StatusInternalServerError, metav1.StatusReasonInternalError, "Internal error occurred: failed calling webhook by hand")
-	if _, ok := errors.AsType[*apply.RefusedError](apply.Do(t.Context(), answering(t, internal), edge, write("u"))); ok {
+	if _, ok := errors.AsType[*apply.RefusedError](do(t.Context(), answering(t, internal), edge, write("u"))); ok {
 		t.Error("an internal error was taken for a webhook's")
 	}
 }
@@ -182,7 +189,7 @@ func TestWhatANewPlanMayMendIsNoRefusal(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, do := range []func(client.Client) error{
-				func(cl client.Client) error { return apply.Do(t.Context(), cl, edge, c.write) },
+				func(cl client.Client) error { return do(t.Context(), cl, edge, c.write) },
 				func(cl client.Client) error { return apply.Try(t.Context(), cl, edge, c.write) },
 			} {
 				err := do(answering(t, c.answer))

@@ -47,6 +47,13 @@ func (m *maker) ingressController(in *networkingv1.Ingress) string {
 	return class(func(c *networkingv1.IngressClass) bool { return c.Name == name })
 }
 
+// IngressServices are the Services that the edge sends to by Ingresses, as far as its gateways and Ingresses are in the snapshot.
+func IngressServices(s *Snapshot) []types.NamespacedName {
+	m := &maker{Snapshot: s}
+	m.findGateways()
+	return m.ingressServices()
+}
+
 // ingressServices are the Services that Ingresses name, where the edge asks for those.
 func (m *maker) ingressServices() []types.NamespacedName {
 	if b := m.Edge.Spec.Backends; b == nil || b.From != v1alpha1.FromIngresses {

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -24,6 +25,7 @@ const (
 
 const (
 	maxEvents = 16   // of one change of a status
+	maxAlike  = 4    // steps of one verb; more become one Event
 	maxNote   = 1000 // bytes; the API server takes 1024
 )
 
@@ -72,7 +74,7 @@ func readiness(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event 
 func newFindings(before, after []v1alpha1.Finding) []event {
 	reasons := map[string]string{
 		v1alpha1.FindingRefused: eventRefused, v1alpha1.FindingForeignValue: eventConflict,
-		v1alpha1.FindingConflictedEdge: eventConflict, v1alpha1.FindingUndoHalted: eventUndoHalted,
+		v1alpha1.FindingConflictedEdge: eventConflict, v1alpha1.FindingFight: eventConflict, v1alpha1.FindingUndoHalted: eventUndoHalted,
 	}
 	var list []event
 	for _, f := range after {
@@ -87,16 +89,31 @@ func newFindings(before, after []v1alpha1.Finding) []event {
 	return list
 }
 
-// stepsDone tells of steps that were left to do and are done.
+// stepsDone tells of steps that were left to do and are done; of many that do the same in one event.
 func stepsDone(before, after []v1alpha1.Step) []event {
 	left := map[string]bool{}
 	for i := range before {
 		left[before[i].ID] = before[i].State != v1alpha1.StepDone
 	}
-	var list []event
+	var verbs []string
+	done := map[string][]*v1alpha1.Step{}
 	for i := range after {
 		if s := &after[i]; s.State == v1alpha1.StepDone && left[s.ID] {
-			list = append(list, event{corev1.EventTypeNormal, eventStepDone, s.Verb, s.Object, s.ID + ": " + s.Reason})
+			if len(done[s.Verb]) == 0 {
+				verbs = append(verbs, s.Verb)
+			}
+			done[s.Verb] = append(done[s.Verb], s)
+		}
+	}
+	var list []event
+	for _, verb := range verbs {
+		steps := done[verb]
+		if n := len(steps); n > maxAlike {
+			list = append(list, event{corev1.EventTypeNormal, eventStepDone, verb, "", fmt.Sprintf("%d steps: %s, %s and %d more", n, steps[0].ID, steps[1].ID, n-2)})
+			continue
+		}
+		for _, s := range steps {
+			list = append(list, event{corev1.EventTypeNormal, eventStepDone, verb, s.Object, s.ID + ": " + s.Reason})
 		}
 	}
 	return list

@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -93,8 +94,9 @@ func TestEventsAreBounded(t *testing.T) {
 	var before, after v1alpha1.AmbientEdgeStatus
 	for i := range v1alpha1.MaxSteps {
 		id := fmt.Sprintf("Wire Service shop/s%d", i)
-		before.Plan.Steps = append(before.Plan.Steps, v1alpha1.Step{ID: id, State: v1alpha1.StepNext})
-		after.Plan.Steps = append(after.Plan.Steps, v1alpha1.Step{ID: id, State: v1alpha1.StepDone, Reason: strings.Repeat("ä", 1000)})
+		verb := fmt.Sprint("Verb", i%20)
+		before.Plan.Steps = append(before.Plan.Steps, v1alpha1.Step{ID: id, Verb: verb, State: v1alpha1.StepNext})
+		after.Plan.Steps = append(after.Plan.Steps, v1alpha1.Step{ID: id, Verb: verb, State: v1alpha1.StepDone, Reason: strings.Repeat("ä", 1000)})
 	}
 	var got notes
 	record(&got, fresh().Edge, transitions(&before, &after, false)...)
@@ -105,4 +107,13 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("a note has %d bytes: %q", len(n), n)
 	}
 	record(nil, fresh().Edge, undone(), kept()) // nobody wants them
+
+	for i := range after.Plan.Steps {
+		before.Plan.Steps[i].Verb, after.Plan.Steps[i].Verb = "Wire", "Wire"
+	}
+	got = nil
+	record(&got, fresh().Edge, transitions(&before, &after, false)...)
+	if want := (notes{"edge/public Normal StepDone Wire [] 64 steps: Wire Service shop/s0, Wire Service shop/s1 and 62 more"}); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
 }

@@ -35,9 +35,8 @@ type fact struct{ waypoint, service types.UID }
 
 // ask fills in the facts that the plan needs.
 func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
-	s.Waypoints = map[types.NamespacedName]plan.WaypointFact{}
-	for _, key := range plan.WaypointsToAsk(s) {
-		s.Waypoints[key] = f.known(fact{waypoint: gatewayUID(s, key)}, func() error {
+	s.Waypoints = together(plan.WaypointsToAsk(s), func(key types.NamespacedName) types.NamespacedName { return key }, func(key types.NamespacedName) plan.WaypointFact {
+		return f.known(fact{waypoint: gatewayUID(s, key)}, func() error {
 			at, peers, err := f.waypoint(s, key)
 			if err != nil {
 				return err
@@ -47,12 +46,26 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 			// Its own address is no place to go to: the answer is a refusal, and an answer.
 			return f.prober.Answers(ctx, at, peers, at.String())
 		})
+	})
+	s.Served = together(plan.ServicesToAsk(s), func(q plan.ServiceToAsk) types.NamespacedName {
+		return types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
+	}, func(q plan.ServiceToAsk) plan.WaypointFact {
+		return f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, func() error { return f.serves(ctx, s, q) })
+	})
+}
+
+// together asks about all of a list, several at a time.
+func together[Q any](list []Q, key func(Q) types.NamespacedName, ask func(Q) plan.WaypointFact) map[types.NamespacedName]plan.WaypointFact {
+	answers := make([]plan.WaypointFact, len(list))
+	_ = each(len(list), atOnce, func(i int) error { // what went wrong is in the answers
+		answers[i] = ask(list[i])
+		return nil
+	})
+	facts := make(map[types.NamespacedName]plan.WaypointFact, len(list))
+	for i := range list {
+		facts[key(list[i])] = answers[i]
 	}
-	s.Served = map[types.NamespacedName]plan.WaypointFact{}
-	for _, q := range plan.ServicesToAsk(s) {
-		key := types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
-		s.Served[key] = f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, func() error { return f.serves(ctx, s, q) })
-	}
+	return facts
 }
 
 // known is a fact, asked for unless it was found good a moment ago.

@@ -3,13 +3,10 @@ package run
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,14 +35,29 @@ type reconciler struct {
 	facts       facts
 	trials      trials
 	refusals    refusals
+	fights      fights
 	reports     reports
+	concerns    concerns
+	pace        pace
+	metrics     metrics
 	vendors     vendors
 
 	mu      sync.Mutex // guards the field below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
 }
 
+// Reconcile looks at an AmbientEdge, and does what is next.
 func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	since := r.pace.begin(req.NamespacedName)
+	result, err := r.reconcile(ctx, req, since)
+	if err == nil {
+		since = time.Time{}
+	}
+	r.pace.end(req.NamespacedName, since)
+	return result, err
+}
+
+func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since time.Time) (reconcile.Result, error) {
 	e := &v1alpha1.AmbientEdge{}
 	if err := r.client.Get(ctx, req.NamespacedName, e); apierrors.IsNotFound(err) {
 		if e = r.orphaned(req.NamespacedName); e == nil {
@@ -58,56 +70,79 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if e.DeletionTimestamp != nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		return reconcile.Result{}, nil // nothing was written for it
 	}
-	p, err := r.plan(ctx, r.client, e)
-	if err == nil && p.Undoing && p.Done() {
-		// The cache may not have what was written last, and what is forgotten now stays for ever.
-		p, err = r.plan(ctx, r.live, e)
-	}
+	s, err := r.look(ctx, e)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	p := r.plan(ctx, s)
+	if p.Undoing && p.Done() {
+		// The cache may not have what was written last, and what is forgotten now stays for ever.
+		if s, err = observe(ctx, r.live, e, &r.vendors, client.Limit(pageSize)); err != nil {
+			return reconcile.Result{}, err
+		}
+		p = r.plan(ctx, s)
 	}
 	question := asked(e, p)
 	if f, left, held := r.refusals.held(e, p); held {
 		p.Stop(f)
-		return reconcile.Result{RequeueAfter: left}, r.report(ctx, e, p)
+		_, err := r.report(ctx, e, p)
+		return reconcile.Result{RequeueAfter: left}, err
 	}
 	if p.Undoing && p.Done() && !p.Blocked() {
 		if err = r.finalize(ctx, e.DeepCopy()); err == nil {
 			return reconcile.Result{}, nil
 		}
 	}
-	wrote := false
+	var did outcome
 	if err == nil {
-		wrote, err = r.write(ctx, e, p)
+		did, err = r.write(ctx, e, s, p)
 	}
-	f, stopped := stop(e, wrote, err)
+	if did.wrote {
+		r.metrics.effect(since)
+	}
+	f, stopped := stop(e, did.wrote, err)
 	if stopped {
 		log.FromContext(ctx).Info("stopped", "reason", err.Error())
 		p.Stop(f)
 		err = nil
 	}
-	if err := errors.Join(err, r.report(ctx, e, p)); err != nil {
+	wait, reportErr := r.report(ctx, e, p)
+	if err := errors.Join(err, reportErr); err != nil {
 		return reconcile.Result{}, err
 	}
 	if stopped {
 		return reconcile.Result{RequeueAfter: r.refusals.add(e, question, f)}, nil
 	}
 	r.refusals.forget(req.NamespacedName)
-	if wrote || !p.Done() && !p.Blocked() && r.manages(e) {
-		return reconcile.Result{RequeueAfter: soon}, nil
+	again := later
+	if did.wrote || did.waits || !p.Done() && !p.Blocked() && r.manages(e) {
+		again = soon
 	}
-	return reconcile.Result{RequeueAfter: later}, nil
+	if wait > 0 {
+		again = min(again, wait)
+	}
+	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// plan observes and decides.
-func (r *reconciler) plan(ctx context.Context, from client.Reader, e *v1alpha1.AmbientEdge) (*plan.Plan, error) {
-	s, err := observe(ctx, from, e, &r.vendors)
-	if err != nil {
-		return nil, err
-	}
+// plan decides on what was observed, and on what is found out by asking.
+func (r *reconciler) plan(ctx context.Context, s *plan.Snapshot) *plan.Plan {
 	s.TrustDomain = r.trustDomain
 	r.facts.ask(ctx, s)
-	return plan.Make(s), nil
+	return plan.Make(s)
+}
+
+// forget an edge that is gone.
+func (r *reconciler) forget(e types.NamespacedName) {
+	r.trials.forget(e)
+	r.refusals.forget(e)
+	r.fights.forget(e)
+	r.reports.forget(e)
+	r.concerns.forget(e)
+	r.pace.forget(e)
+	r.metrics.forget(e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, e)
 }
 
 func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {
@@ -129,16 +164,6 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 	}
 	r.forget(client.ObjectKeyFromObject(e))
 	return nil
-}
-
-// forget an edge that is gone.
-func (r *reconciler) forget(key types.NamespacedName) {
-	r.trials.forget(key)
-	r.refusals.forget(key)
-	r.reports.forget(key)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.written, key)
 }
 
 // remember that something is written for e.
@@ -165,41 +190,4 @@ func (r *reconciler) orphaned(key types.NamespacedName) *v1alpha1.AmbientEdge {
 	e.DeletionTimestamp = &now
 	controllerutil.AddFinalizer(e, v1alpha1.Finalizer)
 	return e
-}
-
-// report writes the status, if it has changed, and tells what has happened.
-func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
-	before := e.DeepCopy()
-	next := p.Status(e)
-	conditions := next.Conditions
-	next.Conditions = before.DeepCopy().Status.Conditions
-	for _, c := range conditions {
-		c.LastTransitionTime = metav1.Time{}
-		meta.SetStatusCondition(&next.Conditions, c)
-	}
-	e.Status = next
-	if equality.Semantic.DeepEqual(before.Status, e.Status) {
-		return nil
-	}
-	if err := r.client.Status().Patch(ctx, e, client.MergeFrom(before)); err != nil {
-		return client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
-	}
-	last := r.reports.before(before)
-	r.reports.add(e)
-	record(r.events, e, transitions(&last, &e.Status, p.Undoing)...)
-	return nil
-}
-
-// requests asks for every edge: any of the watched objects may concern any.
-func (r *reconciler) requests(ctx context.Context, _ client.Object) []reconcile.Request {
-	var list v1alpha1.AmbientEdgeList
-	if err := r.client.List(ctx, &list); err != nil {
-		log.FromContext(ctx).Error(err, "list AmbientEdges")
-		return nil
-	}
-	requests := make([]reconcile.Request, len(list.Items))
-	for i := range list.Items {
-		requests[i].NamespacedName = types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}
-	}
-	return requests
 }

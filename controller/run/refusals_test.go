@@ -2,16 +2,14 @@ package run
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -85,31 +83,22 @@ func TestWhatWasChangedIsAskedAtOnce(t *testing.T) {
 // cluster is a server that has the objects of a snapshot too, and takes statuses.
 type cluster struct {
 	*server
-	s        *plan.Snapshot
+	*reader
 	statuses int
 }
 
-func (c *cluster) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
-	c.s.Edge.DeepCopyInto(o.(*v1alpha1.AmbientEdge))
-	return nil
+// newCluster has the objects of fresh, and what refuses writes.
+func newCluster(t *testing.T, answers map[string]error) *cluster {
+	t.Helper()
+	return &cluster{server: &server{answers: answers}, reader: newReader(t, fresh())}
 }
 
-func (c *cluster) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	switch l := list.(type) {
-	case *v1alpha1.AmbientEdgeList:
-		l.Items = c.s.Edges
-	case *corev1.NamespaceList:
-		l.Items = c.s.Namespaces
-	case *corev1.PodList:
-		l.Items = c.s.Pods
-	case *corev1.ServiceList:
-		l.Items = c.s.Services
-	case *appsv1.DeploymentList:
-		l.Items = c.s.Deployments
-	case *gatewayv1.GatewayClassList:
-		l.Items = c.s.Classes
-	}
-	return nil
+func (c *cluster) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	return c.reader.Get(ctx, key, o, opts...)
+}
+
+func (c *cluster) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	return c.reader.List(ctx, list, opts...)
 }
 
 func (c *cluster) Status() client.SubResourceWriter { return statusWriter{c: c} }
@@ -121,14 +110,18 @@ type statusWriter struct {
 
 func (w statusWriter) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
 	w.c.statuses++
-	w.c.s.Edge.Status = *o.(*v1alpha1.AmbientEdge).Status.DeepCopy()
+	e := o.(*v1alpha1.AmbientEdge)
+	if n, err := strconv.Atoi(w.c.s.Edge.ResourceVersion); err == nil {
+		e.ResourceVersion = strconv.Itoa(n + 1)
+	}
+	e.DeepCopyInto(w.c.s.Edge)
 	return nil
 }
 
 // TestARefusedTrialIsNotRepeatedAllTheTime lets the cluster stir every second beside what the controller asks for itself.
 func TestARefusedTrialIsNotRepeatedAllTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		api := &cluster{server: &server{answers: map[string]error{"apply stock": denied}}, s: fresh()}
+		api := newCluster(t, map[string]error{"apply stock": denied})
 		var told notes
 		r := &reconciler{client: api, live: api, events: &told}
 		look := func() time.Duration {

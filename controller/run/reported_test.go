@@ -25,7 +25,7 @@ func TestEventsDoNotDependOnTheCache(t *testing.T) {
 	r := &reconciler{client: &server{}, events: &got}
 	report := func(s *plan.Snapshot) {
 		t.Helper()
-		if err := r.report(t.Context(), s.Edge, plan.Make(s)); err != nil {
+		if _, err := r.report(t.Context(), s.Edge, plan.Make(s)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
@@ -28,10 +33,56 @@ type Options struct {
 	ObserveOnly bool
 }
 
-// Setup adds the controller to a manager, whose scheme is Scheme. It does not block; the manager runs it.
+const (
+	// workers is how many edges are reconciled at once.
+	workers = 4
+	// firstRetry and lastRetry bound the wait after an error. An API server that is back is noticed soon.
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// Configure sets what the controller needs of its manager. AmbientEdges are those of the namespaces; none means of all.
+//
+// There is no rate limit towards the API server. Its priority and fairness puts service accounts into level workload-low, which has 245 of 600
+// seats by default and queues what is more, so it is that which keeps the controller from crowding out others, and which gives it what others
+// leave; a limit of our own would only make it slower than the API server allows. What it may have under way is bounded all the same: workers
+// times atOnce, an eighth of those seats.
+//
+// The cache keeps of each kind only what plans depend on, and gives it out without a copy, so nobody but the controller may use it. Pods are
+// those of the whole cluster: a watch for each namespace with a backend would be a thousand of them.
+func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) {
+	cfg.QPS, cfg.Burst = -1, 0
+	unsafe := true
+	edges := cache.ByObject{}
+	for _, ns := range namespaces {
+		if edges.Namespaces == nil {
+			edges.Namespaces = map[string]cache.Config{}
+		}
+		edges.Namespaces[ns] = cache.Config{}
+	}
+	o.Cache = cache.Options{DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: edges}}
+	for _, kind := range kinds() {
+		o.Cache.ByObject[kind] = cache.ByObject{UnsafeDisableDeepCopy: &unsafe}
+	}
+	o.Client.Cache = &client.CacheOptions{Unstructured: true} // the kinds of vendors' switches
+}
+
+// kinds are those that plans depend on, besides AmbientEdges.
+func kinds() []client.Object {
+	return []client.Object{
+		&corev1.Namespace{}, &corev1.Pod{}, &corev1.Service{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}, &gatewayv1.Gateway{},
+		&gatewayv1.GatewayClass{}, &gatewayv1.HTTPRoute{}, &gatewayv1beta1.ReferenceGrant{}, &securityv1.AuthorizationPolicy{}, &securityv1.PeerAuthentication{},
+		&networkingv1.Ingress{}, &networkingv1.IngressClass{},
+	}
+}
+
+// Setup adds the controller to a manager, whose scheme is Scheme and whose options Configure has set. It does not block; the manager runs it.
 func Setup(mgr ctrl.Manager, o Options) error {
 	if mgr == nil {
 		return errors.New("set up controller: no manager")
+	}
+	if err := index(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
 	}
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
@@ -40,13 +91,15 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	if err := r.vendors.watch(context.Background(), mgr.GetCache()); err != nil {
 		return fmt.Errorf("set up controller: %w", err)
 	}
-	b := ctrl.NewControllerManagedBy(mgr).Named("ambientedge").For(&v1alpha1.AmbientEdge{})
-	for _, o := range []client.Object{
-		&corev1.Namespace{}, &corev1.Pod{}, &corev1.Service{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}, &gatewayv1.Gateway{},
-		&gatewayv1.GatewayClass{}, &gatewayv1.HTTPRoute{}, &gatewayv1beta1.ReferenceGrant{}, &securityv1.AuthorizationPolicy{}, &securityv1.PeerAuthentication{},
-		&networkingv1.Ingress{}, &networkingv1.IngressClass{},
-	} {
-		b = b.Watches(o, handler.EnqueueRequestsFromMapFunc(r.requests))
+	if err := r.metrics.register(); err != nil {
+		return err
+	}
+	b := ctrl.NewControllerManagedBy(mgr).Named("ambientedge").WithOptions(controller.Options{
+		MaxConcurrentReconciles: workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+	})
+	for _, kind := range append(kinds(), &v1alpha1.AmbientEdge{}) {
+		b = b.Watches(kind, watch{r})
 	}
 	return b.Complete(r)
 }

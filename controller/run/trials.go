@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,7 +37,8 @@ func (e *laterError) Error() string {
 func (e *laterError) Unwrap() error { return e.err }
 
 // all tries the writes of a plan that have not been let through yet, those of later steps too, so that what the API server would refuse
-// half-way is not begun. It blocks for two requests at most for each. After an error all are tried again.
+// half-way is not begun. It blocks for two requests at most for each; Services are tried together, and a Service once with all that it is to
+// get. After an error all are tried again.
 //
 // Later writes are tried against a state in which the steps before them are still to be done, and may be refused for that alone. Whoever
 // knows this says so by AnnotationBegin. Undo never waits for later steps: whatever can be taken back is, and each of its steps leaves what
@@ -50,21 +52,29 @@ func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEd
 	if p.Undoing || e.Annotations[v1alpha1.AnnotationBegin] == v1alpha1.BeginConfirmed {
 		ahead = now
 	}
-	passed := map[digest]bool{} // those that have left the plan are forgotten
-	for _, w := range ahead {
+	var digests []digest // of those that are tried; those that have left the plan are forgotten
+	var open []*plan.Write
+	for i, w := range ahead {
+		if covered(w, ahead[i+1:]) {
+			continue
+		}
 		d, err := digestOf(w)
 		if err != nil {
 			return err
 		}
-		if !before[d] {
-			if err := apply.Try(ctx, c, e, w); err != nil {
-				t.forget(key)
-				if !slices.Contains(now, w) {
-					err = &laterError{err}
-				}
-				return err
-			}
+		if digests = append(digests, d); !before[d] {
+			open = append(open, w)
 		}
+	}
+	for _, batch := range batches(open) {
+		err := each(len(batch), atOnce, func(i int) error { return try(ctx, c, e, batch[i], now) })
+		if err != nil {
+			t.forget(key)
+			return err
+		}
+	}
+	passed := map[digest]bool{}
+	for _, d := range digests {
 		passed[d] = true
 	}
 	t.mu.Lock()
@@ -74,6 +84,42 @@ func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEd
 	}
 	t.passed[key] = passed
 	return nil
+}
+
+// try one write, in place of those that it covers too. now are those whose turn it is.
+func try(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write, now []*plan.Write) error {
+	err := apply.Try(ctx, c, e, w)
+	if err == nil || slices.Contains(now, w) {
+		return err
+	}
+	for _, first := range now {
+		if covered(first, []*plan.Write{w}) {
+			if err := apply.Try(ctx, c, e, first); err != nil {
+				return err
+			}
+		}
+	}
+	return &laterError{err}
+}
+
+// covered says whether a later write has all fields of one to the same object: what lets that through lets this through. A write without
+// fields takes some away, which is another matter.
+func covered(w *plan.Write, later []*plan.Write) bool {
+	return len(w.Fields) > 0 && w.UID != "" && slices.ContainsFunc(later, func(l *plan.Write) bool {
+		return !l.Delete && l.UID == w.UID && l.Kind == w.Kind && l.Key == w.Key && has(l.Fields, w.Fields)
+	})
+}
+
+// has says whether all fields are among others, with the same values.
+func has(all, fields map[string]any) bool {
+	for key, value := range fields {
+		inner, isMap := value.(map[string]any)
+		other, isToo := all[key].(map[string]any)
+		if isMap && (!isToo || !has(other, inner)) || !isMap && !equality.Semantic.DeepEqual(all[key], value) {
+			return false
+		}
+	}
+	return true
 }
 
 // forget what was let through for an edge: it says nothing about what comes.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,10 +29,14 @@ import (
 type server struct {
 	client.Client
 	answers map[string]error // by what write notes, without "try"
-	log     []string
+
+	mu  sync.Mutex // guards the field below
+	log []string
 }
 
 func (s *server) note(dryRun []string, what string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	err := s.answers[what]
 	if len(dryRun) > 0 {
 		what = "try " + what
@@ -64,10 +69,26 @@ func (s *server) Patch(_ context.Context, o client.Object, _ client.Patch, opts 
 	return s.note(all.DryRun, "patch "+o.GetName())
 }
 
-// did is what was noted since the last call.
+// did is what was noted since the last call. What is done to Services comes by name, as they do not wait for each other.
 func (s *server) did() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	log := s.log
 	s.log = nil
+	together := func(a, b string) bool {
+		a, first, _ := strings.Cut(a, "apply ")
+		b, second, _ := strings.Cut(b, "apply ")
+		names := []string{"orders", "stock", "more"}
+		return a == b && slices.Contains(names, first) && slices.Contains(names, second)
+	}
+	for i := 0; i < len(log); {
+		j := i + 1
+		for j < len(log) && together(log[i], log[j]) {
+			j++
+		}
+		slices.Sort(log[i:j])
+		i = j
+	}
 	return log
 }
 
@@ -120,7 +141,7 @@ var tries = []string{"try apply edge", "try create waypoint", "try delete waypoi
 // round writes what the plan of a snapshot writes now, and returns what was asked of the API server.
 func round(t *testing.T, r *reconciler, s *plan.Snapshot) ([]string, error) {
 	t.Helper()
-	_, err := r.write(t.Context(), s.Edge, plan.Make(s))
+	_, err := r.write(t.Context(), s.Edge, s, plan.Make(s))
 	return r.client.(*server).did(), err
 }
 
@@ -298,5 +319,38 @@ func TestAWebhookThatIsDownIsToldWithItsName(t *testing.T) {
 	}
 	if !strings.Contains(f.Fix, "webhook validate.example") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Fix, "Observe") {
 		t.Errorf("the fix is %q", f.Fix)
+	}
+}
+
+func TestAWriteIsTriedWithALaterOneThatHasAllOfIt(t *testing.T) {
+	labels := func(keys ...string) map[string]any {
+		l := map[string]any{}
+		for _, k := range keys {
+			l[k] = "true"
+		}
+		return map[string]any{"metadata": map[string]any{"labels": l}}
+	}
+	write := func(name string, fields map[string]any) *plan.Write {
+		return &plan.Write{Kind: "Service", Key: types.NamespacedName{Namespace: "shop", Name: name}, UID: types.UID(name), Fields: fields}
+	}
+	small := write("orders", labels("a"))
+	other := write("orders", labels("a", "b"))
+	other.Fields["metadata"].(map[string]any)["labels"].(map[string]any)["a"] = "false"
+	for name, c := range map[string]struct {
+		later *plan.Write
+		want  bool
+	}{
+		"more fields":        {write("orders", labels("a", "b")), true},
+		"other fields":       {write("orders", labels("b")), false},
+		"another value":      {other, false},
+		"another object":     {write("stock", labels("a", "b")), false},
+		"nothing is written": {write("orders", nil), false},
+	} {
+		if got := covered(small, []*plan.Write{c.later}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if gone := write("orders", nil); covered(gone, []*plan.Write{small}) {
+		t.Error("taking all away is covered by giving some")
 	}
 }

@@ -1,14 +1,14 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -39,32 +39,10 @@ func callers() []edge.Kind {
 	}
 }
 
-// observe adds to a snapshot what it lacks about vendors. It blocks for a dozen requests where r has no cache, and for half of them where the edge is
-// being deleted: undo asks for nothing but what may have been written.
+// observe adds to a snapshot what it lacks about vendors: all of it, as there is little, or as nobody knows whom it concerns. Where the edge is being
+// deleted it is half: undo asks for nothing but what may have been written.
 func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
-	var (
-		strict    securityv1.PeerAuthenticationList
-		ingresses networkingv1.IngressList
-		classes   networkingv1.IngressClassList
-	)
 	undo := s.Edge.DeletionTimestamp != nil
-	for _, l := range []struct {
-		what string
-		list client.ObjectList
-		undo bool
-	}{
-		{"PeerAuthentications", &strict, false},
-		{"Ingresses", &ingresses, true},
-		{"IngressClasses", &classes, true},
-	} {
-		if undo && !l.undo {
-			continue
-		}
-		if err := r.List(ctx, l.list); err != nil {
-			return fmt.Errorf("list %s: %w", l.what, err)
-		}
-	}
-	s.Strictness, s.Ingresses, s.IngressClasses = strict.Items, ingresses.Items, classes.Items
 	for _, k := range callers() {
 		if undo {
 			break
@@ -89,6 +67,12 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 			s.Objects = append(s.Objects, &list[i])
 		}
 	}
+	slices.SortFunc(s.Callees, func(a, b plan.Callee) int {
+		return cmp.Or(cmp.Compare(a.Service.String(), b.Service.String()), cmp.Compare(a.By, b.By))
+	})
+	slices.SortFunc(s.Objects, func(a, b *unstructured.Unstructured) int {
+		return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), compareObjects(a, b))
+	})
 	return nil
 }
 

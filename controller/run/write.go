@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -15,38 +16,85 @@ import (
 )
 
 // write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, and later on those that are
-// new; trials says which. The finalizer comes next, so that nothing is written that would stay.
-func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) (bool, error) {
+// new; trials says which. The finalizer comes next, so that nothing is written that would stay. What was written already and is not seen yet is
+// not written again.
+func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) (did outcome, err error) {
 	key := client.ObjectKeyFromObject(e)
 	writes := p.Writes()
 	if len(writes) == 0 || !r.manages(e) {
 		if p.Done() || p.Blocked() || !r.manages(e) {
 			r.trials.forget(key)
 		}
-		return false, nil
+		return outcome{}, nil
+	}
+	all := len(writes)
+	if writes, err = r.fights.left(e, s, writes); err != nil {
+		return outcome{}, err
+	}
+	did.waits = len(writes) < all
+	if len(writes) == 0 {
+		return did, nil
 	}
 	if err := r.trials.all(ctx, r.client, e, p); err != nil {
-		return false, err
+		return did, err
 	}
 	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		next := e.DeepCopy()
 		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
 		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
-			return false, apply.Explain("add a finalizer to", "AmbientEdge "+key.String(), err)
+			return did, apply.Explain("add a finalizer to", "AmbientEdge "+key.String(), err)
 		}
 		next.DeepCopyInto(e)
 	}
 	r.remember(e)
-	wrote := false
-	for _, w := range writes {
-		log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
-		if err := apply.Do(ctx, r.client, e, w); err != nil {
-			r.trials.forget(key)
-			return wrote, err
+	did.wrote, err = r.carry(ctx, e, writes)
+	return did, err
+}
+
+// outcome of write.
+type outcome struct {
+	wrote bool
+	waits bool // for the cache to show what was written before
+}
+
+// carry makes writes in order, those of independent Services together, and says whether it made any.
+func (r *reconciler) carry(ctx context.Context, e *v1alpha1.AmbientEdge, writes []*plan.Write) (bool, error) {
+	var wrote atomic.Bool
+	for _, batch := range batches(writes) {
+		err := each(len(batch), atOnce, func(i int) error {
+			w := batch[i]
+			log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
+			version, err := apply.Do(ctx, r.client, e, w)
+			if err != nil {
+				return err
+			}
+			wrote.Store(true)
+			d, err := digestOf(w)
+			if err == nil && version != "" {
+				r.fights.add(e, d, version)
+			}
+			return err
+		})
+		if err != nil {
+			r.trials.forget(client.ObjectKeyFromObject(e))
+			return wrote.Load(), err
 		}
-		wrote = true
 	}
-	return wrote, nil
+	return wrote.Load(), nil
+}
+
+// batches cuts writes into those that may be made together: Services do not wait for each other, as the plan has it (see plan.Step). Objects
+// of all other kinds are written one by one.
+func batches(writes []*plan.Write) [][]*plan.Write {
+	var list [][]*plan.Write
+	for i, w := range writes {
+		if i > 0 && w.Kind == "Service" && writes[i-1].Kind == "Service" {
+			list[len(list)-1] = append(list[len(list)-1], w)
+		} else {
+			list = append(list, []*plan.Write{w})
+		}
+	}
+	return list
 }
 
 // stop is the finding for an error of a write that somebody has to do something about, if it is one.
@@ -56,6 +104,9 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 			Code: v1alpha1.FindingForeignValue, Severity: v1alpha1.SeverityError, Object: conflict.Object, Message: conflict.Error(),
 			Fix: "remove it there, or let its manager set the same value",
 		}, true
+	}
+	if lost, ok := errors.AsType[*lostError](err); ok {
+		return lost.finding(), true
 	}
 	refused, ok := errors.AsType[*apply.RefusedError](err)
 	if !ok {

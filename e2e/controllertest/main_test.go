@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -74,17 +75,17 @@ func (a *asker) times(namespace string) int {
 func (a *asker) answer(peers []spiffeid.ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var namespace, account string
+	var namespace, name string
 	if _, err := fmt.Sscanf(peers[0].Path(), "/ns/%s", &namespace); err != nil {
 		return err
 	}
 	for i, r := range namespace {
 		if r == '/' {
-			namespace, account = namespace[:i], namespace[i:]
+			namespace, name = namespace[:i], namespace[i:]
 			break
 		}
 	}
-	if account == "" {
+	if name == "" {
 		return fmt.Errorf("%s names no account", peers[0])
 	}
 	a.asked[namespace]++
@@ -133,29 +134,19 @@ func pause() {
 	}
 }
 
+// account is the controller's.
+const account = "system:serviceaccount:" + manifests.Namespace + ":" + manifests.Controller
+
 // runController runs the controller as its own account, until the function that it returns is called. Its client is what newClient
 // makes; nil is the usual one.
 func runController(m *mesh.Mesh, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
-	return runControllerAs(m, "system:serviceaccount:"+manifests.Namespace+":"+manifests.Controller, o, newClient)
+	return runControllerAs(m, account, o, newClient)
 }
 
 // runControllerAs is runController with the rights of another account.
 func runControllerAs(m *mesh.Mesh, account string, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
-	cfg, err := m.UserConfig(account, "system:serviceaccounts", "system:authenticated")
+	mgr, err := newManager(m, account, o, func(_ *rest.Config, mo *ctrl.Options) { mo.NewClient = newClient })
 	if err != nil {
-		return nil, err
-	}
-	cfg.QPS, cfg.Burst = 50, 100
-	scheme, err := run.Scheme()
-	if err != nil {
-		return nil, err
-	}
-	skip := true // the name of the controller is one of metrics; tests run several
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, NewClient: newClient, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}})
-	if err != nil {
-		return nil, err
-	}
-	if err := run.Setup(mgr, o); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -172,6 +163,27 @@ func runControllerAs(m *mesh.Mesh, account string, o run.Options, newClient clie
 		return nil, errors.New("the controller's cache does not fill")
 	}
 	return stop, nil
+}
+
+// newManager is a controller of an account that does not run yet. change is what a test wants otherwise.
+func newManager(m *mesh.Mesh, account string, o run.Options, change func(*rest.Config, *ctrl.Options)) (ctrl.Manager, error) {
+	cfg, err := m.UserConfig(account, "system:serviceaccounts", "system:authenticated")
+	if err != nil {
+		return nil, err
+	}
+	scheme, err := run.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	skip := true // the name of the controller is one of metrics; tests run several
+	mo := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}}
+	run.Configure(cfg, &mo)
+	change(cfg, &mo)
+	mgr, err := ctrl.NewManager(cfg, mo)
+	if err != nil {
+		return nil, err
+	}
+	return mgr, run.Setup(mgr, o)
 }
 
 const classes = `

@@ -28,10 +28,10 @@ func TestWhatWasReplacedSinceThePlanIsLeftAlone(t *testing.T) {
 	s.delete(service)
 	s.delete(waypoint)
 	gone := s.state(true)
-	if err := apply.Do(t.Context(), s.c, s.theEdge("public"), label); err == nil {
+	if _, err := apply.Do(t.Context(), s.c, s.theEdge("public"), label); err == nil {
 		t.Error("a Service that is gone was labelled")
 	}
-	if err := apply.Do(t.Context(), s.c, s.theEdge("public"), remove); err != nil {
+	if _, err := apply.Do(t.Context(), s.c, s.theEdge("public"), remove); err != nil {
 		t.Errorf("deleting what is gone: %v", err)
 	}
 	s.same(gone, true)
@@ -40,7 +40,7 @@ func TestWhatWasReplacedSinceThePlanIsLeftAlone(t *testing.T) {
 	s.apply(gateway)
 	before := s.state(true)
 	for _, w := range []*plan.Write{label, remove} {
-		if err := apply.Do(t.Context(), s.c, s.theEdge("public"), w); err == nil {
+		if _, err := apply.Do(t.Context(), s.c, s.theEdge("public"), w); err == nil {
 			t.Errorf("%s is another one, and was written to", w)
 		} else if _, refused := errors.AsType[*apply.RefusedError](err); refused {
 			t.Errorf("a new plan would do, and this asks for somebody's hands: %v", err)

@@ -1,6 +1,7 @@
 package controllertest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	diff "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -31,6 +32,7 @@ type site struct {
 	mesh       *mesh.Mesh
 	c          client.Client
 	edge, shop string
+	patience   time.Duration // how long to wait for anything; zero means 20 s
 }
 
 func newSite(t *testing.T, name string) *site {
@@ -96,7 +98,7 @@ func (s *site) get(name string) *v1alpha1.AmbientEdge {
 func (s *site) wait(what string, missing func() string) time.Duration {
 	s.t.Helper()
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.patience, 20*time.Second))
 	defer cancel()
 	for {
 		why := missing()
@@ -229,7 +231,7 @@ func (s *site) state(versions bool) map[string]string {
 
 func (s *site) same(before map[string]string, versions bool) {
 	s.t.Helper()
-	if d := cmp.Diff(before, s.state(versions)); d != "" {
+	if d := diff.Diff(before, s.state(versions)); d != "" {
 		s.t.Errorf("objects differ (-before +after):\n%s", d)
 	}
 }

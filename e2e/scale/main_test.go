@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -23,8 +24,10 @@ import (
 )
 
 var (
-	edges    = flag.Int("edges", 5, "number of AmbientEdges")
-	services = flag.Int("services", 50, "number of Services, shared out among the edges; at most 64 to each")
+	edges      = flag.Int("edges", 5, "number of AmbientEdges")
+	namespaces = flag.Int("namespaces", 20, "number of namespaces with a waypoint, shared out among the edges")
+	services   = flag.Int("services", 100, "number of Services, each with a pod and a route, shared out among the namespaces")
+	churn      = flag.Duration("churn", 15*time.Second, "how long 100 objects a second change while some changes are measured")
 )
 
 func TestMain(m *testing.M) {
@@ -55,12 +58,13 @@ func control(ctx context.Context, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	cfg.QPS, cfg.Burst = 50, 100
 	scheme, err := run.Scheme()
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: metricsAddress}})
+	o := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: metricsAddress}}
+	run.Configure(cfg, &o)
+	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
 		return err
 	}

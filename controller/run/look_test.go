@@ -1,0 +1,171 @@
+package run
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// TestWhatIsLookedAtIsEnough plans from what an edge looks at, and from all that there is.
+func TestWhatIsLookedAtIsEnough(t *testing.T) {
+	for name, all := range cases(t) {
+		t.Run(name, func(t *testing.T) {
+			crowd(all)
+			from := newReader(t, all)
+			r := &reconciler{client: &cluster{server: &server{}, reader: from}}
+			some, err := r.look(t.Context(), all.Edge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole, err := Observe(t.Context(), from, all.Edge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range some.Services {
+				if some.Services[i].Namespace == "elsewhere" {
+					t.Error("what is of no concern was read")
+				}
+			}
+			for _, facts := range []func(*plan.Snapshot){func(*plan.Snapshot) {}, answer} {
+				facts(some)
+				facts(whole)
+				if d := cmp.Diff(told(plan.Make(whole), all.Edge), told(plan.Make(some), all.Edge)); d != "" {
+					t.Errorf("-of all +of what was looked at\n%s", d)
+				}
+			}
+		})
+	}
+}
+
+// crowd adds what concerns no edge.
+func crowd(s *plan.Snapshot) {
+	ns := corev1.Namespace{}
+	ns.Name = "elsewhere"
+	service := corev1.Service{}
+	service.Namespace, service.Name = "elsewhere", "other"
+	service.Labels = map[string]string{plan.LabelUseWaypoint: "waypoint"}
+	service.Spec.Selector = map[string]string{"app": "orders"}
+	pod := corev1.Pod{}
+	pod.Namespace, pod.Name, pod.Labels = "elsewhere", "other", service.Spec.Selector
+	s.Namespaces, s.Services, s.Pods = append(s.Namespaces, ns), append(s.Services, service), append(s.Pods, pod)
+}
+
+// TestPlansNeedNoMoreThanCachesKeep plans from objects as a cache keeps them, and as the API server has them.
+func TestPlansNeedNoMoreThanCachesKeep(t *testing.T) {
+	for name, s := range cases(t) {
+		t.Run(name, func(t *testing.T) {
+			answer(s)
+			want := told(plan.Make(s), s.Edge)
+			for _, o := range newReader(t, s).objects() {
+				if _, err := strip(o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := cmp.Diff(want, told(plan.Make(s), s.Edge)); d != "" {
+				t.Errorf("-as it is +as it is kept\n%s", d)
+			}
+		})
+	}
+}
+
+// TestObjectsConcernThoseWhoLookedAtThem takes each object of each case away: whoever's plan changes is asked for.
+func TestObjectsConcernThoseWhoLookedAtThem(t *testing.T) {
+	for name, all := range cases(t) {
+		t.Run(name, func(t *testing.T) {
+			from := newReader(t, all)
+			edge := client.ObjectKeyFromObject(all.Edge)
+			r := &reconciler{client: &cluster{server: &server{}, reader: from}}
+			if _, err := r.look(t.Context(), all.Edge); err != nil {
+				t.Fatal(err)
+			}
+			answer(all)
+			before := told(plan.Make(all), all.Edge)
+			for _, o := range from.objects()[1:] {
+				without := *all
+				remove(&without, o)
+				answer(&without)
+				concerned := set{}
+				if r.concerns.whom(o, concerned); !concerned[edge] && !cmp.Equal(before, told(plan.Make(&without), all.Edge)) {
+					t.Errorf("%T %s changes the plan, and does not concern the edge", o, client.ObjectKeyFromObject(o))
+				}
+			}
+			crowd(all)
+			for _, o := range from.objects() {
+				concerned := set{}
+				if r.concerns.whom(o, concerned); o.GetNamespace() == "elsewhere" && len(concerned) > 0 {
+					t.Errorf("%T %s concerns the edge", o, client.ObjectKeyFromObject(o))
+				}
+			}
+			r.forget(edge)
+			for _, o := range from.objects()[1:] {
+				concerned := set{}
+				if r.concerns.whom(o, concerned); concerned[edge] {
+					t.Errorf("%T %s concerns an edge that is forgotten", o, client.ObjectKeyFromObject(o))
+				}
+			}
+		})
+	}
+}
+
+// remove takes an object out of a snapshot, whose lists are made anew.
+func remove(s *plan.Snapshot, o client.Object) {
+	s.Edges = dropped(s.Edges, o)
+	s.Namespaces = dropped(s.Namespaces, o)
+	s.Pods = dropped(s.Pods, o)
+	s.Services = dropped(s.Services, o)
+	s.Deployments = dropped(s.Deployments, o)
+	s.DaemonSets = dropped(s.DaemonSets, o)
+	s.Gateways = dropped(s.Gateways, o)
+	s.Classes = dropped(s.Classes, o)
+	s.HTTPRoutes = dropped(s.HTTPRoutes, o)
+	s.ReferenceGrants = dropped(s.ReferenceGrants, o)
+	s.Ingresses = dropped(s.Ingresses, o)
+	s.IngressClasses = dropped(s.IngressClasses, o)
+	strictness := s.Strictness
+	s.Strictness = nil
+	for _, p := range strictness {
+		if client.Object(p) != o {
+			s.Strictness = append(s.Strictness, p)
+		}
+	}
+	policies := s.Policies
+	s.Policies = nil
+	for _, p := range policies {
+		if client.Object(p) != o {
+			s.Policies = append(s.Policies, p)
+		}
+	}
+}
+
+func dropped[T any, P interface {
+	*T
+	client.Object
+}](list []T, o client.Object) (rest []T) {
+	for i := range list {
+		if client.Object(P(&list[i])) != o {
+			rest = append(rest, list[i])
+		}
+	}
+	return rest
+}
+
+func TestAnEdgeThatReachesFurtherIsReadAgain(t *testing.T) {
+	var c concerns
+	e := types.NamespacedName{Namespace: "edge", Name: "public"}
+	small, large := newScope("edge.public", "edge"), newScope("edge.public", "edge")
+	large.services[types.NamespacedName{Namespace: "shop", Name: "orders"}] = true
+	large.namespaces["shop"] = true
+	for i, step := range []struct {
+		scope *scope
+		known bool
+	}{{small, false}, {small, true}, {large, false}, {large, true}, {small, true}, {large, false}} {
+		if got := c.note(e, step.scope); got != step.known {
+			t.Errorf("step %d: known is %v", i, got)
+		}
+	}
+}

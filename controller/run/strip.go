@@ -1,0 +1,134 @@
+package run
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// strip takes from an object what no plan depends on, before it is kept: a cluster has many pods and routes, and most of each is for others.
+// It changes o, is a transform of caches, and never fails. AmbientEdges stay as they are.
+func strip(o any) (any, error) {
+	switch o := o.(type) {
+	case *v1alpha1.AmbientEdge:
+	case *corev1.Namespace:
+		stripMeta(o)
+	case *corev1.Pod:
+		stripPod(o)
+	case *corev1.Service:
+		stripMeta(o)
+		o.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+	case *appsv1.Deployment:
+		stripMeta(o)
+		stripTemplate(&o.Spec.Template)
+		o.Status.Conditions = nil
+	case *appsv1.DaemonSet:
+		stripMeta(o)
+		stripTemplate(&o.Spec.Template)
+		o.Status.Conditions = nil
+	case *gatewayv1.Gateway:
+		stripMeta(o)
+	case *gatewayv1.GatewayClass:
+		stripMeta(o)
+		o.ManagedFields, o.Status = nil, gatewayv1.GatewayClassStatus{}
+	case *gatewayv1.HTTPRoute:
+		stripMeta(o)
+		stripRoute(o)
+	case *gatewayv1beta1.ReferenceGrant:
+		stripMeta(o)
+		o.ManagedFields = nil
+	case *securityv1.PeerAuthentication:
+		stripMeta(o)
+		o.ManagedFields = nil
+	case *networkingv1.Ingress:
+		stripMeta(o)
+		o.Status = networkingv1.IngressStatus{}
+	case *securityv1.AuthorizationPolicy:
+		stripMeta(o)
+		o.ManagedFields, o.Spec.Rules = nil, nil
+	}
+	return o, nil
+}
+
+// stripMeta keeps who holds which field, and annotations but for the copy of a whole object: switches of gateways may be among them.
+func stripMeta(o metav1.Object) {
+	stripAnnotations(o, func(key string) bool { return key != corev1.LastAppliedConfigAnnotation })
+	o.SetManagedFields(slices.DeleteFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Subresource != "" }))
+}
+
+func stripAnnotations(o metav1.Object, keeps func(key string) bool) {
+	a := o.GetAnnotations()
+	maps.DeleteFunc(a, func(key, _ string) bool { return !keeps(key) })
+	if len(a) == 0 {
+		o.SetAnnotations(nil)
+	}
+}
+
+// redirection is the field that tells of capture, as managed fields have it.
+const redirection = `{"f:metadata":{"f:annotations":{"f:` + plan.AnnotationRedirection + `":{}}}}`
+
+// captures are who has said that a pod is captured, and when: nothing else of them.
+func captures(fields []metav1.ManagedFieldsEntry) (list []metav1.ManagedFieldsEntry) {
+	for i := range fields {
+		if f := fields[i].FieldsV1; f != nil && strings.Contains(f.GetRawString(), `"f:`+plan.AnnotationRedirection+`"`) {
+			e := fields[i]
+			e.FieldsV1 = metav1.NewFieldsV1(redirection)
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// stripPod keeps what tells whether a pod is in the mesh, and since when its containers run.
+func stripPod(o *corev1.Pod) {
+	stripAnnotations(o, func(key string) bool {
+		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
+	})
+	o.ManagedFields = captures(o.ManagedFields)
+	o.Spec = corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
+	status := corev1.PodStatus{Phase: o.Status.Phase}
+	for i := range o.Status.ContainerStatuses {
+		c := &o.Status.ContainerStatuses[i]
+		if c.State.Running != nil {
+			status.ContainerStatuses = append(status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: corev1.ContainerState{Running: c.State.Running}})
+		}
+	}
+	o.Status = status
+}
+
+// stripTemplate keeps what tells a vendor, its version and its settings.
+func stripTemplate(t *corev1.PodTemplateSpec) {
+	spec := corev1.PodSpec{ServiceAccountName: t.Spec.ServiceAccountName, HostNetwork: t.Spec.HostNetwork}
+	for i := range t.Spec.Containers {
+		c := &t.Spec.Containers[i]
+		spec.Containers = append(spec.Containers, corev1.Container{Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, Env: c.Env, EnvFrom: c.EnvFrom})
+	}
+	t.Spec = spec
+}
+
+func stripRoute(o *gatewayv1.HTTPRoute) {
+	o.Annotations, o.ManagedFields = nil, nil
+	for i := range o.Spec.Rules {
+		r := &o.Spec.Rules[i]
+		r.Matches, r.Filters = nil, nil
+		for j := range r.BackendRefs {
+			r.BackendRefs[j].Filters = nil
+		}
+	}
+	for i := range o.Status.Parents {
+		for j := range o.Status.Parents[i].Conditions {
+			o.Status.Parents[i].Conditions[j].Message = ""
+		}
+	}
+}
