@@ -18,7 +18,7 @@ const (
 	Image = "isthmus-mesh/isthmus:devel"
 )
 
-//go:embed install/*.yaml crd/*.yaml
+//go:embed install/*.yaml crd/*.yaml monitoring/*
 var files embed.FS
 
 // order is that of an installation: what others need comes first.
