@@ -11,4 +11,4 @@ generate: ; @sh .ci/need go && go generate ./...
 fuzz: ; @sh .ci/fuzz 60s
 bench: ; @sh .ci/need go && cd e2e/bench && sh ../../.ci/compile "building the benchmarks" go build -o ../../bin/bench . && ../../bin/bench && cd ../.. && go test -run '^$$' -bench Mesh ./hbone/wds
 soak: ; @sh .ci/need go && cd e2e && go test ./soak -run TestSoak -v -count 1 -timeout 60m -args -duration 30m
-scale: ; @sh .ci/need go && cd e2e && go test ./scale -run TestScale -v -count 1 -timeout 30m -args -edges 50 -services 1000 && go test ./wdstest -run TestManyWorkloads -v -count 1 -timeout 30m -args -entries 10000
+scale: ; @sh .ci/need go && cd e2e && go test ./scale -run TestScale -v -count 1 -timeout 30m -args -edges 50 -namespaces 1000 -services 5000 -churn 1m && go test ./wdstest -run TestManyWorkloads -v -count 1 -timeout 30m -args -entries 10000

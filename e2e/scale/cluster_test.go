@@ -21,17 +21,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
-const namespaces = `
-{apiVersion: v1, kind: Namespace, metadata: {name: edge-N}}
+// home is an edge's namespace, with a gateway that is captured.
+const home = `
+{apiVersion: v1, kind: Namespace, metadata: {name: edge-E}}
 ---
-{apiVersion: v1, kind: Namespace, metadata: {name: shop-N, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: edge-N/public}}}
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: http, namespace: edge-E}, spec: {gatewayClassName: kgateway, infrastructure: {labels: {istio.io/dataplane-mode: ambient}}, listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: http, namespace: edge-E, labels: {gateway.networking.k8s.io/gateway-name: http, istio.io/dataplane-mode: ambient}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {serviceAccountName: http, containers: [{name: c, image: nothing}]}}
 `
 
-// site is a gateway that is captured, and a waypoint that is there.
-const site = `
-{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: http, namespace: edge-N}, spec: {gatewayClassName: kgateway, infrastructure: {labels: {istio.io/dataplane-mode: ambient}}, listeners: [{name: http, port: 80, protocol: HTTP}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: http, namespace: edge-N, labels: {gateway.networking.k8s.io/gateway-name: http, istio.io/dataplane-mode: ambient}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {serviceAccountName: http, containers: [{name: c, image: nothing}]}}
+// shop is a namespace of backends, with a waypoint that is there.
+const shop = `
+{apiVersion: v1, kind: Namespace, metadata: {name: shop-N, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: edge-E/public}}}
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: shop-N, labels: {istio.io/waypoint-for: service}}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}
 ---
@@ -40,19 +41,23 @@ const site = `
 {apiVersion: v1, kind: Pod, metadata: {name: waypoint, namespace: shop-N, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}, spec: {serviceAccountName: waypoint, containers: [{name: c, image: nothing}]}}
 `
 
+// service is a backend with one pod, and a route of the edge's gateway.
 const service = `
-{apiVersion: v1, kind: Service, metadata: {name: NAME, namespace: shop-N}, spec: {selector: {app: NAME}, ports: [{name: http, port: 80}]}}
+{apiVersion: v1, kind: Service, metadata: {name: service-S, namespace: shop-N}, spec: {selector: {app: service-S}, ports: [{name: http, port: 80}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: service-S, namespace: shop-N, labels: {app: service-S}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {containers: [{name: c, image: nothing}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: service-S, namespace: shop-N}, spec: {parentRefs: [{name: http, namespace: edge-E}], hostnames: [service-S.example.com], rules: [{matches: [{path: {type: PathPrefix, value: /}}], backendRefs: [{name: service-S, port: 80}]}]}}
 `
 
 const ambientEdge = `
 apiVersion: isthmus.dev/v1alpha1
 kind: AmbientEdge
-metadata: {name: public, namespace: edge-N}
+metadata: {name: public, namespace: edge-E}
 spec:
   targetRefs: [{name: http}]
   mode: Manage
   waypoint: {policy: Use, name: waypoint}
-  backends: {services: [LIST]}
 `
 
 const classes = `
@@ -61,42 +66,62 @@ const classes = `
 {apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: kgateway}, spec: {controllerName: kgateway.dev/kgateway}}
 `
 
+// shopOf is the namespace of a Service, and edgeOf the number of the edge that sends to a namespace.
+func shopOf(service int) int { return service % *namespaces }
+func edgeOf(shop int) int    { return shop % *edges }
+
 // populate makes all objects.
 func populate(t *testing.T, m *mesh.Mesh) {
 	t.Helper()
-	ctx := t.Context()
 	all, err := manifests.Install()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Apply(ctx, string(all)+"---\n"+classes); err != nil {
+	if err := m.Apply(t.Context(), string(all)+"---\n"+classes); err != nil {
 		t.Fatal(err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for n := range *edges {
-		g.Go(func() error {
-			number := strings.NewReplacer("-N", fmt.Sprintf("-%d", n))
-			if err := m.Apply(ctx, number.Replace(namespaces+"---"+site)); err != nil {
-				return err
-			}
-			if err := program(ctx, m.Client(), n); err != nil {
-				return err
-			}
-			var list []string
-			for i := n; i < *services; i += *edges {
-				name := fmt.Sprintf("service-%d", i)
-				if err := m.Apply(ctx, strings.ReplaceAll(number.Replace(service), "NAME", name)); err != nil {
-					return err
-				}
-				list = append(list, fmt.Sprintf("{namespace: shop-%d, name: %s}", n, name))
-			}
-			return m.Apply(ctx, strings.ReplaceAll(number.Replace(ambientEdge), "LIST", strings.Join(list, ", ")))
-		})
+	replace := func(text string, shop, service int) string {
+		return strings.NewReplacer("edge-E", fmt.Sprintf("edge-%d", edgeOf(shop)), "shop-N", fmt.Sprintf("shop-%d", shop), "service-S", fmt.Sprintf("service-%d", service)).Replace(text)
+	}
+	inParallel(t, *edges, func(ctx context.Context, n int) error { return m.Apply(ctx, replace(home, n, 0)) })
+	inParallel(t, *namespaces, func(ctx context.Context, n int) error {
+		if err := m.Apply(ctx, replace(shop, n, 0)); err != nil {
+			return err
+		}
+		return program(ctx, m.Client(), n)
+	})
+	inParallel(t, *services, func(ctx context.Context, n int) error {
+		if err := m.Apply(ctx, replace(service, shopOf(n), n)); err != nil {
+			return err
+		}
+		return accept(ctx, m.Client(), n)
+	})
+	inParallel(t, *edges, func(ctx context.Context, n int) error { return m.Apply(ctx, replace(ambientEdge, n, 0)) })
+}
+
+func inParallel(t *testing.T, n int, do func(ctx context.Context, i int) error) {
+	t.Helper()
+	g, ctx := errgroup.WithContext(t.Context())
+	g.SetLimit(16)
+	for i := range n {
+		g.Go(func() error { return do(ctx, i) })
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// accept says for the gateway that it has accepted a Service's route.
+func accept(ctx context.Context, c client.Client, service int) error {
+	r := &gatewayv1.HTTPRoute{}
+	r.Namespace, r.Name = fmt.Sprintf("shop-%d", shopOf(service)), fmt.Sprintf("service-%d", service)
+	now := time.Now().UTC().Format(time.RFC3339)
+	condition := func(name string) string {
+		return fmt.Sprintf(`{"type":%q,"status":"True","reason":%q,"message":"","observedGeneration":1,"lastTransitionTime":%q}`, name, name, now)
+	}
+	patch := fmt.Sprintf(`{"status":{"parents":[{"parentRef":{"name":"http","namespace":"edge-%d"},"controllerName":"kgateway.dev/kgateway","conditions":[%s,%s]}]}}`,
+		edgeOf(shopOf(service)), condition("Accepted"), condition("ResolvedRefs"))
+	return c.Status().Patch(ctx, r, client.RawPatch(types.MergePatchType, []byte(patch)))
 }
 
 // program says of a waypoint that it is programmed.
@@ -120,17 +145,20 @@ func bind(ctx context.Context, c client.WithWatch) error {
 	if err != nil {
 		return err
 	}
-	defer w.Stop()
+	defer func() { w.Stop() }()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
+	g.SetLimit(16)
 	for {
 		select {
 		case <-ctx.Done():
 			_ = g.Wait() // those under way have ended with ctx
 			return nil
 		case e, ok := <-w.ResultChan():
-			if !ok {
-				return errors.New("the watch of Services has ended")
+			if !ok { // who is slow is cut off; a new watch begins with all that is there
+				if w, err = c.Watch(ctx, &corev1.ServiceList{}); err != nil {
+					return err
+				}
+				continue
 			}
 			s, ok := e.Object.(*corev1.Service)
 			if !ok {

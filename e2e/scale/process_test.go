@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
@@ -59,6 +60,7 @@ func launch(t *testing.T, m *mesh.Mesh) *process {
 	}
 	defer f.Close()
 	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.cmd.Env = append(p.cmd.Environ(), "GOMEMLIMIT=200MiB") // as its manifest has it
 	if err := m.NS.Start(p.cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -79,30 +81,66 @@ func (p *process) stop() {
 	}
 }
 
-// reconciled is how many AmbientEdges it has reconciled, counting repetitions; 0 while it does not tell.
-func (p *process) reconciled() int {
+// metrics is what it tells; empty while it does not.
+func (p *process) metrics() string {
 	res, err := p.client.Get("http://" + metricsAddress + "/metrics")
 	if err != nil {
-		return 0
+		return ""
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
-		return 0
+		return ""
 	}
-	total := 0.0
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "controller_runtime_reconcile_total{"); ok {
-			if f := strings.Fields(rest); len(f) > 1 {
-				n, err := strconv.ParseFloat(f[len(f)-1], 64)
-				if err != nil {
-					p.t.Error(err)
-				}
-				total += n
+	return string(text)
+}
+
+// sum of all series of a metric.
+func (p *process) sum(name string) (total float64) {
+	for line := range strings.Lines(p.metrics()) {
+		if rest, ok := strings.CutPrefix(line, name); ok && strings.ContainsAny(rest[:1], "{ ") {
+			f := strings.Fields(rest)
+			n, err := strconv.ParseFloat(f[len(f)-1], 64)
+			if err != nil {
+				p.t.Error(err)
 			}
+			total += n
 		}
 	}
-	return int(total)
+	return total
+}
+
+// reconciled is how many AmbientEdges it has reconciled, counting repetitions; 0 while it does not tell.
+func (p *process) reconciled() int { return int(p.sum("controller_runtime_reconcile_total")) }
+
+// heap is what is in use of it, in MB.
+func (p *process) heap() int { return int(p.sum("go_memstats_heap_inuse_bytes")) >> 20 }
+
+// knows sees that it serves every metric that the manifests for monitoring name, and what its own say of edges that are ready.
+func (p *process) knows(t *testing.T) {
+	t.Helper()
+	names, err := manifests.Metrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := p.metrics()
+	for _, name := range names {
+		if name == "isthmus_findings" { // there is none
+			continue
+		}
+		if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") {
+			t.Errorf("the manifests name %s, and the controller does not serve it", name)
+		}
+	}
+	for line, want := range map[string]int{
+		`isthmus_edges{mode="Manage",reason="Done"}`: *edges,
+		`isthmus_backends{state="wired"}`:            *services,
+		`isthmus_backends{state="waiting"}`:          0,
+	} {
+		if !strings.Contains(text, fmt.Sprintf("\n%s %d\n", line, want)) {
+			t.Errorf("no line is %s %d", line, want)
+		}
+	}
 }
 
 // mb is its resident memory now, and at its highest.
@@ -122,16 +160,32 @@ func (p *process) mb() (now, highest int) {
 // cpu is the processor time that it has taken.
 func (p *process) cpu() time.Duration {
 	p.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	return cpuOf(p.t, p.cmd.Process.Pid)
+}
+
+// serversCPU is what etcd and the API server have taken.
+func serversCPU(t *testing.T, m *mesh.Mesh) (total time.Duration) {
+	t.Helper()
+	for _, p := range m.Processes() {
+		if p.Name == string(programs.Etcd) || p.Name == string(programs.KubeAPIServer) {
+			total += cpuOf(t, p.PID)
+		}
+	}
+	return total
+}
+
+func cpuOf(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
 	f := strings.Fields(rest)
 	user, err1 := strconv.Atoi(f[11])
 	system, err2 := strconv.Atoi(f[12])
 	if err1 != nil || err2 != nil {
-		p.t.Fatal(err1, err2)
+		t.Fatal(err1, err2)
 	}
 	return time.Duration(user+system) * (time.Second / 100) // USER_HZ
 }

@@ -20,33 +20,40 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 )
 
-// bounds of the short form; the long one has what it needs.
+// bounds are what the figures are held to.
 type bounds struct {
 	ready, effect, again time.Duration
-	mb                   int
+	mb, statuses         int           // statuses: written for each edge until it is ready
 	rest                 time.Duration // how long to look for writes
 	changes              int
 }
 
 func limits() bounds {
-	if *edges <= 5 && *services <= 50 {
-		return bounds{ready: 20 * time.Second, effect: 2 * time.Second, again: 10 * time.Second, mb: 150, rest: 4 * time.Second, changes: 10}
+	if *services <= 200 {
+		return bounds{ready: 20 * time.Second, effect: 2 * time.Second, again: 10 * time.Second, mb: 150, statuses: 12, rest: 4 * time.Second, changes: 20}
 	}
-	// 30 s is when the controller looks again by itself. 256 MB is the limit in its manifest.
-	return bounds{ready: 10 * time.Minute, effect: 30 * time.Second, again: time.Minute, mb: 256, rest: 65 * time.Second, changes: 50}
+	// The promise is 20 s and 1 s; what the machine makes of it is in docs/measurements.md. 30 s is when the controller looks again by itself.
+	return bounds{ready: 5 * time.Minute, effect: 10 * time.Second, again: time.Minute, mb: 200, statuses: 20, rest: 65 * time.Second, changes: 200}
+}
+
+// table takes figures for people.
+type table struct{ strings.Builder }
+
+func (t *table) row(what, format string, args ...any) {
+	fmt.Fprintf(t, "%-46s %s\n", what, fmt.Sprintf(format, args...))
 }
 
 // TestScale measures one controller's life: start, rest, changes, a second start.
 func TestScale(t *testing.T) {
-	if *edges < 1 || *services < *edges || *services > 64**edges {
-		t.Fatalf("%d edges and %d Services: there must be 1 to 64 Services to an edge", *edges, *services)
+	if *edges < 1 || *namespaces < *edges || *services < *namespaces {
+		t.Fatalf("%d edges, %d namespaces and %d Services: each needs one of the next", *edges, *namespaces, *services)
 	}
 	limit := limits()
 	audit, args := newAudit(t)
-	m := meshtest.New(t, mesh.Options{APIOnly: true, APIServerEnv: []string{"GOMEMLIMIT=off"}, APIServerArgs: args})
+	m := meshtest.New(t, mesh.Options{APIOnly: true, APIServerEnv: []string{"GOMEMLIMIT=off"}, APIServerArgs: args, Timeout: 3 * time.Minute})
 	began := time.Now()
 	populate(t, m)
-	t.Logf("%d AmbientEdges and %d Services are there after %v", *edges, *services, time.Since(began).Round(time.Millisecond))
+	t.Logf("all objects are there after %v", time.Since(began).Round(time.Millisecond))
 	ctx, cancel := context.WithCancel(t.Context())
 	bound := make(chan error, 1)
 	go func() { bound <- bind(ctx, m.Client()) }()
@@ -64,40 +71,31 @@ func TestScale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var table strings.Builder
-	row := func(what, format string, args ...any) {
-		fmt.Fprintf(&table, "%-46s %s\n", what, fmt.Sprintf(format, args...))
-	}
+	figures := &table{}
+	defer func() {
+		t.Logf("%d AmbientEdges, %d namespaces, %d Services with a route and a pod each:\n%s", *edges, *namespaces, *services, figures.String())
+	}()
 
+	servers := serversCPU(t, m)
 	p := launch(t, m)
 	began = time.Now()
 	wait(t, limit.ready, func() string { return unready(t, c) })
 	cold := time.Since(began)
-	row("first start until all are ready", "%.1f s, %.1f s of processor time", cold.Seconds(), p.cpu().Seconds())
+	figures.row("first start until all are ready", "%.1f s; processor time: controller %.1f s, API server and etcd %.1f s", cold.Seconds(), p.cpu().Seconds(), (serversCPU(t, m) - servers).Seconds())
 	settle(t, audit)
 	total, kinds := audit.writes()
-	row("requests that write until then", "%d: %s", total, list(kinds))
+	figures.row("requests that write until then", "%d: %s", total, list(kinds))
+	if n := kinds["patch ambientedges/status"]; n > limit.statuses**edges {
+		t.Errorf("%d statuses were written for %d AmbientEdges, want at most %d for each", n, *edges, limit.statuses)
+	}
+	rest(t, figures, p, audit, limit)
+	p.knows(t)
 
-	before, cpu := p.reconciled(), p.cpu()
-	time.Sleep(limit.rest)
-	atRest, _ := audit.writes()
-	row(fmt.Sprintf("at rest, in %v", limit.rest), "%d requests that write, %d reconciliations, %.2f s of processor time", atRest-total, p.reconciled()-before, (p.cpu() - cpu).Seconds())
-	if atRest != total {
-		_, kinds := audit.writes()
-		t.Errorf("at rest the controller wrote %d times: all writes are now %s", atRest-total, list(kinds))
-	}
-	now, highest := p.mb()
-	row("controller's resident memory", "%d MB, at most %d MB", now, highest)
-	if highest > limit.mb {
-		t.Errorf("the controller took %d MB, want at most %d", highest, limit.mb)
-	}
-
-	cpu = p.cpu()
-	took := changes(t, c, limit)
-	row(fmt.Sprintf("a label taken away is back, %d times", len(took)), "p50 %v, p99 %v, %.2f s of processor time each", took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), (p.cpu()-cpu).Seconds()/float64(len(took)))
-	if worst := took[len(took)-1]; worst > limit.effect {
-		t.Errorf("a change took %v to have its effect, want at most %v", worst, limit.effect)
-	}
+	alone := changes(t, c, limit, 0)
+	figures.row("a label taken away is back", "%v", alone)
+	stop := stir(t, c, p)
+	busy := changes(t, c, limit, limit.changes)
+	figures.row("the same while 100 objects a second change", "%v; %s", busy, stop())
 	wait(t, limit.ready, func() string { return unready(t, c) })
 	settle(t, audit)
 	p.stop()
@@ -114,13 +112,30 @@ func TestScale(t *testing.T) {
 	again := time.Since(began)
 	time.Sleep(time.Second)
 	after, kinds := audit.writes()
-	row("second start until all are looked at", "%.1f s, %d requests that write", again.Seconds(), after-total)
+	figures.row("second start until all are looked at", "%.1f s, %d requests that write", again.Seconds(), after-total)
 	if after != total {
 		t.Errorf("the second start wrote %d times: all writes are now %s", after-total, list(kinds))
 	}
-	now, highest = p.mb()
-	row("resident memory after it", "%d MB, at most %d MB", now, highest)
-	t.Logf("%d AmbientEdges, %d Services:\n%s", *edges, *services, table.String())
+	now, highest := p.mb()
+	figures.row("resident memory after it", "%d MB, at most %d MB", now, highest)
+}
+
+// rest sees that nothing is written while nothing happens.
+func rest(t *testing.T, figures *table, p *process, audit *audit, limit bounds) {
+	t.Helper()
+	total, _ := audit.writes()
+	before, cpu := p.reconciled(), p.cpu()
+	time.Sleep(limit.rest)
+	atRest, kinds := audit.writes()
+	figures.row(fmt.Sprintf("at rest, in %v", limit.rest), "%d requests that write, %d reconciliations, %.2f s of processor time", atRest-total, p.reconciled()-before, (p.cpu() - cpu).Seconds())
+	if atRest != total {
+		t.Errorf("at rest the controller wrote %d times: all writes are now %s", atRest-total, list(kinds))
+	}
+	now, highest := p.mb()
+	figures.row("controller's resident memory", "%d MB, at most %d MB", now, highest)
+	if highest > limit.mb {
+		t.Errorf("the controller took %d MB, want at most %d", highest, limit.mb)
+	}
 }
 
 // unready says which AmbientEdges are not ready; "" when all are.
@@ -147,10 +162,10 @@ func unready(t *testing.T, c client.Client) string {
 	return fmt.Sprintf("%d of %d are not ready, as %s", n, len(all.Items), first)
 }
 
-// wait looks every 50 ms until nothing is missing.
+// wait looks five times a second until nothing is missing.
 func wait(t *testing.T, most time.Duration, missing func() string) {
 	t.Helper()
-	for end := time.Now().Add(most); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(most); ; time.Sleep(200 * time.Millisecond) {
 		why := missing()
 		if why == "" {
 			return
@@ -165,7 +180,7 @@ func wait(t *testing.T, most time.Duration, missing func() string) {
 func settle(t *testing.T, a *audit) {
 	t.Helper()
 	last, since := -1, time.Now()
-	wait(t, 30*time.Second, func() string {
+	wait(t, time.Minute, func() string {
 		if n, _ := a.writes(); n != last {
 			last, since = n, time.Now()
 		}
@@ -176,13 +191,21 @@ func settle(t *testing.T, a *audit) {
 	})
 }
 
-// changes takes the label of one Service after the other away, and returns how long each took to come back, sorted.
-func changes(t *testing.T, c client.Client, limit bounds) []time.Duration {
+// times are sorted.
+type times []time.Duration
+
+func (t times) String() string {
+	at := func(percent int) time.Duration { return t[(len(t)-1)*percent/100].Round(time.Millisecond) }
+	return fmt.Sprintf("%d times, p50 %v, p99 %v, at most %v", len(t), at(50), at(99), at(100))
+}
+
+// changes takes the label of one Service after the other away, from a number on, and returns how long each took to come back. No Service comes
+// twice: who takes a label away again and again has it his way.
+func changes(t *testing.T, c client.Client, limit bounds, from int) (took times) {
 	t.Helper()
-	var took []time.Duration
-	for i := range min(limit.changes, *services) {
+	for i := from; i < min(from+limit.changes, *services); i++ {
 		s := &corev1.Service{}
-		s.Namespace, s.Name = fmt.Sprintf("shop-%d", i%*edges), fmt.Sprintf("service-%d", i)
+		s.Namespace, s.Name = fmt.Sprintf("shop-%d", shopOf(i)), fmt.Sprintf("service-%d", i)
 		patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, plan.LabelUseWaypoint)
 		began := time.Now()
 		if err := c.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
@@ -195,7 +218,7 @@ func changes(t *testing.T, c client.Client, limit bounds) []time.Duration {
 			if time.Since(began) > limit.effect {
 				t.Fatalf("the label of %s/%s is not back after %v", s.Namespace, s.Name, limit.effect)
 			}
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond)
 			if err := c.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
 				t.Fatal(err)
 			}
@@ -203,6 +226,9 @@ func changes(t *testing.T, c client.Client, limit bounds) []time.Duration {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
+	if len(took) == 0 {
+		t.Fatal("there are too few Services")
+	}
 	return took
 }
 
