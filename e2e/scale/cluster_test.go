@@ -140,38 +140,34 @@ func program(ctx context.Context, c client.Client, n int) error {
 }
 
 // bind says of each Service, when it is labelled, that it leads to its waypoint, until ctx ends: what istiod would.
-func bind(ctx context.Context, c client.WithWatch) error {
-	w, err := c.Watch(ctx, &corev1.ServiceList{})
-	if err != nil {
-		return err
-	}
-	defer func() { w.Stop() }()
-	g, gctx := errgroup.WithContext(ctx)
+func bind(ctx context.Context, c client.WithWatch) {
+	var g errgroup.Group
 	g.SetLimit(16)
-	for {
-		select {
-		case <-ctx.Done():
-			_ = g.Wait() // those under way have ended with ctx
-			return nil
-		case e, ok := <-w.ResultChan():
-			if !ok { // who is slow is cut off; a new watch begins with all that is there
-				if w, err = c.Watch(ctx, &corev1.ServiceList{}); err != nil {
-					return err
+	for ctx.Err() == nil {
+		// Who is slow is cut off, and a watch may be refused for a moment; a new one begins with all that is there.
+		if w, err := c.Watch(ctx, &corev1.ServiceList{}); err == nil {
+			for e := range w.ResultChan() {
+				if s, ok := e.Object.(*corev1.Service); ok {
+					bindOne(ctx, &g, c, s)
 				}
-				continue
 			}
-			s, ok := e.Object.(*corev1.Service)
-			if !ok {
-				return fmt.Errorf("the watch of Services says %v", e.Object)
-			}
-			if s.Labels[plan.LabelUseWaypoint] == "" || meta.IsStatusConditionTrue(s.Status.Conditions, plan.ConditionWaypointBound) {
-				continue
-			}
-			g.Go(func() error {
-				patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"True","reason":"WaypointAccepted","message":"","lastTransitionTime":%q}]}}`,
-					plan.ConditionWaypointBound, time.Now().UTC().Format(time.RFC3339))
-				return client.IgnoreNotFound(c.Status().Patch(gctx, s, client.RawPatch(types.MergePatchType, []byte(patch))))
-			})
+			w.Stop()
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
+	_ = g.Wait() // those under way have ended with ctx
+}
+
+func bindOne(ctx context.Context, g *errgroup.Group, c client.WithWatch, s *corev1.Service) {
+	if s.Labels[plan.LabelUseWaypoint] == "" || meta.IsStatusConditionTrue(s.Status.Conditions, plan.ConditionWaypointBound) {
+		return
+	}
+	g.Go(func() error {
+		patch := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"True","reason":"WaypointAccepted","message":"","lastTransitionTime":%q}]}}`,
+			plan.ConditionWaypointBound, time.Now().UTC().Format(time.RFC3339))
+		for ctx.Err() == nil && client.IgnoreNotFound(c.Status().Patch(ctx, s, client.RawPatch(types.MergePatchType, []byte(patch)))) != nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		return nil
+	})
 }
