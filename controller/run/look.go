@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -474,7 +475,8 @@ func sortObjects[T any, P interface {
 	*T
 	metav1.Object
 }](list []T) {
-	slices.SortFunc(list, func(a, b T) int { return compareObjects(P(&a), P(&b)) })
+	// Not slices.SortFunc, which would copy each object for each comparison.
+	sort.Slice(list, func(i, j int) bool { return compareObjects(P(&list[i]), P(&list[j])) < 0 })
 }
 
 func compareObjects(a, b metav1.Object) int {

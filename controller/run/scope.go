@@ -1,6 +1,9 @@
 package run
 
 import (
+	"slices"
+	"sync"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -62,13 +65,18 @@ func vendorOf(t *corev1.PodTemplateSpec) string {
 
 // proxy says whether a pod is of a vendor that puts the pods of Gateways anywhere.
 func proxy(p *corev1.Pod) bool {
+	return slices.ContainsFunc(anywhere(), func(labels map[string]string) bool { return hasKeys(p.Labels, labels) })
+}
+
+// anywhere are the labels of those vendors' pods. Every pod of the cluster is compared with them.
+var anywhere = sync.OnceValue(func() (list []map[string]string) {
 	for _, v := range edge.Vendors() {
-		if v.Proxies.Anywhere && hasKeys(p.Labels, v.Proxies.Labels) {
-			return true
+		if v.Proxies.Anywhere {
+			list = append(list, v.Proxies.Labels)
 		}
 	}
-	return false
-}
+	return list
+})
 
 // hasKeys: all keys are among the labels.
 func hasKeys(labels, keys map[string]string) bool {

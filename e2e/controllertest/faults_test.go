@@ -219,6 +219,7 @@ func TestNamespacesMayTerminate(t *testing.T) {
 	t.Parallel()
 	t.Run("that of the backends", func(t *testing.T) {
 		s := kgatewaySite(t, "ending")
+		s.patience = time.Minute // a namespace is emptied bit by bit
 		s.apply(edgeOfKgateway)
 		s.ready("public", v1alpha1.ReasonDone)
 		// Somebody holds the namespace for a while.

@@ -60,7 +60,7 @@ func launch(t *testing.T, m *mesh.Mesh) *process {
 	}
 	defer f.Close()
 	p.cmd.Stdout, p.cmd.Stderr = f, f
-	p.cmd.Env = append(p.cmd.Environ(), "GOMEMLIMIT=200MiB") // as its manifest has it
+	p.cmd.Env = append(p.cmd.Environ(), "GOMEMLIMIT=160MiB") // as its manifest has it
 	if err := m.NS.Start(p.cmd); err != nil {
 		t.Fatal(err)
 	}

@@ -161,10 +161,14 @@ func unready(t *testing.T, c client.Client) string {
 	return fmt.Sprintf("%d of %d are not ready, as %s", n, len(all.Items), first)
 }
 
-// wait looks five times a second until nothing is missing.
+// wait looks until nothing is missing, five times a second in the short form: a look at fifty AmbientEdges is work for the API server.
 func wait(t *testing.T, most time.Duration, missing func() string) {
 	t.Helper()
-	for end := time.Now().Add(most); ; time.Sleep(200 * time.Millisecond) {
+	pause := 200 * time.Millisecond
+	if *edges > 10 {
+		pause = time.Second / 2
+	}
+	for end := time.Now().Add(most); ; time.Sleep(pause) {
 		why := missing()
 		if why == "" {
 			return
