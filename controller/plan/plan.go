@@ -41,7 +41,7 @@ const (
 	VerbRoll     = "Roll"    // start pods anew, one by one
 	VerbVerify   = "Verify"  // see that pods are captured, or are not
 	VerbCreate   = "Create"  // make a waypoint
-	VerbAwait    = "Await"   // see that a waypoint answers, or that what it was made of is gone
+	VerbAwait    = "Await"   // see that a waypoint answers, that what it was made of is gone, or that a route counts
 	VerbWire     = "Wire"    // let a Service lead to its waypoint
 	VerbSwitch   = "Switch"  // set the gateway's own switch
 	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
@@ -94,6 +94,9 @@ type maker struct {
 	plan     Plan
 	gateways []*gateway
 	backends []*backend
+	doubts   []doubt
+	// unsure: a route may yet count, so that what is wanted is not known for sure.
+	unsure bool
 }
 
 // Make decides. It does not change the snapshot.
@@ -110,6 +113,7 @@ func Make(s *Snapshot) *Plan {
 		m.enrol()
 		m.waypoints()
 		m.wire()
+		m.awaitRoutes()
 		m.withdrawn()
 		m.release()
 		m.report()

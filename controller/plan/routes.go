@@ -2,14 +2,23 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// routedServices are the Services that HTTPRoutes name which a gateway has accepted.
+// doubt is a route of one of the gateways that does not count.
+type doubt struct {
+	object, why string
+	decided     bool // the gateway has said so about the route as it is
+	services    []types.NamespacedName
+}
+
+// routedServices are the Services that HTTPRoutes name which a gateway has accepted. Other routes of the gateways become doubts.
 func (m *maker) routedServices() []types.NamespacedName {
 	var keys []types.NamespacedName
 	for i := range m.HTTPRoutes {
@@ -18,17 +27,41 @@ func (m *maker) routedServices() []types.NamespacedName {
 			if g.object == nil || !parented(r, g) {
 				continue
 			}
-			if why := counts(r, g); why != "" {
-				m.found(v1alpha1.Finding{
-					Code: v1alpha1.FindingRouteNotCounted, Severity: v1alpha1.SeverityWarning, Object: object("HTTPRoute", keyOf(r)), Field: "status.parents",
-					Message: fmt.Sprintf("the backends of this route are left alone: %s", why), Fix: "see the route's conditions",
-				})
+			why, decided := counts(r, g)
+			if why == "" {
+				keys = append(keys, m.servicesOf(r)...)
 				continue
 			}
-			keys = append(keys, m.servicesOf(r)...)
+			d := doubt{object("HTTPRoute", keyOf(r)), why, decided, m.servicesOf(r)}
+			m.doubts = append(m.doubts, d)
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingRouteNotCounted, Severity: v1alpha1.SeverityWarning, Object: d.object, Field: "status.parents",
+				Message: fmt.Sprintf("the backends of this route are left as they are: %s", why),
+				Fix:     "see the route's conditions; what was done for it is taken back when it no longer names the gateway",
+			})
 		}
 	}
 	return keys
+}
+
+// awaitRoutes adds a step for each route that may yet count, or that counted when its Services were wired. A route is such whenever it is edited,
+// and whenever its gateway's controller begins anew: nothing is taken back then.
+func (m *maker) awaitRoutes() {
+	for _, d := range m.doubts {
+		if d.decided && !slices.ContainsFunc(d.services, m.keeps) {
+			continue
+		}
+		m.unsure = true
+		if !slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.Verb == VerbAwait && s.Object == d.object }) {
+			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbAwait, Object: d.object, State: v1alpha1.StepNext, Reason: d.why}})
+		}
+	}
+}
+
+// keeps says whether a Service has something of ours, though no route that counts names it.
+func (m *maker) keeps(key types.NamespacedName) bool {
+	s := m.service(key)
+	return s != nil && holds(s, m.Edge.FieldOwner()) && !slices.ContainsFunc(m.backends, func(b *backend) bool { return b.key == key && b.wanted })
 }
 
 // parented says whether the route names the Gateway.
@@ -50,25 +83,27 @@ func refersTo(p *gatewayv1.ParentReference, namespace string, key types.Namespac
 }
 
 // counts says why a route does not count for a Gateway, or "": it must be accepted, with all references resolved, at its
-// current generation.
-func counts(r *gatewayv1.HTTPRoute, g *gateway) string {
+// current generation. decided: that is what the gateway has said about this generation.
+func counts(r *gatewayv1.HTTPRoute, g *gateway) (why string, decided bool) {
 	for i := range r.Status.Parents {
 		p := &r.Status.Parents[i]
 		if !refersTo(&p.ParentRef, r.Namespace, g.key) {
 			continue
 		}
-		held := map[string]bool{}
+		said := map[string]metav1.ConditionStatus{}
 		for _, c := range p.Conditions {
-			held[c.Type] = c.Status == "True" && c.ObservedGeneration == r.Generation
-		}
-		for _, want := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
-			if !held[string(want)] {
-				return fmt.Sprintf("%s has not said %s for generation %d", g, want, r.Generation)
+			if c.ObservedGeneration == r.Generation {
+				said[c.Type] = c.Status
 			}
 		}
-		return ""
+		for _, want := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
+			if said[string(want)] != metav1.ConditionTrue {
+				return fmt.Sprintf("%s has not said %s for generation %d", g, want, r.Generation), said[string(want)] == metav1.ConditionFalse
+			}
+		}
+		return "", true
 	}
-	return fmt.Sprintf("%s has not reported on it", g)
+	return fmt.Sprintf("%s has not reported on it", g), false
 }
 
 // servicesOf are the Services of a route's rules that it may name: those of other namespaces need their ReferenceGrant.

@@ -37,7 +37,7 @@ func (m *maker) release() {
 			objects[s.Object] = true
 		}
 	}
-	if m.plan.Blocked() {
+	if m.plan.Blocked() || m.unsure {
 		return // what is wanted is not known for sure
 	}
 	m.unswitch(objects)
@@ -172,6 +172,11 @@ func (m *maker) backendNamespaces() []string {
 		routes.findGateways()
 		for _, key := range routes.routedServices() {
 			list = append(list, key.Namespace)
+		}
+		for _, d := range routes.doubts {
+			for _, key := range d.services {
+				list = append(list, key.Namespace)
+			}
 		}
 	}
 	slices.Sort(list)

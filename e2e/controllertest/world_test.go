@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,9 +68,16 @@ func (s *site) apply(objects string) {
 // accept says for a vendor that a route is accepted.
 func (s *site) accept(namespace, name string) {
 	s.t.Helper()
+	s.acceptAt(namespace, name, 1)
+}
+
+// acceptAt says so of a generation of the route.
+func (s *site) acceptAt(namespace, name string, generation int) {
+	s.t.Helper()
 	patch := `{"status":{"parents":[{"parentRef":{"name":"http","namespace":"EDGE"},"controllerName":"x.io/y","conditions":[` +
-		`{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"},` +
-		`{"type":"ResolvedRefs","status":"True","reason":"ResolvedRefs","message":"","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`
+		`{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":N,"lastTransitionTime":"2026-01-01T00:00:00Z"},` +
+		`{"type":"ResolvedRefs","status":"True","reason":"ResolvedRefs","message":"","observedGeneration":N,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`
+	patch = strings.ReplaceAll(patch, "N,", strconv.Itoa(generation)+",")
 	u := object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name)
 	if err := s.c.Status().Patch(s.t.Context(), u, client.RawPatch(types.MergePatchType, []byte(s.text(patch)))); err != nil {
 		s.t.Fatal(err)
