@@ -63,7 +63,7 @@ func (m *maker) withdrawn() {
 		if holds(b.service, m.Edge.FieldOwner()) && !m.consents(b.key.Namespace, "", "Service") {
 			m.noLonger(b.key.Namespace, fmt.Sprintf("labelled Service %s", b.key.Name))
 		}
-		if g := m.gateway(b.waypoint); b.wanted && g != nil && g.Labels[v1alpha1.LabelOwner] == m.Edge.Owner() && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
+		if g := m.gateway(b.waypoint); b.wanted && g != nil && m.madeWaypoint(g) && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
 			m.noLonger(g.Namespace, fmt.Sprintf("created waypoint %s", g.Name))
 		}
 	}

@@ -2,9 +2,11 @@ package plan
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -18,6 +20,23 @@ func holds(o metav1.Object, manager string, path ...string) bool {
 		}
 	}
 	return false
+}
+
+// made says whether an object was made for the edge: its label says so, and it was we who set it. A copy has the label too, from somebody else.
+func (m *maker) made(o metav1.Object) bool {
+	return o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner() && m.sets(o, labelled(v1alpha1.LabelOwner, ""))
+}
+
+// madeWaypoint says whether a Gateway is a waypoint that was made for the edge.
+func (m *maker) madeWaypoint(g *gatewayv1.Gateway) bool {
+	return g.Spec.GatewayClassName == WaypointClass && m.made(g)
+}
+
+// sets says whether we have set a field, by whatever operation.
+func (m *maker) sets(o metav1.Object, s setting) bool {
+	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == m.Edge.FieldOwner() && f.FieldsV1 != nil && hasPath(f.FieldsV1.GetRawBytes(), s.managed())
+	})
 }
 
 // othersHold names the managers that have the field and are not AmbientEdges. An AmbientEdge may share a field with another.

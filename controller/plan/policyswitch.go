@@ -37,7 +37,7 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 		return
 	}
 	step := Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepDone, Reason: "made for this edge"}}
-	if is, _ := value(there, s.Path); there.GetLabels()[v1alpha1.LabelOwner] != m.Edge.Owner() || fmt.Sprint(is) != want.String() {
+	if is, _ := value(there, s.Path); !m.made(there) || fmt.Sprint(is) != want.String() {
 		step = m.put(c, VerbSwitch, switchHow, []setting{want}, nil)
 	}
 	if step.State == v1alpha1.StepDone {

@@ -59,10 +59,10 @@ func (m *maker) unswitch(keep map[string]bool) {
 		switch {
 		case keep[c.String()]:
 		case o.GetDeletionTimestamp() != nil:
-			if o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner() {
+			if m.made(o) {
 				m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: "it is being deleted"}})
 			}
-		case o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner():
+		case m.made(o):
 			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
 		case holds(o, m.Edge.FieldOwner()):
 			take(c, "take our setting away", takeBack(c))
@@ -91,7 +91,7 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
 			m.haltFor(keyOf(s), "Service", waypoint.String())
-			if g := m.gateway(waypoint); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+			if g := m.gateway(waypoint); g != nil && !m.madeWaypoint(g) {
 				m.haltFor(waypoint, "Gateway", waypoint.String()) // that of a waypoint of ours is found when it is to be deleted
 			}
 		}
@@ -140,7 +140,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 	for i := range m.Gateways {
 		g := &m.Gateways[i]
 		key := keyOf(g)
-		if g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() || keep[key] {
+		if !m.madeWaypoint(g) || keep[key] {
 			continue
 		}
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
@@ -200,7 +200,7 @@ func (m *maker) users(key types.NamespacedName) {
 
 // awaitGone waits until nothing is left of a waypoint. One that is there and not ours is left alone.
 func (m *maker) awaitGone(key types.NamespacedName) {
-	if g := m.gateway(key); g != nil && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+	if g := m.gateway(key); g != nil && !m.madeWaypoint(g) {
 		return
 	}
 	labels := map[string]string{edge.LabelGatewayName: key.Name}
@@ -236,7 +236,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 		list = append(list, held{"v1", "Namespace", ns})
 	}
 	for i := range m.Gateways {
-		if g := &m.Gateways[i]; g.Namespace == m.Edge.Namespace && g.Labels[v1alpha1.LabelOwner] != m.Edge.Owner() {
+		if g := &m.Gateways[i]; g.Namespace == m.Edge.Namespace && !m.madeWaypoint(g) {
 			list = append(list, held{gatewayAPI, "Gateway", g})
 		}
 	}

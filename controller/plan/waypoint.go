@@ -120,7 +120,7 @@ func (m *maker) createWaypoint(key types.NamespacedName) {
 	case m.controllerOf(g.Spec.GatewayClassName) != WaypointController && g.Spec.GatewayClassName != WaypointClass:
 		s.State = v1alpha1.StepBlocked
 		m.foreign(s.Object, "spec.gatewayClassName", string(g.Spec.GatewayClassName), WaypointClass, nil)
-	case g.Labels[v1alpha1.LabelOwner] == m.Edge.Owner():
+	case m.madeWaypoint(g):
 		s.Reason = "made for this edge"
 	default:
 		s.Reason = "it was there"

@@ -5,8 +5,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -54,4 +56,34 @@ func TestAnEditedRouteKeepsWhatIsWired(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// Who copies an object copies its owner label too. Only what the controller made is deleted.
+func TestWhatHasACopiedLabelIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "copied")
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: SHOP-other, annotations: {isthmus.dev/edges: EDGE/public}}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: entry, namespace: SHOP-other, labels: {isthmus.dev/owner: EDGE.public}}, spec: {gatewayClassName: kgateway, listeners: [{name: http, port: 80, protocol: HTTP}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: SHOP-other, labels: {isthmus.dev/owner: EDGE.public}}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`)
+	there := func() {
+		for _, name := range []string{"entry", "waypoint"} {
+			g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.shop + "-other", Name: name}}
+			if !s.exists(g) || g.DeletionTimestamp != nil {
+				t.Fatalf("Gateway %s of somebody else was deleted", name)
+			}
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // two rounds of a controller that would delete them
+	there()
+	s.ready("public", v1alpha1.ReasonDone)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	there()
+	if s.exists(s.wayPoint()) {
+		t.Error("the waypoint that was made is still there")
+	}
 }

@@ -16,12 +16,19 @@ kind: Gateway
 metadata: {name: waypoint, namespace: edge, labels: {isthmus.dev/owner: edge.public, istio.io/waypoint-for: service}}
 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 `
+	copied = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: copy, namespace: edge, labels: {isthmus.dev/owner: edge.public}}
+spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTTP}]}
+`
 	ordersService = `{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: edge}}`
 	theNamespace  = `{apiVersion: v1, kind: Namespace, metadata: {name: edge}}`
 	theDeployment = `{apiVersion: apps/v1, kind: Deployment, metadata: {name: gateway, namespace: edge}}`
 	theDaemonSet  = `{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: gateway, namespace: edge}}`
 	theGateway    = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: http, namespace: edge}}`
 	theIngress    = `{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: orders, namespace: edge}}`
+	theCopy       = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: copy, namespace: edge}}`
 	theWaypoint   = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: edge}}`
 	theEdge       = `{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: bounds, namespace: edge}}`
 )
@@ -56,7 +63,7 @@ func (a attempt) do(t *testing.T, c client.Client) error {
 func bounds(t *testing.T) {
 	t.Helper()
 	m := installed(t)
-	if err := m.Apply(t.Context(), waypoint+"---\n"+edge("bounds", manages)); err != nil {
+	if err := m.Apply(t.Context(), waypoint+"---\n"+copied+"---\n"+edge("bounds", manages)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -115,6 +122,7 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "delete a Service", object: ordersService, delete: true},
 		{name: "delete the namespace", object: theNamespace, delete: true},
 		{name: "delete a Gateway of others", object: theGateway, delete: true},
+		{name: "delete a Gateway of others with a copied label", object: theCopy, delete: true},
 		{name: "delete an AmbientEdge", object: theEdge, delete: true},
 		{name: "delete a Deployment", object: theDeployment, delete: true},
 
