@@ -52,7 +52,7 @@ func (p *Plan) condition(e *v1alpha1.AmbientEdge, kind string, parts ...part) me
 	case p.Undoing:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonUndoing, "the AmbientEdge is being deleted"
 	case left != nil:
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, p.why(e), sentence(left)
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, p.why(e, left), sentence(left)
 	case p.Blocked() && steps == 0:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonBlocked, p.firstError().Message
 	case steps == 0:
@@ -70,10 +70,10 @@ func sentence(s *Step) string {
 	return s.ID + ": " + s.Reason
 }
 
-// why no step is taken, or that they are.
-func (p *Plan) why(e *v1alpha1.AmbientEdge) string {
+// why a step that is left is not taken, or that it is.
+func (p *Plan) why(e *v1alpha1.AmbientEdge, left *Step) string {
 	switch {
-	case p.Blocked():
+	case p.Blocked() || left.State == v1alpha1.StepBlocked:
 		return v1alpha1.ReasonBlocked
 	case e.Spec.Mode != v1alpha1.ModeManage:
 		return v1alpha1.ReasonObserving
@@ -108,7 +108,7 @@ func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 			c.Message = sentence(left)
 		}
 	case left != nil:
-		c.Reason, c.Message = p.why(e), sentence(left)
+		c.Reason, c.Message = p.why(e, left), sentence(left)
 	default:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonDone, fmt.Sprintf("%d steps are done, and were seen to hold", len(p.Steps))
 	}

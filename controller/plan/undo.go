@@ -90,9 +90,12 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		}
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
-			m.haltFor(keyOf(s), "Service", waypoint.String())
+			stays := m.haltFor(keyOf(s), "Service", waypoint.String())
 			if g := m.gateway(waypoint); g != nil && !m.madeWaypoint(g) {
-				m.haltFor(waypoint, "Gateway", waypoint.String()) // that of a waypoint of ours is found when it is to be deleted
+				stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays // that of a waypoint of ours is found when it is to be deleted
+			}
+			if stays {
+				m.stay(&step)
 			}
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch)
@@ -106,8 +109,8 @@ func (m *maker) shared(o metav1.Object, path []string) bool {
 	})
 }
 
-// haltFor finds policies that nobody would enforce without what is about to go.
-func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) {
+// haltFor finds policies that nobody would enforce without what is about to go, and says whether it has to stay.
+func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
 	var names []string
 	for _, p := range m.Policies {
 		if targets(p, key, kind) {
@@ -115,23 +118,38 @@ func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) {
 		}
 	}
 	if len(names) == 0 {
-		return
+		return false
 	}
 	slices.Sort(names)
-	m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, strings.Join(names, ", ")))
+	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, strings.Join(names, ", ")))
 }
 
-// halt stops undo, until it is confirmed.
-func (m *maker) halt(obj, why string) {
+// halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until
+// it is confirmed. Else the rest goes on, and nothing but removing what depends on it helps: a confirmation would be about whatever goes next.
+func (m *maker) halt(obj, why string) bool {
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
 		Fix: fmt.Sprintf("kubectl annotate ambientedge -n %s %s %s=%s, or remove what depends on it first", m.Edge.Namespace, m.Edge.Name, v1alpha1.AnnotationUndo, v1alpha1.UndoConfirmed),
 	}
-	if m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed {
+	stays := true
+	switch confirmed := m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed; {
+	case !m.plan.Undoing:
+		f.Severity, f.Message = v1alpha1.SeverityWarning, "AmbientEdge "+keyOf(m.Edge).String()+" does not need this any more, and leaves it: "+why
+		f.Fix = "remove what depends on it; it is taken back then"
+	case confirmed:
 		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
+		stays = false
 	}
 	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
 		m.found(f)
+	}
+	return stays
+}
+
+// stay has a step wait for what depends on its object. While undo halts, its error stops all steps.
+func (m *maker) stay(s *Step) {
+	if !m.plan.Undoing {
+		s.State, s.Write, s.Reason = v1alpha1.StepBlocked, nil, "something depends on it"
 	}
 }
 
@@ -146,8 +164,10 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
 		if g.DeletionTimestamp == nil {
 			step.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, UID: g.UID, Delete: true}
-			m.haltFor(key, "Gateway", key.String())
-			m.users(key)
+			stays := m.haltFor(key, "Gateway", key.String())
+			if m.users(key) || stays {
+				m.stay(&step)
+			}
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
 	}
@@ -183,8 +203,8 @@ func (m *maker) backendNamespaces() []string {
 	return slices.Compact(list)
 }
 
-// users finds Services of others that lead to a waypoint which is about to be deleted.
-func (m *maker) users(key types.NamespacedName) {
+// users finds Services of others that lead to a waypoint which is about to be deleted, and says whether it has to stay.
+func (m *maker) users(key types.NamespacedName) (stays bool) {
 	for i := range m.Services {
 		s := &m.Services[i]
 		ns := s.Labels[LabelUseWaypointNamespace]
@@ -193,9 +213,10 @@ func (m *maker) users(key types.NamespacedName) {
 		}
 		path := labelled(LabelUseWaypoint, "").managed()
 		if s.Labels[LabelUseWaypoint] == key.Name && ns == key.Namespace && (!holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path)) {
-			m.halt(object("Gateway", key), fmt.Sprintf("%s still leads to this waypoint, and was not labelled for this edge", object("Service", keyOf(s))))
+			stays = m.halt(object("Gateway", key), fmt.Sprintf("%s still leads to this waypoint, and was not labelled for this edge", object("Service", keyOf(s)))) || stays
 		}
 	}
+	return stays
 }
 
 // awaitGone waits until nothing is left of a waypoint. One that is there and not ours is left alone.
