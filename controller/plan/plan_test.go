@@ -152,6 +152,8 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 			add(t, raw.Raw, &s.IngressClasses)
 		case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
 			s.Callees = append(s.Callees, plan.CalleesOf(parsed(t, raw.Raw))...)
+		case "ServiceEntry":
+			s.ServiceEntries = append(s.ServiceEntries, parsed(t, raw.Raw))
 		default:
 			o := parsed(t, raw.Raw)
 			if !slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == head.Kind && u.APIVersion() == o.GetAPIVersion() }) {

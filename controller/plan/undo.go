@@ -109,50 +109,6 @@ func (m *maker) shared(o metav1.Object, path []string) bool {
 	})
 }
 
-// haltFor finds policies that nobody would enforce without what is about to go, and says whether it has to stay.
-func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
-	var names []string
-	for _, p := range m.Policies {
-		if targets(p, key, kind) {
-			names = append(names, keyOf(p).String())
-		}
-	}
-	if len(names) == 0 {
-		return false
-	}
-	slices.Sort(names)
-	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, strings.Join(names, ", ")))
-}
-
-// halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until
-// it is confirmed. Else the rest goes on, and nothing but removing what depends on it helps: a confirmation would be about whatever goes next.
-func (m *maker) halt(obj, why string) bool {
-	f := v1alpha1.Finding{
-		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
-		Fix: fmt.Sprintf("kubectl annotate ambientedge -n %s %s %s=%s, or remove what depends on it first", m.Edge.Namespace, m.Edge.Name, v1alpha1.AnnotationUndo, v1alpha1.UndoConfirmed),
-	}
-	stays := true
-	switch confirmed := m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed; {
-	case !m.plan.Undoing:
-		f.Severity, f.Message = v1alpha1.SeverityWarning, "AmbientEdge "+keyOf(m.Edge).String()+" does not need this any more, and leaves it: "+why
-		f.Fix = "remove what depends on it; it is taken back then"
-	case confirmed:
-		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
-		stays = false
-	}
-	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
-		m.found(f)
-	}
-	return stays
-}
-
-// stay has a step wait for what depends on its object. While undo halts, its error stops all steps.
-func (m *maker) stay(s *Step) {
-	if !m.plan.Undoing {
-		s.State, s.Write, s.Reason = v1alpha1.StepBlocked, nil, "something depends on it"
-	}
-}
-
 // deleteWaypoints deletes our waypoints that are not kept, and sees that what istiod made of them is gone.
 func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 	for i := range m.Gateways {
@@ -201,22 +157,6 @@ func (m *maker) backendNamespaces() []string {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
-}
-
-// users finds Services of others that lead to a waypoint which is about to be deleted, and says whether it has to stay.
-func (m *maker) users(key types.NamespacedName) (stays bool) {
-	for i := range m.Services {
-		s := &m.Services[i]
-		ns := s.Labels[LabelUseWaypointNamespace]
-		if ns == "" {
-			ns = s.Namespace
-		}
-		path := labelled(LabelUseWaypoint, "").managed()
-		if s.Labels[LabelUseWaypoint] == key.Name && ns == key.Namespace && (!holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path)) {
-			stays = m.halt(object("Gateway", key), fmt.Sprintf("%s still leads to this waypoint, and was not labelled for this edge", object("Service", keyOf(s)))) || stays
-		}
-	}
-	return stays
 }
 
 // awaitGone waits until nothing is left of a waypoint. One that is there and not ours is left alone.

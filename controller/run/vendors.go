@@ -55,6 +55,13 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 			s.Callees = append(s.Callees, plan.CalleesOf(&list[i])...)
 		}
 	}
+	entries, err := v.list(ctx, r, edge.Kind{Group: "networking.istio.io", Version: "v1", Kind: "ServiceEntry"})
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		s.ServiceEntries = append(s.ServiceEntries, &entries[i])
+	}
 	for _, u := range edge.Uses() {
 		if undo && !u.Patch {
 			continue

@@ -87,3 +87,29 @@ func TestWhatHasACopiedLabelIsLeftAlone(t *testing.T) {
 		t.Error("the waypoint that was made is still there")
 	}
 }
+
+// A waypoint that others lead to is not deleted, whatever they lead there by.
+func TestUndoHaltsForAWaypointsUsers(t *testing.T) {
+	t.Parallel()
+	for name, user := range map[string]string{
+		"a-namespace": `{apiVersion: v1, kind: Namespace, metadata: {name: SHOP-other, labels: {istio.io/use-waypoint: waypoint, istio.io/use-waypoint-namespace: SHOP}}}`,
+		"a-pod":       `{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: SHOP, labels: {istio.io/use-waypoint: waypoint}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: nothing}]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := kgatewaySite(t, "used-by-"+name)
+			s.apply(edgeOfKgateway)
+			s.ready("public", v1alpha1.ReasonDone)
+			s.apply(user)
+			s.delete(s.theEdge("public"))
+			e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
+			if f := finding(e, v1alpha1.FindingUndoHalted); f == nil || f.Object != "Gateway "+s.shop+"/waypoint" {
+				t.Errorf("findings are %+v", e.Status.Findings)
+			}
+			if g := s.wayPoint(); !s.exists(g) || g.DeletionTimestamp != nil {
+				t.Fatal("the waypoint was deleted")
+			}
+			s.merge(e, `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`)
+			s.gone(s.theEdge("public"))
+		})
+	}
+}

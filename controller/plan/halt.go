@@ -1,0 +1,98 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// haltFor finds policies that nobody would enforce without what is about to go, and says whether it has to stay.
+func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
+	var names []string
+	for _, p := range m.Policies {
+		if targets(p, key, kind) {
+			names = append(names, keyOf(p).String())
+		}
+	}
+	if len(names) == 0 {
+		return false
+	}
+	slices.Sort(names)
+	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, listed(names)))
+}
+
+// halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until
+// it is confirmed. Else the rest goes on, and nothing but removing what depends on it helps: a confirmation would be about whatever goes next.
+func (m *maker) halt(obj, why string) bool {
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
+		Fix: fmt.Sprintf("kubectl annotate ambientedge -n %s %s %s=%s, or remove what depends on it first", m.Edge.Namespace, m.Edge.Name, v1alpha1.AnnotationUndo, v1alpha1.UndoConfirmed),
+	}
+	stays := true
+	switch confirmed := m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed; {
+	case !m.plan.Undoing:
+		f.Severity, f.Message = v1alpha1.SeverityWarning, "AmbientEdge "+keyOf(m.Edge).String()+" does not need this any more, and leaves it: "+why
+		f.Fix = "remove what depends on it; it is taken back then"
+	case confirmed:
+		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
+		stays = false
+	}
+	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
+		m.found(f)
+	}
+	return stays
+}
+
+// stay has a step wait for what depends on its object. While undo halts, its error stops all steps.
+func (m *maker) stay(s *Step) {
+	if !m.plan.Undoing {
+		s.State, s.Write, s.Reason = v1alpha1.StepBlocked, nil, "something depends on it"
+	}
+}
+
+// users finds what leads to a waypoint which is about to be deleted, and was not labelled for this edge, and says whether the waypoint has to stay.
+func (m *maker) users(key types.NamespacedName) bool {
+	var names []string
+	add := func(kind, namespace string, o metav1.Object) {
+		labels := o.GetLabels()
+		if labels[LabelUseWaypoint] == key.Name && cmp.Or(labels[LabelUseWaypointNamespace], namespace) == key.Namespace {
+			names = append(names, object(kind, keyOf(o)))
+		}
+	}
+	for i := range m.Namespaces {
+		add("Namespace", m.Namespaces[i].Name, &m.Namespaces[i])
+	}
+	path := labelled(LabelUseWaypoint, "").managed()
+	for i := range m.Services {
+		if s := &m.Services[i]; !holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path) {
+			add("Service", s.Namespace, s)
+		}
+	}
+	for _, o := range m.ServiceEntries {
+		add("ServiceEntry", o.GetNamespace(), o)
+	}
+	for i := range m.Pods {
+		if p := &m.Pods[i]; alive(p) {
+			add("Pod", p.Namespace, p)
+		}
+	}
+	if len(names) == 0 {
+		return false
+	}
+	return m.halt(object("Gateway", key), "this waypoint is used by what was not labelled for this edge: "+listed(names))
+}
+
+// listed joins names, the first few of many.
+func listed(names []string) string {
+	const most = 16
+	if len(names) > most {
+		return fmt.Sprintf("%s, and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
