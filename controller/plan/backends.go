@@ -98,7 +98,7 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 
 // concerns says whether a policy is for a backend: by its targetRefs, for its waypoint, or by its selector.
 func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend) bool {
-	if targets(p, b.key, "Service") || b.waypoint.Name != "" && targets(p, b.waypoint, "Gateway") {
+	if targets(p, &p.Spec, b.key, "Service") || b.waypoint.Name != "" && (targets(p, &p.Spec, b.waypoint, "Gateway") || m.targetsClass(p, &p.Spec)) {
 		return true
 	}
 	if hasTargets(p) || p.Namespace != b.key.Namespace {
@@ -117,20 +117,4 @@ func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend) bool {
 
 func hasTargets(p *securityv1.AuthorizationPolicy) bool {
 	return len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil
-}
-
-// targets says whether a policy's targetRefs name an object of its own namespace.
-func targets(p *securityv1.AuthorizationPolicy, key types.NamespacedName, kind string) bool {
-	if p.Namespace != key.Namespace {
-		return false
-	}
-	if t := p.Spec.GetTargetRef(); t != nil && t.GetKind() == kind && t.GetName() == key.Name {
-		return true
-	}
-	for _, t := range p.Spec.GetTargetRefs() {
-		if t.GetKind() == kind && t.GetName() == key.Name {
-			return true
-		}
-	}
-	return false
 }

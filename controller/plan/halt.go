@@ -12,19 +12,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// haltFor finds policies that nobody would enforce without what is about to go, and says whether it has to stay.
+// haltFor finds policies that nobody would enforce without what is about to go, and says whether it has to stay. Those for all waypoints are enforced
+// for Services: a waypoint that no Service leads to enforces them for nobody.
 func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
-	var names []string
-	for _, p := range m.Policies {
-		if targets(p, key, kind) {
-			names = append(names, keyOf(p).String())
-		}
-	}
+	names := m.enforced(key, kind, kind == "Service")
 	if len(names) == 0 {
 		return false
 	}
-	slices.Sort(names)
-	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces AuthorizationPolicy %s", waypoint, listed(names)))
+	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces %s", waypoint, listed(names)))
 }
 
 // halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until

@@ -50,7 +50,7 @@ func (m *maker) strict(p *corev1.Pod) string {
 			return ns == p.Namespace && hasLabels(p.Labels, selector)
 		},
 		func(ns string, selector map[string]string) bool { return ns == p.Namespace && len(selector) == 0 },
-		func(ns string, selector map[string]string) bool { return ns == m.rootNamespace() && len(selector) == 0 },
+		func(ns string, selector map[string]string) bool { return ns == m.Root() && len(selector) == 0 },
 	} {
 		for _, a := range m.Strictness {
 			if !fits(a.Namespace, a.Spec.GetSelector().GetMatchLabels()) {

@@ -140,6 +140,12 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 				t.Fatal(err)
 			}
 			s.Policies = append(s.Policies, p)
+		case "RequestAuthentication":
+			p := &securityv1.RequestAuthentication{}
+			if err := yaml.Unmarshal(raw.Raw, p); err != nil {
+				t.Fatal(err)
+			}
+			s.RequestAuthentications = append(s.RequestAuthentications, p)
 		case "PeerAuthentication":
 			p := &securityv1.PeerAuthentication{}
 			if err := yaml.Unmarshal(raw.Raw, p); err != nil {

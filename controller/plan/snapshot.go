@@ -35,6 +35,8 @@ type Snapshot struct {
 	HTTPRoutes      []gatewayv1.HTTPRoute
 	ReferenceGrants []gatewayv1beta1.ReferenceGrant
 	Policies        []*securityv1.AuthorizationPolicy
+	// RequestAuthentications that waypoints enforce.
+	RequestAuthentications []*securityv1.RequestAuthentication
 	// Strictness are PeerAuthentications, RootNamespace that of the mesh: empty means istio-system.
 	Strictness    []*securityv1.PeerAuthentication
 	RootNamespace string
@@ -73,7 +75,8 @@ type WaypointFact struct {
 
 func (s *Snapshot) trustDomain() string { return cmp.Or(s.TrustDomain, "cluster.local") }
 
-func (s *Snapshot) rootNamespace() string { return cmp.Or(s.RootNamespace, "istio-system") }
+// Root is the root namespace of the mesh.
+func (s *Snapshot) Root() string { return cmp.Or(s.RootNamespace, "istio-system") }
 
 func (s *Snapshot) namespace(name string) *corev1.Namespace {
 	return find(s.Namespaces, func(o *corev1.Namespace) bool { return o.Name == name })

@@ -96,13 +96,11 @@ func (m *maker) waypoints() {
 
 // unenforced finds L7 policies for a Service without a waypoint.
 func (m *maker) unenforced(b *backend) {
-	for _, p := range m.Policies {
-		if targets(p, b.key, "Service") {
-			m.found(v1alpha1.Finding{
-				Code: v1alpha1.FindingUnenforced, Severity: v1alpha1.SeverityWarning, Object: object("AuthorizationPolicy", keyOf(p)), Field: "spec.targetRefs",
-				Message: fmt.Sprintf("%s has no waypoint, so nobody enforces this policy", b), Fix: "set spec.waypoint.policy to Create",
-			})
-		}
+	for _, name := range m.enforced(b.key, "Service", false) {
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingUnenforced, Severity: v1alpha1.SeverityWarning, Object: name, Field: "spec.targetRefs",
+			Message: fmt.Sprintf("%s has no waypoint, so nobody enforces this policy", b), Fix: "set spec.waypoint.policy to Create",
+		})
 	}
 }
 

@@ -114,6 +114,7 @@ func (c *concerns) whom(o client.Object, all set) {
 		all.add(c.homes[o.Namespace]) // two may claim one gateway
 	case *corev1.Namespace:
 		all.add(c.namespaces[o.Name])
+		c.leads(o.Name, o.Labels, all)
 	case *gatewayv1beta1.ReferenceGrant, *securityv1.AuthorizationPolicy:
 		all.add(c.namespaces[key.Namespace])
 	case *corev1.Pod:
@@ -122,6 +123,7 @@ func (c *concerns) whom(o client.Object, all set) {
 				all[e] = true
 			}
 		}
+		c.leads(o.Namespace, o.Labels, all)
 		if proxy(o) {
 			c.that(all, func(s *scope) bool { return s.anywhere })
 		}
@@ -177,7 +179,12 @@ func (c *concerns) service(o *corev1.Service, all set) {
 	for _, owner := range holders(o) {
 		c.owner(owner, all)
 	}
-	if waypoint, ok := waypointOf(o.Namespace, o.Labels); ok {
+	c.leads(o.Namespace, o.Labels, all)
+}
+
+// leads adds those for whom the waypoint was made that labels name.
+func (c *concerns) leads(namespace string, labels map[string]string, all set) {
+	if waypoint, ok := waypointOf(namespace, labels); ok {
 		for e := range c.gateways[waypoint] {
 			if c.scopes[e].made[waypoint] {
 				all[e] = true

@@ -19,7 +19,7 @@ import (
 // Indexes of the cache.
 const (
 	indexOwner    = "isthmus.dev/owner"    // Services and Gateways that an edge holds, by AmbientEdge.Owner
-	indexWaypoint = "isthmus.dev/waypoint" // Services that name a waypoint, by namespace/name of it
+	indexWaypoint = "isthmus.dev/waypoint" // Services, Namespaces and pods that name a waypoint, by namespace/name of it
 	indexGateway  = "isthmus.dev/gateway"  // Services that were made for a Gateway
 	indexParent   = "isthmus.dev/parent"   // HTTPRoutes of a Gateway
 	indexClass    = "isthmus.dev/class"    // Gateways of a class
@@ -36,12 +36,9 @@ func index(ctx context.Context, in client.FieldIndexer) error {
 		values func(client.Object) []string
 	}{
 		{&corev1.Service{}, indexOwner, func(o client.Object) []string { return holders(o) }},
-		{&corev1.Service{}, indexWaypoint, func(o client.Object) []string {
-			if key, ok := waypointOf(o.GetNamespace(), o.GetLabels()); ok {
-				return []string{key.String()}
-			}
-			return nil
-		}},
+		{&corev1.Service{}, indexWaypoint, led},
+		{&corev1.Namespace{}, indexWaypoint, led},
+		{&corev1.Pod{}, indexWaypoint, led},
 		{&corev1.Service{}, indexGateway, func(o client.Object) []string {
 			if name := o.GetLabels()[edge.LabelGatewayName]; name != "" {
 				return []string{o.GetNamespace() + "/" + name}
@@ -95,6 +92,14 @@ func parents(r *gatewayv1.HTTPRoute) []types.NamespacedName {
 		}
 	}
 	return keys
+}
+
+// led is the waypoint that an object names, as an index has it.
+func led(o client.Object) []string {
+	if key, ok := waypointOf(cmp.Or(o.GetNamespace(), o.GetName()), o.GetLabels()); ok {
+		return []string{key.String()}
+	}
+	return nil
 }
 
 // waypointOf is the waypoint that labels of a namespace, or of a Service in it, name.

@@ -346,15 +346,34 @@ func (v *viewer) held() error {
 	for i := range made.Items {
 		key := client.ObjectKeyFromObject(&made.Items[i])
 		v.scope.made[key], v.scope.gateways[key] = true, true
-		if err := v.services(client.MatchingFields{indexWaypoint: key.String()}); err != nil {
+		if err := v.ledTo(client.MatchingFields{indexWaypoint: key.String()}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// ledTo is what names a waypoint.
+func (v *viewer) ledTo(waypoint client.ListOption) error {
+	var namespaces corev1.NamespaceList
+	var pods corev1.PodList
+	if err := cmp.Or(v.services(waypoint), v.list("Namespaces", &namespaces, waypoint), v.list("Pods", &pods, waypoint)); err != nil {
+		return err
+	}
+	for i := range namespaces.Items {
+		if err := v.space(namespaces.Items[i].Name); err != nil {
+			return err
+		}
+	}
+	for i := range pods.Items {
+		v.pod(&pods.Items[i])
+	}
+	return nil
+}
+
 // spaces are the namespaces of all that, which may name waypoints.
 func (v *viewer) spaces() error {
+	v.scope.namespaces[v.s.Root()] = true // policies there may be for all waypoints
 	for i := range v.s.Services {
 		v.scope.namespaces[v.s.Services[i].Namespace] = true
 	}
@@ -468,6 +487,7 @@ func (v *viewer) sort() {
 	sortObjects(v.s.Ingresses)
 	sortObjects(v.s.IngressClasses)
 	slices.SortFunc(v.s.Strictness, func(a, b *securityv1.PeerAuthentication) int { return compareObjects(a, b) })
+	slices.SortFunc(v.s.RequestAuthentications, func(a, b *securityv1.RequestAuthentication) int { return compareObjects(a, b) })
 	slices.SortFunc(v.s.Policies, func(a, b *securityv1.AuthorizationPolicy) int { return compareObjects(a, b) })
 }
 

@@ -133,6 +133,13 @@ func remove(s *plan.Snapshot, o client.Object) {
 			s.Strictness = append(s.Strictness, p)
 		}
 	}
+	requests := s.RequestAuthentications
+	s.RequestAuthentications = nil
+	for _, p := range requests {
+		if client.Object(p) != o {
+			s.RequestAuthentications = append(s.RequestAuthentications, p)
+		}
+	}
 	policies := s.Policies
 	s.Policies = nil
 	for _, p := range policies {

@@ -81,6 +81,7 @@ func whole(s *plan.Snapshot) []read {
 	return []read{
 		pages("GatewayClasses", &s.Classes, func(l *gatewayv1.GatewayClassList) []gatewayv1.GatewayClass { return l.Items }),
 		pages("PeerAuthentications", &s.Strictness, func(l *securityv1.PeerAuthenticationList) []*securityv1.PeerAuthentication { return l.Items }),
+		pages("RequestAuthentications", &s.RequestAuthentications, func(l *securityv1.RequestAuthenticationList) []*securityv1.RequestAuthentication { return l.Items }),
 		pages("Ingresses", &s.Ingresses, func(l *networkingv1.IngressList) []networkingv1.Ingress { return l.Items }),
 		pages("IngressClasses", &s.IngressClasses, func(l *networkingv1.IngressClassList) []networkingv1.IngressClass { return l.Items }),
 	}

@@ -74,6 +74,9 @@ func (r *reader) objects() []client.Object {
 	for _, p := range r.s.Strictness {
 		all = append(all, p)
 	}
+	for _, p := range r.s.RequestAuthentications {
+		all = append(all, p)
+	}
 	return all
 }
 
@@ -146,7 +149,7 @@ func (r *reader) List(_ context.Context, list client.ObjectList, opts ...client.
 // listObjects lists those of vendors' kinds, and what has the API server call Services.
 func (r *reader) listObjects(list *unstructured.UnstructuredList) {
 	kind := strings.TrimSuffix(list.GetKind(), "List")
-	for _, o := range r.s.Objects {
+	for _, o := range slices.Concat(r.s.Objects, r.s.ServiceEntries) {
 		if o.GetKind() == kind {
 			list.Items = append(list.Items, *o.DeepCopy())
 		}
@@ -224,6 +227,12 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 	case "PeerAuthentication":
 		s.Strictness = append(s.Strictness, &securityv1.PeerAuthentication{})
 		err = yaml.Unmarshal(raw, s.Strictness[len(s.Strictness)-1])
+	case "RequestAuthentication":
+		s.RequestAuthentications = append(s.RequestAuthentications, &securityv1.RequestAuthentication{})
+		err = yaml.Unmarshal(raw, s.RequestAuthentications[len(s.RequestAuthentications)-1])
+	case "ServiceEntry":
+		err = yaml.Unmarshal(raw, &o.Object)
+		s.ServiceEntries = append(s.ServiceEntries, o)
 	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
 		err = yaml.Unmarshal(raw, &o.Object)
 		s.Callees = append(s.Callees, plan.CalleesOf(o)...)

@@ -18,7 +18,7 @@ func ViewRules() []rbacv1.PolicyRule {
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
 		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"serviceentries"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingressclasses", "ingresses"}, Verbs: read},
-		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies", "peerauthentications"}, Verbs: read},
+		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies", "peerauthentications", "requestauthentications"}, Verbs: read},
 	}
 	for _, u := range edge.Uses() {
 		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{u.Group}, Resources: []string{u.Resource}, Verbs: read})

@@ -72,7 +72,7 @@ func kinds() []client.Object {
 	return []client.Object{
 		&corev1.Namespace{}, &corev1.Pod{}, &corev1.Service{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}, &gatewayv1.Gateway{},
 		&gatewayv1.GatewayClass{}, &gatewayv1.HTTPRoute{}, &gatewayv1beta1.ReferenceGrant{}, &securityv1.AuthorizationPolicy{}, &securityv1.PeerAuthentication{},
-		&networkingv1.Ingress{}, &networkingv1.IngressClass{},
+		&securityv1.RequestAuthentication{}, &networkingv1.Ingress{}, &networkingv1.IngressClass{},
 	}
 }
 

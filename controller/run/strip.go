@@ -51,6 +51,9 @@ func strip(o any) (any, error) {
 	case *securityv1.PeerAuthentication:
 		stripMeta(o)
 		o.ManagedFields = nil
+	case *securityv1.RequestAuthentication:
+		stripMeta(o)
+		o.ManagedFields, o.Spec.JwtRules = nil, nil
 	case *networkingv1.Ingress:
 		stripMeta(o)
 		o.Status = networkingv1.IngressStatus{}

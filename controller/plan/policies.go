@@ -1,0 +1,50 @@
+package plan
+
+import (
+	"slices"
+
+	typev1beta1 "istio.io/api/type/v1beta1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// targeting is the spec of a policy that waypoints enforce.
+type targeting interface {
+	GetTargetRef() *typev1beta1.PolicyTargetReference
+	GetTargetRefs() []*typev1beta1.PolicyTargetReference
+}
+
+// refers says whether targetRefs name an object.
+func refers(spec targeting, kind, name string) bool {
+	return slices.ContainsFunc(slices.Concat(spec.GetTargetRefs(), []*typev1beta1.PolicyTargetReference{spec.GetTargetRef()}), func(t *typev1beta1.PolicyTargetReference) bool {
+		return t != nil && t.GetKind() == kind && t.GetName() == name
+	})
+}
+
+// targets says whether a policy's targetRefs name an object of its own namespace.
+func targets(o metav1.Object, spec targeting, key types.NamespacedName, kind string) bool {
+	return o.GetNamespace() == key.Namespace && refers(spec, kind, key.Name)
+}
+
+// targetsClass says whether a policy is for all waypoints: in the root namespace, by their class.
+func (m *maker) targetsClass(o metav1.Object, spec targeting) bool {
+	return o.GetNamespace() == m.Root() && refers(spec, "GatewayClass", WaypointClass)
+}
+
+// enforced names the policies for an object that only a waypoint enforces: those for all waypoints too, with class.
+func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []string {
+	var names []string
+	add := func(policy string, o metav1.Object, spec targeting) {
+		if targets(o, spec, key, kind) || class && m.targetsClass(o, spec) {
+			names = append(names, object(policy, keyOf(o)))
+		}
+	}
+	for _, p := range m.Policies {
+		add("AuthorizationPolicy", p, &p.Spec)
+	}
+	for _, p := range m.RequestAuthentications {
+		add("RequestAuthentication", p, &p.Spec)
+	}
+	slices.Sort(names)
+	return names
+}
