@@ -53,6 +53,9 @@ func (m *maker) findGateways() {
 			m.noTarget(g)
 			continue
 		}
+		if !m.classIsThere(g) && m.Edge.DeletionTimestamp == nil {
+			continue // for undo it is enough to know its pods
+		}
 		g.vendor = edge.ByController(m.controllerOf(g.object.Spec.GatewayClassName))
 		m.proxies(g)
 		m.addGateway(g)
@@ -139,6 +142,21 @@ func (m *maker) noTarget(g *gateway) {
 		Code: v1alpha1.FindingNoTarget, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec",
 		Message: fmt.Sprintf("AmbientEdge %s names %s, which does not exist", keyOf(m.Edge), g), Fix: "create it, or correct the name",
 	})
+}
+
+// classIsThere says whether the class of a Gateway is there, which alone tells what kind of gateway it is. One of Istio's is not to be taken for
+// another while istiod has not made its class yet.
+func (m *maker) classIsThere(g *gateway) bool {
+	name := g.object.Spec.GatewayClassName
+	if find(m.Classes, func(c *gatewayv1.GatewayClass) bool { return c.Name == string(name) }) != nil {
+		return true
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingNoClass, Severity: v1alpha1.SeverityError, Object: g.String(), Field: "spec.gatewayClassName",
+		Message: fmt.Sprintf("GatewayClass %s is not there, so that nobody can tell what kind of gateway this is; nothing is done", name),
+		Fix:     "install the gateway's controller, which makes its class, or correct the name",
+	})
+	return false
 }
 
 // conflicts finds older edges with the same gateways.

@@ -60,8 +60,13 @@ func (m *maker) ingressServices() []types.NamespacedName {
 		return nil
 	}
 	var keys []types.NamespacedName
-	for _, g := range m.gateways {
-		for _, in := range m.ingresses(g) {
+	for i := range m.Ingresses {
+		in := &m.Ingresses[i]
+		switch controller := m.ingressController(in); {
+		case controller == "":
+			// Its class may come back, or come at all: what was done for it stays.
+			m.doubts = append(m.doubts, doubt{object("Ingress", keyOf(in)), "its IngressClass is not there", true, servicesOfIngress(in)})
+		case slices.ContainsFunc(m.gateways, func(g *gateway) bool { return g.kind != "Gateway" && g.vendor.Obeys(controller) }):
 			keys = append(keys, servicesOfIngress(in)...)
 		}
 	}

@@ -146,7 +146,7 @@ func (m *maker) backendNamespaces() []string {
 	} else {
 		routes := &maker{Snapshot: m.Snapshot} // its findings are not for undo
 		routes.findGateways()
-		for _, key := range routes.routedServices() {
+		for _, key := range append(routes.routedServices(), routes.ingressServices()...) {
 			list = append(list, key.Namespace)
 		}
 		for _, d := range routes.doubts {
@@ -225,7 +225,9 @@ func (m *maker) unenrol(keep map[string]bool) {
 // awaitOutside waits until the gateways' pods are as their labels say again.
 func (m *maker) awaitOutside() {
 	m.findGateways()
-	m.plan.Findings = slices.DeleteFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoTarget })
+	m.plan.Findings = slices.DeleteFunc(m.plan.Findings, func(f v1alpha1.Finding) bool {
+		return f.Code == v1alpha1.FindingNoTarget || f.Code == v1alpha1.FindingNoClass
+	})
 	for _, g := range m.gateways {
 		if g.capture != v1alpha1.CaptureAmbient {
 			continue

@@ -25,6 +25,7 @@ const (
 	FindingOverridden      = "ISM329" // a setting of somebody else wins over the switch
 	FindingRollout         = "ISM330" // a rollout takes more than one pod at a time
 	FindingRejected        = "ISM331" // the gateway does not accept what carries the switch
+	FindingNoClass         = "ISM332" // the GatewayClass of a gateway is not there
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
