@@ -132,6 +132,10 @@ func TestChangesAreCheckedAsCreationIs(t *testing.T) {
 		"another backend":     `{"spec":{"backends":{"services":[{"namespace":"shop","name":"orders"}]}}}`,
 		"undo is confirmed":   `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`,
 		"what stays is taken": `{"spec":{"onDelete":"Keep"}}`,
+		"it is to look only":  `{"spec":{"mode":"Observe"}}`,
+		"both in one":         `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}},"spec":{"mode":"Observe"}}`,
+		"it is to begin":      `{"metadata":{"annotations":{"isthmus.dev/begin":"confirmed"}}}`,
+		"it gets an owner":    `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"x"}]}}`,
 	} {
 		if err := patch(nobody, what); !refused(err) {
 			t.Errorf("%s: %v, want a refusal", name, err)
@@ -139,7 +143,6 @@ func TestChangesAreCheckedAsCreationIs(t *testing.T) {
 	}
 	for name, what := range map[string]string{
 		"a label":              `{"metadata":{"labels":{"a":"b"}}}`,
-		"it is to look only":   `{"spec":{"mode":"Observe"}}`,
 		"nothing":              `{}`,
 		"a finalizer is added": `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`,
 	} {
