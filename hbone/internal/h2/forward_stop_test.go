@@ -86,11 +86,11 @@ func TestAnApplicationThatDoesNotReadIsGivenUp(t *testing.T) {
 
 // One that reads slowly gets everything.
 func TestAnApplicationThatReadsSlowlyIsNotGivenUp(t *testing.T) {
-	const limit = time.Second
+	const limit = 2 * time.Second // TCP tells of 64 KiB at once
 	j, app := leftoverOf(t, Config{LeftoverTimeout: limit})
 	defer app.Close()
-	buf := make([]byte, 1<<10)
-	for end := time.Now().Add(3 * limit); time.Now().Before(end); time.Sleep(limit / 50) {
+	buf := make([]byte, 2<<10)
+	for end := time.Now().Add(limit * 3 / 2); time.Now().Before(end); time.Sleep(limit / 100) {
 		if _, err := io.ReadFull(app, buf); err != nil {
 			t.Fatal(err)
 		}
