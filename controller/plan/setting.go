@@ -182,14 +182,14 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 	return s
 }
 
-// takeBack is the write that takes what is ours from an object. Values of before come first: they are given back while ours are there.
-func takeBack(c carrier) *Write {
+// takeBack is the write that takes what is ours from an object. Values of before come first: they are given back while the fields are ours, and not
+// where somebody has changed them since.
+func (m *maker) takeBack(c carrier) *Write {
 	w := &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(c.object), UID: c.object.GetUID(), Fields: map[string]any{}}
 	for name, was := range formerOf(c.object) {
-		path := pathOf(name)
-		if is, set := value(c.object, path); !set || fmt.Sprint(is) != fmt.Sprint(was) {
+		if x := (setting{pathOf(name), was}); holds(c.object, m.Edge.FieldOwner(), x.managed()...) {
 			w.Restore = true
-			nest(w.Fields, path, was)
+			nest(w.Fields, x.path, was)
 		}
 	}
 	return w

@@ -65,13 +65,13 @@ func (m *maker) unswitch(keep map[string]bool) {
 		case m.made(o):
 			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
 		case holds(o, m.Edge.FieldOwner()):
-			take(c, "take our setting away", takeBack(c))
+			take(c, "take our setting away", m.takeBack(c))
 		}
 	}
 	for i := range m.Ingresses {
 		c := carrier{"networking.k8s.io/v1", "Ingress", &m.Ingresses[i]}
 		if !keep[c.String()] && holds(c.object, m.Edge.FieldOwner()) {
-			take(c, "take our setting away", takeBack(c))
+			take(c, "take our setting away", m.takeBack(c))
 		}
 	}
 }
@@ -85,7 +85,7 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		}
 		obj := object("Service", keyOf(s))
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
-		if step.Write = takeBack(carrier{"v1", "Service", s}); step.Write.Restore {
+		if step.Write = m.takeBack(carrier{"v1", "Service", s}); step.Write.Restore {
 			step.Reason = "give the values back that were there before"
 		}
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
