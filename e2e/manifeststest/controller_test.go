@@ -177,6 +177,35 @@ func TestControllerHasBounds(t *testing.T) {
 	}
 }
 
+// TestControllerHasBoundsWhereverItRuns: kustomize gives it another namespace or name, and does not know that CEL names either.
+func TestControllerHasBoundsWhereverItRuns(t *testing.T) {
+	bounds(t)
+	lease := func(namespace string) string {
+		return `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: isthmus-controller, namespace: ` + namespace + `}}`
+	}
+	if err := installed(t).Apply(t.Context(), `{apiVersion: v1, kind: Namespace, metadata: {name: elsewhere}}`); err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range []string{"elsewhere:isthmus-controller", "elsewhere:team-isthmus-controller-v2"} {
+		c, err := as(installed(t), "system:serviceaccount:"+account, "system:masters")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []attempt{
+			{name: "make a ConfigMap", object: configMap},
+			{name: "change a selector", object: ordersService, patch: `{"spec":{"selector":{"app":"mine"}}}`},
+			{name: "make a lease in another namespace", object: lease("isthmus-system")},
+		} {
+			if err := a.do(t, c); !refused(err) {
+				t.Errorf("%s: %s: %v, want a refusal", account, a.name, err)
+			}
+		}
+		if err := (attempt{object: lease("elsewhere")}).do(t, c); err != nil {
+			t.Errorf("%s: take the lease: %v", account, err)
+		}
+	}
+}
+
 func TestOthersAreNotBoundByTheControllersPolicy(t *testing.T) {
 	bounds(t)
 	c, err := as(installed(t), "administrator", "system:masters")

@@ -55,6 +55,34 @@ func TestKustomizeInstallsTheSame(t *testing.T) {
 	}
 }
 
+// TestAnotherNamespace: nothing of an installation in another namespace speaks of the usual one.
+func TestAnotherNamespace(t *testing.T) {
+	dir := t.TempDir()
+	base, err := filepath.Abs("../../manifests")
+	if err == nil {
+		base, err = filepath.Rel(dir, base)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "namespace: elsewhere\nresources: [" + base + "]\n"
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := installed(t).Run(t.Context(), "kubectl", "kustomize", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "namespace: elsewhere") {
+		t.Error("nothing is in that namespace")
+	}
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, manifests.Namespace) {
+			t.Errorf("it says %q", line)
+		}
+	}
+}
+
 func TestObserverIsBoundToTheSmallRole(t *testing.T) {
 	all := kustomize(t, "observe")
 	b := all["ClusterRoleBinding isthmus-controller"]
