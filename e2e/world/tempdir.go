@@ -59,7 +59,8 @@ func (d *TempDir) Keep() error {
 // sweepPatience is how long Sweep waits for the processes of a killed program to end: the kernel ends them one by one.
 const sweepPatience = 2 * time.Second
 
-// Sweep removes the folders of killed programs, as far as it may: those that run, and those of other users, stay. A folder that somebody
+// Sweep removes the folders of killed programs, as far as it may: those that run, those of other users, and links stay: anybody may put
+// things into os.TempDir. A folder that somebody
 // still writes into after two seconds stays as it is for the next Sweep, and the error names it; nothing depends on it.
 func Sweep() error { return sweep(sweepPatience) }
 
@@ -71,9 +72,12 @@ func sweep(patience time.Duration) error {
 	end := time.Now().Add(patience)
 	var errs []error
 	for _, path := range files {
-		f, err := lockFile(path, 0)
+		if !ours(filepath.Dir(path)) {
+			continue
+		}
+		f, err := lockFile(path, unix.O_NOFOLLOW)
 		if err != nil {
-			continue // it runs, or is another user's
+			continue // it runs
 		}
 		if err := removeDead(filepath.Dir(path), end); err != nil {
 			errs = append(errs, fmt.Errorf("%w: it stays until the next sweep", err))
@@ -81,6 +85,13 @@ func sweep(patience time.Duration) error {
 		f.Close()
 	}
 	return errors.Join(errs...)
+}
+
+// ours says whether a path is a folder of this user, and no link to one.
+func ours(path string) bool {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && int(st.Uid) == os.Geteuid()
 }
 
 // removeDead removes the folder of a killed program. The mark by which a sweep finds it goes last, and comes back when somebody writes

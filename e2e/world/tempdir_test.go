@@ -62,6 +62,32 @@ func TestTempDirsOfKilledProgramsGo(t *testing.T) {
 	}
 }
 
+// TestSweepTouchesOnlyWhatIsOurs: others may put links, and folders of theirs, beside our folders.
+func TestSweepTouchesOnlyWhatIsOurs(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	linked, foreign := filepath.Join(t.TempDir(), "linked"), filepath.Join(os.TempDir(), dirPrefix+"foreign")
+	for _, dir := range []string{linked, foreign} {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "precious"), nil, 0o600), os.WriteFile(filepath.Join(dir, runningFile), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(linked, filepath.Join(os.TempDir(), dirPrefix+"link")); err != nil {
+		t.Fatal(err)
+	}
+	watched := []string{linked}
+	if err := os.Chown(foreign, 1, 1); err == nil { // only root may
+		watched = append(watched, foreign)
+	}
+	if err := Sweep(); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range watched {
+		if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestTempDirThatIsInUse is that of a program that was killed and whose processes have not ended yet: what they write into cannot be removed, as
 // if something were mounted there.
 func TestTempDirThatIsInUse(t *testing.T) {
