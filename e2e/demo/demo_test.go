@@ -54,6 +54,9 @@ type place struct {
 	state string
 }
 
+// stateName is the folder of the state in a place.
+const stateName = "state"
+
 // newPlace makes folders of the test's own, and checks that nothing stays in them.
 func newPlace(t *testing.T) *place {
 	t.Helper()
@@ -67,13 +70,23 @@ func newPlace(t *testing.T) *place {
 			t.Error(err)
 		}
 		for _, e := range left {
-			t.Errorf("%s is left in the temporary folder", e.Name())
+			if e.Name() != stateName {
+				t.Errorf("%s is left in the temporary folder", e.Name())
+			}
+		}
+		if left, err = os.ReadDir(filepath.Join(temp, stateName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+		for _, e := range left {
+			if e.Name() != lockName {
+				t.Errorf("%s is left of the state", e.Name())
+			}
 		}
 		if !t.Failed() {
 			os.RemoveAll(temp)
 		}
 	})
-	return &place{t, temp, filepath.Join(temp, "state")}
+	return &place{t, temp, filepath.Join(temp, stateName)}
 }
 
 // demo is a command of the demo.
@@ -317,6 +330,32 @@ func gone(t *testing.T, session int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d processes are left", members(t, session))
 		}
+	}
+}
+
+// TestDownLeavesTheLock: an up that waits for it goes on in the same folder, and shuts out those who come later.
+func TestDownLeavesTheLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	alone, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.Close()
+	if err := errors.Join(writePID(filepath.Join(dir, pidFile), os.Getpid()), forget(dir)); err != nil {
+		t.Fatal(err)
+	}
+	held, err := alone.(*os.File).Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there, err := os.Stat(filepath.Join(dir, lockName)); err != nil || !os.SameFile(held, there) {
+		t.Errorf("the lock that was waited for is gone: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, pidFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the process is noted still: %v", err)
+	}
+	if err := writePID(filepath.Join(dir, pidFile), os.Getpid()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -81,16 +81,13 @@ func lock(dir string) (io.Closer, error) {
 	return f, nil
 }
 
-// forget removes what up has written, and the folder when nothing else is in it.
+// forget removes what up has written. The lock stays, and the folder with it: others may be waiting for it.
 func forget(dir string) error {
 	errs := []error{os.RemoveAll(filepath.Join(dir, binFolder))}
-	for _, name := range []string{pidFile, logFile, usageFile, kubeconfigFile, programFile, execSocket, pidFile + ".part", usageFile + ".part", lockName} {
+	for _, name := range []string{pidFile, logFile, usageFile, kubeconfigFile, programFile, execSocket, pidFile + ".part", usageFile + ".part"} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
