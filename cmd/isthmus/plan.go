@@ -133,6 +133,7 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 	if err != nil {
 		return nil, &failure{what: "cannot read the AmbientEdge", where: where, err: err}
 	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
 	var found *v1alpha1.AmbientEdge
 	for _, part := range bytes.Split(append([]byte("\n"), data...), []byte("\n---")) {
 		var tm metav1.TypeMeta

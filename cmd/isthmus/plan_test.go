@@ -31,6 +31,7 @@ func TestReadingAnEdge(t *testing.T) {
 		{"good", edgeYAML, ""},
 		{"beside others", "kind: Namespace\n---\n# a comment\n---\n" + edgeYAML + "---\n", ""},
 		{"with a separator first", "---\n" + edgeYAML, ""},
+		{"with a byte order mark", "\uFEFF" + edgeYAML, ""},
 		{"nothing", "", "there is no AmbientEdge"},
 		{"something else", "apiVersion: v1\nkind: Pod\n", "there is no AmbientEdge"},
 		{"two", edgeYAML + "---\n" + edgeYAML, "more than one"},
