@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -139,7 +138,7 @@ func (m *maker) enrolSteps(g *gateway, mode string) []Step {
 	if mode == modeAmbient {
 		strict = m.refusesOutside(g)
 	}
-	workloads := g.workloads
+	workloads, others := g.workloads, m.others(g)
 	if len(workloads) == 0 {
 		for _, kind := range []string{"Deployment", "DaemonSet"} {
 			if w := m.workload(kind, g.key); w != nil {
@@ -153,11 +152,16 @@ func (m *maker) enrolSteps(g *gateway, mode string) []Step {
 		return []Step{m.enrolBy(g, carrier{gatewayAPI, "Gateway", g.object}, "label its pods by spec.infrastructure", mode, strict, "spec", "infrastructure")}
 	case m.elsewhere(g) != "":
 		return m.enrolElsewhere(g, mode)
-	case mode == modeAmbient && ns != nil && strict == "" && !m.held(workloads) && m.allMayGoIn(g):
-		return []Step{m.enrolBy(g, carrier{"v1", "Namespace", ns}, "label the namespace: it brings in no other pods", mode, "", "metadata")}
+	case mode == modeAmbient && ns != nil && strict == "" && m.byNamespace(ns, workloads, others):
+		how := "label the namespace: it brings in no other pods"
+		if len(others) > 0 {
+			how = "label the namespace"
+			m.broughtIn(ns, others)
+		}
+		return []Step{m.enrolBy(g, carrier{"v1", "Namespace", ns}, how, mode, "", "metadata")}
 	case len(workloads) > 0:
 		how := "label its pod template, which restarts its pods"
-		if strict == "" && !m.allMayGoIn(g) {
+		if strict == "" && len(others) > 0 {
 			how += ": the namespace has others"
 		}
 		var steps []Step
@@ -172,13 +176,6 @@ func (m *maker) enrolSteps(g *gateway, mode string) []Step {
 		Fix:     "label its pods " + LabelDataplaneMode + "=" + mode + " in your own way, or name its Deployment in workloadRefs",
 	})
 	return []Step{{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepBlocked, Reason: "no way is known"}}}
-}
-
-// held says whether pod templates have our label already: to label the namespace instead, when its other pods have gone, would take the gateway out
-// of the mesh in between.
-func (m *maker) held(workloads []*workload) bool {
-	path := labelled(LabelDataplaneMode, "", "spec", "template", "metadata").managed()
-	return slices.ContainsFunc(workloads, func(w *workload) bool { return holds(w.object, m.Edge.FieldOwner(), path...) })
 }
 
 // enrolBy labels a gateway's pods by an object, at a path in it. strict says why its inbound connections are to be left alone, or "".
@@ -246,26 +243,4 @@ func (m *maker) foreign(obj, fieldName, has, want string, managers []string) {
 		Message: fmt.Sprintf("this is %q, set by %s, and %q is needed here; it is not overwritten", has, by, want),
 		Fix:     fmt.Sprintf("remove it there, or set it to %q", want),
 	})
-}
-
-// allMayGoIn: every other pod of the namespace has its own label, or can never be captured.
-func (m *maker) allMayGoIn(g *gateway) bool {
-	own := map[types.NamespacedName]bool{}
-	for _, other := range m.gateways {
-		if other.capture == v1alpha1.CaptureAmbient {
-			for _, p := range other.pods {
-				own[keyOf(p)] = true
-			}
-		}
-	}
-	for i := range m.Pods {
-		p := &m.Pods[i]
-		if p.Namespace != g.key.Namespace || own[keyOf(p)] || !alive(p) {
-			continue
-		}
-		if code, _ := cannot(p); code == "" && p.Labels[LabelDataplaneMode] == "" {
-			return false
-		}
-	}
-	return true
 }

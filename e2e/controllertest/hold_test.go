@@ -2,9 +2,12 @@ package controllertest
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -112,4 +115,39 @@ func TestUndoHaltsForAWaypointsUsers(t *testing.T) {
 			s.gone(s.theEdge("public"))
 		})
 	}
+}
+
+// A gateway is not restarted because other pods come into its namespace, or go.
+func TestPassingPodsDoNotRollTheGateway(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "passing")
+	s.apply(strings.Replace(plainWorld, "spec: {workloadRefs", "spec: {mode: Manage, workloadRefs", 1))
+	s.ready("public", v1alpha1.ReasonDone)
+	template := func() string {
+		d := &appsv1.Deployment{}
+		if err := s.c.Get(t.Context(), types.NamespacedName{Namespace: s.edge, Name: "gateway"}, d); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(d.Generation, d.Spec.Template.Labels)
+	}
+	before := template()
+	look := func(found bool) {
+		s.wait(fmt.Sprintf("finding %s: %t", v1alpha1.FindingBroughtIn, found), func() string {
+			if e := s.get("public"); (finding(e, v1alpha1.FindingBroughtIn) != nil) != found {
+				return fmt.Sprintf("findings are %+v", e.Status.Findings)
+			}
+			return ""
+		})
+		e, _ := s.ready("public", v1alpha1.ReasonDone)
+		if got, want := e.Status.Plan.Steps[0].ID, "Enrol Namespace "+s.edge; got != want {
+			t.Errorf("the first step is %s, want %s", got, want)
+		}
+		if now := template(); now != before {
+			t.Errorf("the gateway's Deployment was %s and is %s", before, now)
+		}
+	}
+	s.apply(`{apiVersion: v1, kind: Pod, metadata: {name: cron, namespace: EDGE}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: nothing}]}}`)
+	look(true)
+	s.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.edge, Name: "cron"}})
+	look(false)
 }

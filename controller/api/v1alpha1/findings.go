@@ -26,6 +26,7 @@ const (
 	FindingRollout         = "ISM330" // a rollout takes more than one pod at a time
 	FindingRejected        = "ISM331" // the gateway does not accept what carries the switch
 	FindingNoClass         = "ISM332" // the GatewayClass of a gateway is not there
+	FindingBroughtIn       = "ISM333" // other pods came into a namespace that is labelled for a gateway
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
