@@ -27,7 +27,7 @@ func (m *maker) routedServices() []types.NamespacedName {
 			if g.object == nil || !parented(r, g) {
 				continue
 			}
-			why, decided := counts(r, g)
+			why, decided := m.counts(r, g)
 			if why == "" {
 				keys = append(keys, m.servicesOf(r)...)
 				continue
@@ -82,28 +82,51 @@ func refersTo(p *gatewayv1.ParentReference, namespace string, key types.Namespac
 		namespace == key.Namespace && string(p.Name) == key.Name
 }
 
-// counts says why a route does not count for a Gateway, or "": it must be accepted, with all references resolved, at its
-// current generation. decided: that is what the gateway has said about this generation.
-func counts(r *gatewayv1.HTTPRoute, g *gateway) (why string, decided bool) {
+// counts says why a route does not count for a Gateway, or "": by one of its parentRefs it must be accepted, with all references resolved, at its
+// current generation, as the controller of the Gateway's class says. decided: that controller has said so about this generation.
+func (m *maker) counts(r *gatewayv1.HTTPRoute, g *gateway) (why string, decided bool) {
+	why = fmt.Sprintf("%s has not reported on it", g)
+	reports, denials := 0, 0
 	for i := range r.Status.Parents {
 		p := &r.Status.Parents[i]
-		if !refersTo(&p.ParentRef, r.Namespace, g.key) {
+		if string(p.ControllerName) != m.controllerOf(g.object.Spec.GatewayClassName) || !refersTo(&p.ParentRef, r.Namespace, g.key) || !asked(r, &p.ParentRef, g) {
 			continue
 		}
-		said := map[string]metav1.ConditionStatus{}
-		for _, c := range p.Conditions {
-			if c.ObservedGeneration == r.Generation {
-				said[c.Type] = c.Status
-			}
+		missing, final := notSaid(p.Conditions, r.Generation)
+		if missing == "" {
+			return "", true
 		}
-		for _, want := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
-			if said[string(want)] != metav1.ConditionTrue {
-				return fmt.Sprintf("%s has not said %s for generation %d", g, want, r.Generation), said[string(want)] == metav1.ConditionFalse
-			}
+		why = fmt.Sprintf("%s has not said %s for generation %d", g, missing, r.Generation)
+		if reports++; final {
+			denials++
 		}
-		return "", true
 	}
-	return fmt.Sprintf("%s has not reported on it", g), false
+	return why, reports > 0 && reports == denials
+}
+
+// asked says whether a status is about one of the route's parentRefs for a Gateway, and not about one that it has no more.
+func asked(r *gatewayv1.HTTPRoute, status *gatewayv1.ParentReference, g *gateway) bool {
+	return slices.ContainsFunc(r.Spec.ParentRefs, func(p gatewayv1.ParentReference) bool {
+		return refersTo(&p, r.Namespace, g.key) && same(p.SectionName, status.SectionName) && same(p.Port, status.Port)
+	})
+}
+
+func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// notSaid is the first condition that is not said of a generation, or "". final: it is denied.
+func notSaid(conditions []metav1.Condition, generation int64) (missing gatewayv1.RouteConditionType, final bool) {
+	said := map[string]metav1.ConditionStatus{}
+	for _, c := range conditions {
+		if c.ObservedGeneration == generation {
+			said[c.Type] = c.Status
+		}
+	}
+	for _, want := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
+		if said[string(want)] != metav1.ConditionTrue {
+			return want, said[string(want)] == metav1.ConditionFalse
+		}
+	}
+	return "", true
 }
 
 // servicesOf are the Services of a route's rules that it may name: those of other namespaces need their ReferenceGrant.

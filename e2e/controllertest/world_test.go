@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -71,13 +72,20 @@ func (s *site) accept(namespace, name string) {
 	s.acceptAt(namespace, name, 1)
 }
 
-// acceptAt says so of a generation of the route.
+// acceptAt says so of a generation of the route, as the controller of its Gateway's class.
 func (s *site) acceptAt(namespace, name string, generation int) {
 	s.t.Helper()
-	patch := `{"status":{"parents":[{"parentRef":{"name":"http","namespace":"EDGE"},"controllerName":"x.io/y","conditions":[` +
+	g, class := &gatewayv1.Gateway{}, &gatewayv1.GatewayClass{}
+	if err := s.c.Get(s.t.Context(), types.NamespacedName{Namespace: s.edge, Name: "http"}, g); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.c.Get(s.t.Context(), types.NamespacedName{Name: string(g.Spec.GatewayClassName)}, class); err != nil {
+		s.t.Fatal(err)
+	}
+	patch := `{"status":{"parents":[{"parentRef":{"name":"http","namespace":"EDGE"},"controllerName":"CONTROLLER","conditions":[` +
 		`{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":N,"lastTransitionTime":"2026-01-01T00:00:00Z"},` +
 		`{"type":"ResolvedRefs","status":"True","reason":"ResolvedRefs","message":"","observedGeneration":N,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`
-	patch = strings.ReplaceAll(patch, "N,", strconv.Itoa(generation)+",")
+	patch = strings.NewReplacer("N,", strconv.Itoa(generation)+",", "CONTROLLER", string(class.Spec.ControllerName)).Replace(patch)
 	u := object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name)
 	if err := s.c.Status().Patch(s.t.Context(), u, client.RawPatch(types.MergePatchType, []byte(s.text(patch)))); err != nil {
 		s.t.Fatal(err)
