@@ -44,6 +44,7 @@ func (m *maker) findBackends() {
 	} else {
 		keys = m.routedServices()
 		keys = append(keys, m.ingressServices()...)
+		m.otherRoutes()
 	}
 	slices.SortFunc(keys, compareKeys)
 	for _, key := range slices.Compact(keys) {

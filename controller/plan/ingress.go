@@ -67,6 +67,7 @@ func (m *maker) ingressServices() []types.NamespacedName {
 			// Its class may come back, or come at all: what was done for it stays.
 			m.doubts = append(m.doubts, doubt{object("Ingress", keyOf(in)), "its IngressClass is not there", true, servicesOfIngress(in)})
 		case slices.ContainsFunc(m.gateways, func(g *gateway) bool { return g.kind != "Gateway" && g.vendor.Obeys(controller) }):
+			m.counted++
 			keys = append(keys, servicesOfIngress(in)...)
 		}
 	}

@@ -95,6 +95,7 @@ type maker struct {
 	gateways []*gateway
 	backends []*backend
 	doubts   []doubt
+	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
 	unsure bool
 }

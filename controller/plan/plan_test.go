@@ -158,6 +158,8 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 			add(t, raw.Raw, &s.IngressClasses)
 		case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
 			s.Callees = append(s.Callees, plan.CalleesOf(parsed(t, raw.Raw))...)
+		case "GRPCRoute", "TLSRoute":
+			s.OtherRoutes = append(s.OtherRoutes, parsed(t, raw.Raw))
 		case "ServiceEntry":
 			s.ServiceEntries = append(s.ServiceEntries, parsed(t, raw.Raw))
 		default:

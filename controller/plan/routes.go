@@ -29,6 +29,7 @@ func (m *maker) routedServices() []types.NamespacedName {
 			}
 			why, decided := m.counts(r, g)
 			if why == "" {
+				m.counted++
 				keys = append(keys, m.servicesOf(r)...)
 				continue
 			}
@@ -45,10 +46,10 @@ func (m *maker) routedServices() []types.NamespacedName {
 }
 
 // awaitRoutes adds a step for each route that may yet count, or that counted when its Services were wired. A route is such whenever it is edited,
-// and whenever its gateway's controller begins anew: nothing is taken back then.
+// and whenever its gateway's controller begins anew: nothing is taken back then. Where no route counts, that is not as anybody wants it.
 func (m *maker) awaitRoutes() {
 	for _, d := range m.doubts {
-		if d.decided && !slices.ContainsFunc(d.services, m.keeps) {
+		if d.decided && m.counted > 0 && !slices.ContainsFunc(d.services, m.keeps) {
 			continue
 		}
 		m.unsure = true

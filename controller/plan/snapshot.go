@@ -25,14 +25,16 @@ type Snapshot struct {
 	// TrustDomain is the mesh's. Empty means cluster.local.
 	TrustDomain string
 
-	Namespaces      []corev1.Namespace
-	Pods            []corev1.Pod
-	Services        []corev1.Service
-	Deployments     []appsv1.Deployment
-	DaemonSets      []appsv1.DaemonSet
-	Gateways        []gatewayv1.Gateway
-	Classes         []gatewayv1.GatewayClass
-	HTTPRoutes      []gatewayv1.HTTPRoute
+	Namespaces  []corev1.Namespace
+	Pods        []corev1.Pod
+	Services    []corev1.Service
+	Deployments []appsv1.Deployment
+	DaemonSets  []appsv1.DaemonSet
+	Gateways    []gatewayv1.Gateway
+	Classes     []gatewayv1.GatewayClass
+	HTTPRoutes  []gatewayv1.HTTPRoute
+	// OtherRoutes of the Gateway API, which are not followed.
+	OtherRoutes     []*unstructured.Unstructured
 	ReferenceGrants []gatewayv1beta1.ReferenceGrant
 	Policies        []*securityv1.AuthorizationPolicy
 	// RequestAuthentications that waypoints enforce.

@@ -149,7 +149,7 @@ func (r *reader) List(_ context.Context, list client.ObjectList, opts ...client.
 // listObjects lists those of vendors' kinds, and what has the API server call Services.
 func (r *reader) listObjects(list *unstructured.UnstructuredList) {
 	kind := strings.TrimSuffix(list.GetKind(), "List")
-	for _, o := range slices.Concat(r.s.Objects, r.s.ServiceEntries) {
+	for _, o := range slices.Concat(r.s.Objects, r.s.ServiceEntries, r.s.OtherRoutes) {
 		if o.GetKind() == kind {
 			list.Items = append(list.Items, *o.DeepCopy())
 		}
@@ -230,6 +230,9 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 	case "RequestAuthentication":
 		s.RequestAuthentications = append(s.RequestAuthentications, &securityv1.RequestAuthentication{})
 		err = yaml.Unmarshal(raw, s.RequestAuthentications[len(s.RequestAuthentications)-1])
+	case "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+		err = yaml.Unmarshal(raw, &o.Object)
+		s.OtherRoutes = append(s.OtherRoutes, o)
 	case "ServiceEntry":
 		err = yaml.Unmarshal(raw, &o.Object)
 		s.ServiceEntries = append(s.ServiceEntries, o)

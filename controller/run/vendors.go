@@ -39,6 +39,18 @@ func callers() []edge.Kind {
 	}
 }
 
+// otherRoutes are the kinds of routes that are not followed to Services.
+func otherRoutes() []edge.Kind {
+	const group = "gateway.networking.k8s.io"
+	return []edge.Kind{
+		{Group: group, Version: "v1", Kind: "GRPCRoute"},
+		{Group: group, Version: "v1", Kind: "TLSRoute"},
+		{Group: group, Version: "v1alpha2", Kind: "TLSRoute"},
+		{Group: group, Version: "v1alpha2", Kind: "TCPRoute"},
+		{Group: group, Version: "v1alpha2", Kind: "UDPRoute"},
+	}
+}
+
 // observe adds to a snapshot what it lacks about vendors: all of it, as there is little, or as nobody knows whom it concerns. Where the edge is being
 // deleted it is half: undo asks for nothing but what may have been written.
 func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
@@ -55,12 +67,23 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 			s.Callees = append(s.Callees, plan.CalleesOf(&list[i])...)
 		}
 	}
-	entries, err := v.list(ctx, r, edge.Kind{Group: "networking.istio.io", Version: "v1", Kind: "ServiceEntry"})
-	if err != nil {
-		return err
-	}
-	for i := range entries {
-		s.ServiceEntries = append(s.ServiceEntries, &entries[i])
+	for _, more := range []struct {
+		kinds []edge.Kind
+		to    *[]*unstructured.Unstructured
+	}{
+		{[]edge.Kind{{Group: "networking.istio.io", Version: "v1", Kind: "ServiceEntry"}}, &s.ServiceEntries},
+		{otherRoutes(), &s.OtherRoutes},
+	} {
+		for _, k := range more.kinds {
+			list, err := v.list(ctx, r, k)
+			if err != nil {
+				return err
+			}
+			for i := range list {
+				*more.to = append(*more.to, &list[i])
+			}
+		}
+		slices.SortFunc(*more.to, byKind)
 	}
 	for _, u := range edge.Uses() {
 		if undo && !u.Patch {
@@ -77,10 +100,12 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 	slices.SortFunc(s.Callees, func(a, b plan.Callee) int {
 		return cmp.Or(cmp.Compare(a.Service.String(), b.Service.String()), cmp.Compare(a.By, b.By))
 	})
-	slices.SortFunc(s.Objects, func(a, b *unstructured.Unstructured) int {
-		return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), compareObjects(a, b))
-	})
+	slices.SortFunc(s.Objects, byKind)
 	return nil
+}
+
+func byKind(a, b *unstructured.Unstructured) int {
+	return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), compareObjects(a, b))
 }
 
 // list reads the objects of a kind, none where the API server does not know it.
