@@ -25,7 +25,7 @@ func (m *maker) wire() {
 		first[b.waypoint] = cmp.Or(first[b.waypoint], b.String())
 		b.ahead = first[b.waypoint]
 		way := []setting{labelled(LabelUseWaypoint, b.waypoint.Name)}
-		if b.waypoint.Namespace != b.key.Namespace {
+		if _, set := b.service.Labels[LabelUseWaypointNamespace]; set || b.waypoint.Namespace != b.key.Namespace { // one that is left over would lead it elsewhere
 			way = append(way, labelled(LabelUseWaypointNamespace, b.waypoint.Namespace))
 		}
 		if byNamespace := m.namespaceLabels(b.key.Namespace); b.service.Labels[LabelUseWaypoint] == "" && byNamespace[LabelUseWaypoint] == b.waypoint.Name &&
