@@ -79,16 +79,16 @@ func TestObserve(t *testing.T) {
 
 	t.Run("a table", func(t *testing.T) {
 		r := c.isthmus("observe", "--kubeconfig", looks)
-		r.want(t, 0, r.stdout, "GATEWAY", "VENDOR", "CAPTURED", "BACKENDS", "EDGE", "WHAT", "observed/http", "kgateway", "0/0", "0", "-", "Deployment observed/nginx", "ingress-nginx", "0/0", "1", "-", "blocked by ISM302")
-		if strings.Contains(r.stdout, "waypoint ") || r.stderr != "" {
-			t.Errorf("it says %q and %q", r.stdout, r.stderr)
+		r.Want(t, 0, r.Stdout, "GATEWAY", "VENDOR", "CAPTURED", "BACKENDS", "EDGE", "WHAT", "observed/http", "kgateway", "0/0", "0", "-", "Deployment observed/nginx", "ingress-nginx", "0/0", "1", "-", "blocked by ISM302")
+		if strings.Contains(r.Stdout, "waypoint ") || r.Stderr != "" {
+			t.Errorf("it says %q and %q", r.Stdout, r.Stderr)
 		}
 	})
 	t.Run("one namespace", func(t *testing.T) {
 		r := c.isthmus("observe", "-n", "edge", "--kubeconfig", looks)
-		r.want(t, 0, r.stderr, "There is no Gateway, and no known Ingress controller, in namespace edge.")
+		r.Want(t, 0, r.Stderr, "There is no Gateway, and no known Ingress controller, in namespace edge.")
 		r = c.isthmus("observe", "-n", "nowhere", "--kubeconfig", looks)
-		r.want(t, 1, r.stderr, "there is no namespace nowhere", "next:")
+		r.Want(t, 1, r.Stderr, "there is no namespace nowhere", "next:")
 	})
 	t.Run("JSON", func(t *testing.T) {
 		var doc struct {
@@ -104,7 +104,7 @@ func TestObserve(t *testing.T) {
 			}
 		}
 		r := c.isthmus("observe", "-o", "json", "--kubeconfig", looks)
-		if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
+		if err := json.Unmarshal([]byte(r.Stdout), &doc); err != nil {
 			t.Fatal(err)
 		}
 		if doc.Kind != "Observation" || len(doc.Gateways) != 2 {
@@ -120,25 +120,25 @@ func TestObserve(t *testing.T) {
 	t.Run("one gateway, and its AmbientEdge goes into plan", func(t *testing.T) {
 		c.install()
 		r := c.isthmus("observe", "observed/http", "--kubeconfig", looks)
-		r.want(t, 0, r.stdout, "Gateway observed/http, kgateway, 0 of 0 pods captured", "config_dump", "Plan of AmbientEdge observed/http, mode Manage", "STEP", "Enrol", "apiVersion: isthmus.dev/v1alpha1", "targetRefs:")
-		_, text, _ := strings.Cut(r.stdout, "# The AmbientEdge that would do this:\n")
+		r.Want(t, 0, r.Stdout, "Gateway observed/http, kgateway, 0 of 0 pods captured", "config_dump", "Plan of AmbientEdge observed/http, mode Manage", "STEP", "Enrol", "apiVersion: isthmus.dev/v1alpha1", "targetRefs:")
+		_, text, _ := strings.Cut(r.Stdout, "# The AmbientEdge that would do this:\n")
 		r = c.isthmus("plan", "-f", file(t, text))
-		r.want(t, 0, r.stdout, "Plan of AmbientEdge observed/http", "Enrol")
+		r.Want(t, 0, r.Stdout, "Plan of AmbientEdge observed/http", "Enrol")
 		r = c.isthmus("observe", "-n", "observed", "nothing", "--kubeconfig", looks)
-		r.want(t, 1, r.stderr, "there is no gateway nothing", "next:")
+		r.Want(t, 1, r.Stderr, "there is no gateway nothing", "next:")
 	})
 	t.Run("names for the shell", func(t *testing.T) {
 		r := c.isthmus("__complete", "observe", "obs")
-		r.want(t, 0, r.stdout, "observed/http\n:4\n")
+		r.Want(t, 0, r.Stdout, "observed/http\n:4\n")
 	})
 	t.Run("missing rights are named, all of them", func(t *testing.T) {
 		r := c.isthmus("observe", "--kubeconfig", c.kubeconfig("observe-nobody"))
-		r.want(t, 1, r.stderr, "cannot read the cluster", "the rights to list", "ambientedges.isthmus.dev", "gateways.gateway.networking.k8s.io", "ingresses.networking.k8s.io", "pods", "are missing", "next:", "isthmus-observe")
-		if r.stdout != "" {
-			t.Errorf("it shows %q", r.stdout)
+		r.Want(t, 1, r.Stderr, "cannot read the cluster", "the rights to list", "ambientedges.isthmus.dev", "gateways.gateway.networking.k8s.io", "ingresses.networking.k8s.io", "pods", "are missing", "next:", "isthmus-observe")
+		if r.Stdout != "" {
+			t.Errorf("it shows %q", r.Stdout)
 		}
 		r = c.isthmus("observe", "--watch", "--kubeconfig", c.reader("observe-once", "get", "list"))
-		r.want(t, 1, r.stderr, "the cluster cannot be watched", "watch", "forbidden", "isthmus-observe")
+		r.Want(t, 1, r.Stderr, "the cluster cannot be watched", "watch", "forbidden", "isthmus-observe")
 	})
 	t.Run("watch", func(t *testing.T) { c.watches(t, looks) })
 }
