@@ -133,12 +133,12 @@ func TestObserve(t *testing.T) {
 	})
 	t.Run("missing rights are named, all of them", func(t *testing.T) {
 		r := c.isthmus("observe", "--kubeconfig", c.kubeconfig("observe-nobody"))
-		r.Want(t, 1, r.Stderr, "cannot read the cluster", "the rights to list", "ambientedges.isthmus.dev", "gateways.gateway.networking.k8s.io", "ingresses.networking.k8s.io", "pods", "are missing", "next:", "isthmus-observe")
+		r.Want(t, 1, r.Stderr, "cannot read the cluster", "the rights to list", "ambientedges.isthmus.dev", "gateways.gateway.networking.k8s.io", "ingresses.networking.k8s.io", "pods", "are missing", "next:", "isthmus-view")
 		if r.Stdout != "" {
 			t.Errorf("it shows %q", r.Stdout)
 		}
 		r = c.isthmus("observe", "--watch", "--kubeconfig", c.reader("observe-once", "get", "list"))
-		r.Want(t, 1, r.Stderr, "the cluster cannot be watched", "watch", "forbidden", "isthmus-observe")
+		r.Want(t, 1, r.Stderr, "the cluster cannot be watched", "watch", "forbidden", "isthmus-view")
 	})
 	t.Run("watch", func(t *testing.T) { c.watches(t, looks) })
 }
