@@ -112,15 +112,12 @@ func (m *maker) switches(b *backend, way []setting) {
 	}
 }
 
+// addSwitch adds a step once: an object may carry the switch of several Services, and a policy that of several gateways.
 func (m *maker) addSwitch(s Step) {
 	s.part = partWire
-	if s.State == v1alpha1.StepDone && slices.ContainsFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object }) {
-		return // an Ingress may name several Services
+	if !slices.ContainsFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object }) {
+		m.add(s, partEnrol, partWaypoint, partWire)
 	}
-	if slices.ContainsFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object }) {
-		return
-	}
-	m.add(s, partEnrol, partWaypoint, partWire)
 }
 
 // switchGateways adds the steps that are set for a Gateway as a whole, when its Services are wired.
