@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -51,6 +52,9 @@ func othersHold(o metav1.Object, path ...string) []string {
 }
 
 func hasPath(raw []byte, path []string) bool {
+	if len(path) > 0 && !bytes.Contains(raw, []byte(path[len(path)-1])) {
+		return false // which most are, and need no parsing
+	}
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return false // not what an API server writes

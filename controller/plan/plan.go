@@ -98,6 +98,7 @@ type maker struct {
 	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
 	unsure bool
+	trees  map[any]map[string]any // of objects, by pointer; see tree
 }
 
 // Make decides. It does not change the snapshot.

@@ -130,6 +130,18 @@ func notSaid(conditions []metav1.Condition, generation int64) (missing gatewayv1
 	return "", true
 }
 
+// mentions says whether a rule of a route names a backend so, of whatever kind and namespace.
+func mentions(r *gatewayv1.HTTPRoute, name string) bool {
+	for _, rule := range r.Spec.Rules {
+		for i := range rule.BackendRefs {
+			if string(rule.BackendRefs[i].Name) == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // servicesOf are the Services of a route's rules that it may name: those of other namespaces need their ReferenceGrant.
 func (m *maker) servicesOf(r *gatewayv1.HTTPRoute) []types.NamespacedName {
 	var keys []types.NamespacedName

@@ -134,7 +134,7 @@ type tree struct {
 func (m *maker) used(g *gateway, b *backend, kind string) []tree {
 	var list []tree
 	add := func(name string, o any) {
-		if t, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o); err == nil {
+		if t := m.tree(o); t != nil {
 			list = append(list, tree{name, t})
 		}
 	}
@@ -143,7 +143,7 @@ func (m *maker) used(g *gateway, b *backend, kind string) []tree {
 		add(b.String(), b.service)
 	case "HTTPRoute":
 		for i := range m.HTTPRoutes {
-			if r := &m.HTTPRoutes[i]; g.object != nil && parented(r, g) && slices.Contains(m.servicesOf(r), b.key) {
+			if r := &m.HTTPRoutes[i]; g.object != nil && mentions(r, b.key.Name) && parented(r, g) && slices.Contains(m.servicesOf(r), b.key) {
 				add(object(kind, keyOf(r)), r)
 			}
 		}
@@ -206,4 +206,20 @@ func (m *maker) warn(g *gateway) {
 			Message: fmt.Sprintf("the pods of this gateway serve other Gateways too, %d in number: all are in the mesh together, and policies see one identity", others),
 		})
 	}
+}
+
+// tree is an object as a tree of maps; nil if it cannot be one. It is made once, as every loss of every Service asks for it.
+func (m *maker) tree(o any) map[string]any {
+	if t, ok := m.trees[o]; ok {
+		return t
+	}
+	t, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		t = nil
+	}
+	if m.trees == nil {
+		m.trees = map[any]map[string]any{}
+	}
+	m.trees[o] = t
+	return t
 }
