@@ -41,6 +41,7 @@ type planWrite struct {
 	Namespace  string         `json:"namespace,omitempty"`
 	Name       string         `json:"name"`
 	Delete     bool           `json:"delete,omitempty"`
+	Release    bool           `json:"release,omitempty"`
 	Fields     map[string]any `json:"fields,omitempty"`
 }
 
@@ -57,7 +58,7 @@ func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) 
 	for i := range p.Steps {
 		step := planStep{Step: p.Steps[i].Step}
 		if w := p.Steps[i].Write; w != nil {
-			step.Write = &planWrite{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Key.Namespace, Name: w.Key.Name, Delete: w.Delete, Fields: w.Fields}
+			step.Write = &planWrite{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Key.Namespace, Name: w.Key.Name, Delete: w.Delete, Release: w.Release, Fields: w.Fields}
 		}
 		if step.State == v1alpha1.StepUnknown {
 			d.Unknown++

@@ -13,11 +13,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
-// Do carries out one write for an edge. It blocks for one request. An object that is gone is no error when it was to go, nor
-// is one that is there when it was to be created: it is left alone, and the next plan sees it. One that was replaced since the plan
-// was made is left alone too, and is an error. Errors are as those of Explain. It returns the object's resource version after the write; none
-// where it is gone, or was left alone.
-func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) (version string, err error) {
+// Do carries out one write for an edge. It blocks for one request, and for two where an object is to be released, which c reads before. An
+// object that is gone is no error when it was to go, nor is one that is there when it was to be created: it is left alone, and the next plan
+// sees it. One that was replaced since the plan was made is left alone too, and is an error unless it was to be released. Errors are as those
+// of Explain. It returns the object's resource version after the write; none where it is gone, was left alone, or was released.
+func Do(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write) (version string, err error) {
 	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(w.Fields)}
 	if u.Object == nil {
 		u.Object = map[string]any{}
@@ -29,6 +29,9 @@ func Do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.W
 	if w.Delete {
 		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
 		return "", Explain("delete", w.String(), client.IgnoreNotFound(err))
+	}
+	if w.Release {
+		return "", Explain("release", w.String(), release(ctx, c, e, w))
 	}
 	if w.UID == "" {
 		// Not an apply, which would make an object ours that somebody else has made in the meantime. Fields that its kind does not have are

@@ -59,7 +59,7 @@ func answering(t *testing.T, answers ...*metav1.Status) client.Client {
 }
 
 // do is apply.Do without the version.
-func do(ctx context.Context, c client.Writer, e *v1alpha1.AmbientEdge, w *plan.Write) error {
+func do(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.Write) error {
 	_, err := apply.Do(ctx, c, e, w)
 	return err
 }

@@ -49,6 +49,7 @@ const (
 	VerbUnwire   = "Unwire"
 	VerbDelete   = "Delete"
 	VerbUnenrol  = "Unenrol"
+	VerbRelease  = "Release" // leave what was written as it is, without our marks
 )
 
 // part is what a step belongs to: conditions are made of parts.
@@ -74,6 +75,8 @@ type Write struct {
 	Fields map[string]any
 	// Force takes Fields from their managers, as spec.takeOver says.
 	Force bool `json:",omitempty"`
+	// Release leaves the object as it is, and takes our marks from it; there are no Fields.
+	Release bool `json:",omitempty"`
 	// Restore gives Fields back their former values, and keeps none of them.
 	Restore bool `json:",omitempty"`
 }

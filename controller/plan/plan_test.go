@@ -224,6 +224,9 @@ func describe(p *plan.Plan, e *v1alpha1.AmbientEdge) string {
 			if s.Write.Force || s.Write.Restore {
 				how += fmt.Sprintf(" force=%v restore=%v", s.Write.Force, s.Write.Restore)
 			}
+			if s.Write.Release {
+				how += " release=true"
+			}
 			fmt.Fprintf(&b, "        %s %s\n", how, strings.ReplaceAll(strings.TrimSpace(string(fields)), "\n", "\n        "))
 		}
 	}

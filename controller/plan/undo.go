@@ -17,6 +17,7 @@ import (
 // undo adds the steps that take everything back, in the opposite order.
 func (m *maker) undo() {
 	if m.Edge.Spec.OnDelete == v1alpha1.OnDeleteKeep {
+		m.keep()
 		return
 	}
 	m.unswitch(nil)

@@ -35,7 +35,7 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 	if len(writes) == 0 {
 		return did, nil
 	}
-	if err := r.trials.all(ctx, r.client, e, p); err != nil {
+	if err := r.trials.all(ctx, direct{r.client, r.live}, e, p); err != nil {
 		return did, err
 	}
 	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
@@ -64,7 +64,7 @@ func (r *reconciler) carry(ctx context.Context, e *v1alpha1.AmbientEdge, writes 
 		err := each(len(batch), atOnce, func(i int) error {
 			w := batch[i]
 			log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
-			version, err := apply.Do(ctx, r.client, e, w)
+			version, err := apply.Do(ctx, direct{r.client, r.live}, e, w)
 			if err != nil {
 				return err
 			}
@@ -115,6 +115,8 @@ func stop(e *v1alpha1.AmbientEdge, wrote bool, err error) (v1alpha1.Finding, boo
 	f := v1alpha1.Finding{Code: v1alpha1.FindingRefused, Severity: v1alpha1.SeverityError, Object: refused.Object}
 	done, instead := "nothing was written", "set spec.mode to Observe"
 	switch {
+	case e.DeletionTimestamp != nil && e.Spec.OnDelete == v1alpha1.OnDeleteKeep:
+		done, instead = "what is not released yet stays marked as of this AmbientEdge", "take finalizer "+v1alpha1.Finalizer+" from it to leave it so"
 	case e.DeletionTimestamp != nil:
 		done, instead = "what is not taken back yet stays until then", "set spec.onDelete to Keep to leave all as it is"
 	case wrote || controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer):

@@ -1,10 +1,14 @@
 package controllertest
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -71,10 +75,46 @@ func TestKeepLeavesEverything(t *testing.T) {
 	s := kgatewaySite(t, "keep")
 	s.apply(edgeOfKgateway + "  onDelete: Keep\n")
 	s.ready("public", v1alpha1.ReasonDone)
-	before := s.state(true)
+	before := s.state(false)
 	s.delete(s.theEdge("public"))
 	s.gone(s.theEdge("public"))
-	s.same(before, true)
+	key := "Gateway " + s.shop + "/waypoint"
+	owner := fmt.Sprintf("%q: %q,\n", v1alpha1.LabelOwner, s.edge+".public")
+	kept := strings.Replace(before[key], owner, "", 1)
+	if kept == before[key] {
+		t.Fatalf("there is no %s in %s", owner, kept)
+	}
+	before[key] = kept
+	drop := strings.NewReplacer(" ", "") // what is left of the label's line
+	after := s.state(false)
+	before[key], after[key] = drop.Replace(kept), drop.Replace(after[key])
+	if d := cmp.Diff(before, after); d != "" {
+		t.Errorf("objects differ (-before +after):\n%s", d)
+	}
+	for name, text := range s.state(true) {
+		if strings.Contains(text, v1alpha1.FieldOwnerPrefix+s.edge) {
+			t.Errorf("%s is held still: %s", name, text[strings.LastIndex(text, "}"):])
+		}
+	}
+	if f := s.service("orders").ManagedFields; !slices.ContainsFunc(f, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == v1alpha1.KeptOwner }) {
+		t.Errorf("the Service's labels are held by %v", f)
+	}
+
+	// Another edge of that name does not get what is nobody's, even with a finalizer that makes its deletion an undo.
+	again := s.theEdge("public")
+	again.Finalizers = []string{v1alpha1.Finalizer}
+	again.Spec.TargetRefs = []v1alpha1.TargetRef{{Name: "http"}}
+	if err := s.c.Create(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	if d := cmp.Diff(after[key], drop.Replace(s.state(false)[key])); d != "" {
+		t.Errorf("the waypoint differs (-before +after):\n%s", d)
+	}
+	if len(s.service("orders").Labels) != 3 {
+		t.Errorf("labels are %v", s.service("orders").Labels)
+	}
 }
 
 func TestAServiceMayLeaveTheSpec(t *testing.T) {

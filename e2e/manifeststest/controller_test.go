@@ -88,6 +88,7 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "label a Gateway's pods", object: theGateway, patch: `{"spec":{"infrastructure":{"labels":{"istio.io/dataplane-mode":"ambient"}}}}`},
 		{name: "make a waypoint", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: another, namespace: edge, labels: {isthmus.dev/owner: edge.public}}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`},
 		{name: "change a waypoint of ours", object: theWaypoint, patch: `{"metadata":{"labels":{"istio.io/waypoint-for":"all"}}}`},
+		{name: "release a waypoint of ours", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "delete a waypoint of ours", object: theWaypoint, delete: true},
 		{name: "hold an AmbientEdge", object: theEdge, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
 		{name: "report", object: theEdge, patch: `{"status":{"observedGeneration":1}}`, sub: "status"},
@@ -159,7 +160,6 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "label a Gateway's pods otherwise", object: theGateway, patch: `{"spec":{"infrastructure":{"labels":{"team":"y"}}}}`},
 		{name: "give a Gateway's pods parameters", object: theGateway, patch: `{"spec":{"infrastructure":{"parametersRef":{"group":"","kind":"ConfigMap","name":"x"}}}}`},
 		{name: "give a waypoint away", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"other.edge"}}}`},
-		{name: "disown a waypoint", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "make a waypoint another gateway", object: theWaypoint, patch: `{"spec":{"gatewayClassName":"some"}}`},
 
 		{name: "lead an Ingress elsewhere", object: theIngress, patch: `{"spec":{"defaultBackend":{"service":{"name":"mine","port":{"number":80}}}}}`},

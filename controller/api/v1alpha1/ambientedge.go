@@ -86,7 +86,7 @@ type AmbientEdgeSpec struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	// +listType=set
 	TakeOver []string `json:"takeOver,omitempty"`
-	// OnDelete is Undo (everything that was written is taken back) or Keep (all of it stays as it is). Empty means Undo.
+	// OnDelete is Undo (everything that was written is taken back) or Keep (all of it stays as it is, and belongs to no AmbientEdge any more). Empty means Undo.
 	//
 	// +optional
 	OnDelete OnDelete `json:"onDelete,omitempty"`

@@ -45,6 +45,8 @@ const (
 	Finalizer = "isthmus.dev/undo"
 	// FieldOwnerPrefix comes before namespace.name of an AmbientEdge in the field manager of what is written for it.
 	FieldOwnerPrefix = "isthmus.dev/"
+	// KeptOwner is the field manager of values that stay when their AmbientEdge goes with onDelete Keep.
+	KeptOwner = "isthmus-kept"
 	// RestoreOwner is the field manager of values that are given back.
 	RestoreOwner = "isthmus-restore"
 )
