@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -60,7 +61,18 @@ func (p *Plan) condition(e *v1alpha1.AmbientEdge, kind string, parts ...part) me
 	default:
 		c.Message = fmt.Sprintf("%d steps are done", steps)
 	}
+	c.Message = cut(c.Message)
 	return c
+}
+
+// cut shortens the message of a condition to what the API server takes, which refuses the whole status else.
+func cut(message string) string {
+	const most = 32768
+	if len(message) <= most {
+		return message
+	}
+	const more = " …"
+	return strings.ToValidUTF8(message[:most-len(more)], "") + more
 }
 
 func sentence(s *Step) string {
@@ -112,5 +124,6 @@ func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	default:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonDone, fmt.Sprintf("%d steps are done, and were seen to hold", len(p.Steps))
 	}
+	c.Message = cut(c.Message)
 	return c
 }

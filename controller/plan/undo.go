@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -182,7 +181,7 @@ func (m *maker) awaitGone(key types.NamespacedName) {
 	}
 	s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepDone, Reason: "nothing is left of it"}}
 	if len(rest) > 0 {
-		s.State, s.Reason = v1alpha1.StepNext, "still there: "+strings.Join(rest, ", ")
+		s.State, s.Reason = v1alpha1.StepNext, "still there: "+listed(rest)
 	}
 	m.add(s, partRelease)
 }
