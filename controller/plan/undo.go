@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -167,15 +168,17 @@ func (m *maker) awaitGone(key types.NamespacedName) {
 	labels := map[string]string{edge.LabelGatewayName: key.Name}
 	var rest []string
 	for _, p := range m.podsWith(key.Namespace, labels) {
-		rest = append(rest, object("Pod", keyOf(p)))
+		if madeOf(p, key.Name) {
+			rest = append(rest, object("Pod", keyOf(p)))
+		}
 	}
 	for i := range m.Services {
-		if s := &m.Services[i]; s.Namespace == key.Namespace && hasLabels(s.Labels, labels) {
+		if s := &m.Services[i]; s.Namespace == key.Namespace && hasLabels(s.Labels, labels) && madeOf(s, key.Name) {
 			rest = append(rest, object("Service", keyOf(s)))
 		}
 	}
 	for i := range m.Deployments {
-		if d := &m.Deployments[i]; d.Namespace == key.Namespace && hasLabels(d.Labels, labels) {
+		if d := &m.Deployments[i]; d.Namespace == key.Namespace && hasLabels(d.Labels, labels) && madeOf(d, key.Name) {
 			rest = append(rest, object("Deployment", keyOf(d)))
 		}
 	}
@@ -184,6 +187,13 @@ func (m *maker) awaitGone(key types.NamespacedName) {
 		s.State, s.Reason = v1alpha1.StepNext, "still there: "+listed(rest)
 	}
 	m.add(s, partRelease)
+}
+
+// madeOf says whether an object belongs to what was made of a Gateway: that owns it, or a ReplicaSet of its Deployment does. Anybody may use its label.
+func madeOf(o metav1.Object, gateway string) bool {
+	return slices.ContainsFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool {
+		return r.Kind == "Gateway" && r.Name == gateway || r.Kind == "ReplicaSet" && strings.HasPrefix(r.Name, gateway+"-")
+	})
 }
 
 // unenrol takes our labels of enrolment away, and sees that the pods are captured no more.
