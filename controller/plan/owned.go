@@ -23,9 +23,16 @@ func holds(o metav1.Object, manager string, path ...string) bool {
 	return false
 }
 
-// made says whether an object was made for the edge: its label says so, and it was we who set it. A copy has the label too, from somebody else.
+// made says whether an object was made for the edge: its label says so, and it was we who created it. A copy has the label too, from somebody else.
 func (m *maker) made(o metav1.Object) bool {
-	return o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner() && m.sets(o, labelled(v1alpha1.LabelOwner, ""))
+	return o.GetLabels()[v1alpha1.LabelOwner] == m.Edge.Owner() && m.created(o)
+}
+
+// created says whether we have created an object: what is changed later is applied.
+func (m *maker) created(o metav1.Object) bool {
+	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == m.Edge.FieldOwner() && f.Operation == metav1.ManagedFieldsOperationUpdate && f.Subresource == ""
+	})
 }
 
 // madeWaypoint says whether a Gateway is a waypoint that was made for the edge.
@@ -33,11 +40,9 @@ func (m *maker) madeWaypoint(g *gatewayv1.Gateway) bool {
 	return g.Spec.GatewayClassName == WaypointClass && m.made(g)
 }
 
-// sets says whether we have set a field, by whatever operation.
-func (m *maker) sets(o metav1.Object, s setting) bool {
-	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == m.Edge.FieldOwner() && f.FieldsV1 != nil && hasPath(f.FieldsV1.GetRawBytes(), s.managed())
-	})
+// disowned says whether a Gateway is a waypoint that was made for the edge, and has lost its label.
+func (m *maker) disowned(g *gatewayv1.Gateway) bool {
+	return g.Spec.GatewayClassName == WaypointClass && g.Labels[v1alpha1.LabelOwner] == "" && m.created(g)
 }
 
 // othersHold names the managers that have the field and are not AmbientEdges. An AmbientEdge may share a field with another.

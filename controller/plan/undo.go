@@ -115,6 +115,10 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 	for i := range m.Gateways {
 		g := &m.Gateways[i]
 		key := keyOf(g)
+		if m.disowned(g) && !keep[key] && g.DeletionTimestamp == nil {
+			m.halt(object("Gateway", key), fmt.Sprintf("this waypoint was made for this edge, and has lost its label: "+
+				"kubectl label gateway -n %s %s %s=%s has it deleted, otherwise it is left behind", key.Namespace, key.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
+		}
 		if !m.madeWaypoint(g) || keep[key] {
 			continue
 		}
