@@ -152,6 +152,13 @@ func (m *maker) awaitWaypoint(key types.NamespacedName) {
 				Fix:     "create it, or set spec.waypoint.policy to Create",
 			})
 		}
+	case slices.Contains([]string{"workload", "none"}, g.Labels[LabelWaypointFor]):
+		s.State, s.Reason = v1alpha1.StepBlocked, "it is not for Services"
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingNoWaypoint, Severity: v1alpha1.SeverityError, Object: s.Object, Field: "metadata.labels[" + LabelWaypointFor + "]",
+			Message: fmt.Sprintf("this waypoint is for %q: it does not take what is sent to Services", g.Labels[LabelWaypointFor]),
+			Fix:     "set the label to service or all, or name another waypoint in spec.waypoint.name",
+		})
 	case !Programmed(g):
 		s.Reason = "istiod has not programmed it yet"
 	case m.Hearsay:
