@@ -119,6 +119,7 @@ func Make(s *Snapshot) *Plan {
 		m.waypoints()
 		m.wire()
 		m.awaitRoutes()
+		m.earlier()
 		m.withdrawn()
 		m.release()
 		m.report()

@@ -27,6 +27,7 @@ const (
 	FindingRejected        = "ISM331" // the gateway does not accept what carries the switch
 	FindingNoClass         = "ISM332" // the GatewayClass of a gateway is not there
 	FindingBroughtIn       = "ISM333" // other pods came into a namespace that is labelled for a gateway
+	FindingEarlier         = "ISM334" // a gateway's pods may have connections from before
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
