@@ -20,6 +20,7 @@ type backend struct {
 	settings []setting // of the Service itself: its gateways' switches
 	waypoint types.NamespacedName
 	wanted   bool   // a waypoint is asked for
+	refused  bool   // and its namespace does not consent, so that it stays as it is
 	ahead    string // the first Service of that waypoint, which is wired before the others are
 }
 

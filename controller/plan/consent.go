@@ -56,6 +56,33 @@ func (m *maker) ask(namespace, group, kind, what string) bool {
 	return false
 }
 
+// refuse leaves backends alone whose namespaces do not consent to what is to be written there, while there are others: whoever may add a route to a
+// gateway is not to stop what is done for the rest. Where there are no others, it is an error of ask.
+func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
+	var refused []*backend
+	wanted := 0
+	for _, b := range m.backends {
+		if !b.wanted {
+			continue
+		}
+		wanted++
+		writes := slices.ContainsFunc(append(m.way(b), b.settings...), func(x setting) bool { return m.state(b.service, x) == absent })
+		creates := policy == v1alpha1.WaypointCreate && m.gateway(b.waypoint) == nil
+		if writes && !m.consents(b.key.Namespace, "", "Service") || creates && !m.consents(b.waypoint.Namespace, gatewayv1.GroupName, "Gateway") {
+			refused = append(refused, b)
+		}
+	}
+	if len(refused) == wanted {
+		return
+	}
+	for _, b := range refused {
+		b.wanted, b.refused = false, true
+		m.noConsent(b.key.Namespace, v1alpha1.SeverityWarning,
+			fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which sends to %s there; that is left as it is", keyOf(m.Edge), b),
+			fmt.Sprintf("create ReferenceGrants there from AmbientEdge in %s to Service and Gateway", m.Edge.Namespace))
+	}
+}
+
 // withdrawn finds namespaces that do not consent any more to what was written there for the edge. It works as it stands, which is why
 // nothing is stopped; what takes another write is an error of ask.
 func (m *maker) withdrawn() {

@@ -61,6 +61,7 @@ const (
 	partWire
 	partUnswitch
 	partRelease
+	partRefused // nothing waits for these
 )
 
 // Write is a change to one object.

@@ -30,8 +30,8 @@ func (m *maker) undo() {
 func (m *maker) release() {
 	services, waypoints, objects := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[string]bool{}
 	for _, b := range m.backends {
-		services[b.key] = b.wanted
-		waypoints[b.waypoint] = waypoints[b.waypoint] || b.wanted
+		services[b.key] = b.wanted || b.refused
+		waypoints[b.waypoint] = waypoints[b.waypoint] || b.wanted || b.refused
 	}
 	for _, s := range m.plan.Steps {
 		if s.Verb == VerbEnrol || s.Verb == VerbRoll || s.Verb == VerbSwitch {

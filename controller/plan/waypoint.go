@@ -84,7 +84,12 @@ func (m *maker) waypoints() {
 			continue
 		}
 		b.wanted = true
-		chosen[b.waypoint] = true
+	}
+	m.refuse(policy)
+	for _, b := range m.backends {
+		if b.wanted {
+			chosen[b.waypoint] = true
+		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(chosen), compareKeys) {
 		if policy == v1alpha1.WaypointCreate {

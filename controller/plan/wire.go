@@ -24,14 +24,9 @@ func (m *maker) wire() {
 		}
 		first[b.waypoint] = cmp.Or(first[b.waypoint], b.String())
 		b.ahead = first[b.waypoint]
-		way := []setting{labelled(LabelUseWaypoint, b.waypoint.Name)}
-		if _, set := b.service.Labels[LabelUseWaypointNamespace]; set || b.waypoint.Namespace != b.key.Namespace { // one that is left over would lead it elsewhere
-			way = append(way, labelled(LabelUseWaypointNamespace, b.waypoint.Namespace))
-		}
-		if byNamespace := m.namespaceLabels(b.key.Namespace); b.service.Labels[LabelUseWaypoint] == "" && byNamespace[LabelUseWaypoint] == b.waypoint.Name &&
-			cmp.Or(byNamespace[LabelUseWaypointNamespace], b.key.Namespace) == b.waypoint.Namespace {
+		way := m.way(b)
+		if len(way) == 0 {
 			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepDone, Reason: "its namespace leads it there"}})
-			way = nil
 		} else {
 			m.serviceStep(b, VerbWire, "lead it to waypoint "+b.waypoint.String(), way, way)
 		}
@@ -39,6 +34,25 @@ func (m *maker) wire() {
 		m.switches(b, way)
 	}
 	m.switchGateways()
+	for _, b := range m.backends {
+		if b.refused {
+			m.add(Step{part: partRefused, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepBlocked, Reason: "no consent"}})
+		}
+	}
+}
+
+// way are the labels that lead a Service to its waypoint, none where its namespace does.
+func (m *maker) way(b *backend) []setting {
+	byNamespace := m.namespaceLabels(b.key.Namespace)
+	if b.service.Labels[LabelUseWaypoint] == "" && byNamespace[LabelUseWaypoint] == b.waypoint.Name &&
+		cmp.Or(byNamespace[LabelUseWaypointNamespace], b.key.Namespace) == b.waypoint.Namespace {
+		return nil
+	}
+	way := []setting{labelled(LabelUseWaypoint, b.waypoint.Name)}
+	if _, set := b.service.Labels[LabelUseWaypointNamespace]; set || b.waypoint.Namespace != b.key.Namespace { // one that is left over would lead it elsewhere
+		way = append(way, labelled(LabelUseWaypointNamespace, b.waypoint.Namespace))
+	}
+	return way
 }
 
 // serviceStep gives a Service settings; way are those that lead it to its waypoint. A switch comes after them, and its write has them too
