@@ -24,7 +24,7 @@ const (
 
 // Labels and annotations of ours.
 const (
-	// LabelOwner marks objects that we made: the AmbientEdge as namespace.name.
+	// LabelOwner marks objects that we made: the AmbientEdge as namespace.name, see AmbientEdge.Owner.
 	LabelOwner = "isthmus.dev/owner"
 	// AnnotationEdges on a Namespace is its consent: a list of namespace/name of AmbientEdges, with commas.
 	AnnotationEdges = "isthmus.dev/edges"

@@ -1,6 +1,10 @@
 package v1alpha1
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,8 +22,20 @@ func AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// Owner is how what is written for e is marked: namespace.name.
-func (e *AmbientEdge) Owner() string { return e.Namespace + "." + e.Name }
+// Owner is how what is written for e is marked: namespace.name, as a value of a label. One that is too long for that is cut, and ends in a hash of
+// the whole.
+func (e *AmbientEdge) Owner() string { return fit(e.Namespace+"."+e.Name, 63) }
 
-// FieldOwner is the field manager of what is written for e.
-func (e *AmbientEdge) FieldOwner() string { return FieldOwnerPrefix + e.Owner() }
+// FieldOwner is the field manager of what is written for e: namespace.name, cut as that of Owner where it is too long for a field manager.
+func (e *AmbientEdge) FieldOwner() string {
+	return FieldOwnerPrefix + fit(e.Namespace+"."+e.Name, 128-len(FieldOwnerPrefix))
+}
+
+// fit cuts a name to at most so many bytes.
+func fit(name string, most int) string {
+	if len(name) <= most {
+		return name
+	}
+	hash := fmt.Sprintf("-%x", sha256.Sum256([]byte(name)))[:17]
+	return strings.TrimRight(name[:most-len(hash)], ".-") + hash
+}
