@@ -27,7 +27,11 @@ func Do(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.W
 	u.SetNamespace(w.Key.Namespace)
 	u.SetName(w.Key.Name)
 	if w.Delete {
-		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
+		how := metav1.DeletePropagationBackground
+		if w.Kind == "Gateway" {
+			how = metav1.DeletePropagationForeground // it stays until what istiod made of it is gone; policies have nothing like that
+		}
+		err := c.Delete(ctx, u, client.Preconditions{UID: &w.UID}, client.PropagationPolicy(how))
 		return "", Explain("delete", w.String(), client.IgnoreNotFound(err))
 	}
 	if w.Release {
