@@ -41,15 +41,14 @@ func (e *laterError) Unwrap() error { return e.err }
 // get. After an error all are tried again.
 //
 // Later writes are tried against a state in which the steps before them are still to be done, and may be refused for that alone. Whoever
-// knows this says so by AnnotationBegin. Undo never waits for later steps: whatever can be taken back is, and each of its steps leaves what
-// works without the rest. With either, only the writes that come next are tried.
+// knows this says so by AnnotationBegin, and only the writes that come next are tried.
 func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
 	key := client.ObjectKeyFromObject(e)
 	t.mu.Lock()
 	before := t.passed[key]
 	t.mu.Unlock()
 	now, ahead := p.Writes(), p.Ahead()
-	if p.Undoing || e.Annotations[v1alpha1.AnnotationBegin] == v1alpha1.BeginConfirmed {
+	if e.Annotations[v1alpha1.AnnotationBegin] == v1alpha1.BeginConfirmed {
 		ahead = now
 	}
 	var digests []digest // of those that are tried; those that have left the plan are forgotten

@@ -294,14 +294,25 @@ func TestUndoTakesBackWhatItCan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, got, "try apply orders", "apply orders")
+	want(t, got, "apply orders")
+
+	// One that is refused keeps no other from being taken back.
+	s.Services[1].Labels, s.Services[1].ManagedFields = s.Services[0].Labels, s.Services[0].ManagedFields
+	r.client.(*server).answers["apply orders"] = denied
+	got, err = round(t, r, s)
+	if f, told := stop(s.Edge, true, err); !told || f.Object != "Service shop/orders" {
+		t.Errorf("the finding is %+v", f)
+	}
+	want(t, got, "apply orders", "apply stock")
+	s.Services[1].Labels, s.Services[1].ManagedFields = nil, nil
+	delete(r.client.(*server).answers, "apply orders")
 
 	s.Services[0].Labels, s.Services[0].ManagedFields = nil, nil
 	got, err = round(t, r, s)
 	if f, told := stop(s.Edge, false, err); !told || f.Object != "Namespace edge" {
 		t.Errorf("the finding is %+v", f)
 	}
-	want(t, got, "try apply edge")
+	want(t, got, "apply edge")
 }
 
 func TestAWebhookThatIsDownIsToldWithItsName(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,7 +18,8 @@ import (
 
 // write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, and later on those that are
 // new; trials says which. The finalizer comes next, so that nothing is written that would stay. What was written already and is not seen yet is
-// not written again.
+// not written again. Undo tries nothing: its writes do not need each other, and each leaves what works without the rest, so that one which
+// is refused keeps none from being made.
 func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) (did outcome, err error) {
 	key := client.ObjectKeyFromObject(e)
 	writes := p.Writes()
@@ -35,10 +37,14 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 	if len(writes) == 0 {
 		return did, nil
 	}
+	if p.Undoing {
+		did.wrote, err = r.takeBack(ctx, e, writes)
+		return did, err
+	}
 	if err := r.trials.all(ctx, direct{r.client, r.live}, e, p); err != nil {
 		return did, err
 	}
-	if e.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
+	if !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		next := e.DeepCopy()
 		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
 		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
@@ -95,6 +101,29 @@ func batches(writes []*plan.Write) [][]*plan.Write {
 		}
 	}
 	return list
+}
+
+// takeBack makes the writes of undo that the API server lets through, and says whether it made any. Of several errors it returns the first that
+// somebody has to do something about.
+func (r *reconciler) takeBack(ctx context.Context, e *v1alpha1.AmbientEdge, writes []*plan.Write) (bool, error) {
+	errs := make([]error, len(writes))
+	done := 0
+	for _, batch := range batches(writes) {
+		_ = each(len(batch), atOnce, func(i int) error {
+			w := batch[i]
+			log.FromContext(ctx).Info("take back", "object", w.String(), "delete", w.Delete, "fields", w.Fields, "release", w.Release)
+			_, errs[done+i] = apply.Do(ctx, direct{r.client, r.live}, e, w)
+			return nil // the others are made all the same
+		})
+		done += len(batch)
+	}
+	wrote := slices.Contains(errs, nil)
+	for _, err := range errs {
+		if _, told := stop(e, wrote, err); err != nil && told {
+			return wrote, err
+		}
+	}
+	return wrote, errors.Join(errs...)
 }
 
 // stop is the finding for an error of a write that somebody has to do something about, if it is one.

@@ -1,6 +1,7 @@
 package controllertest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 const policy = `
@@ -188,4 +190,48 @@ func TestDeploymentsAreEnrolled(t *testing.T) {
 			s.same(before, false)
 		})
 	}
+}
+
+// TestUndoGoesAroundARefusal: one Service that a policy freezes does not keep the other wired.
+func TestUndoGoesAroundARefusal(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "around")
+	s.apply(`{apiVersion: v1, kind: Service, metadata: {name: stock, namespace: SHOP}, spec: {selector: {app: orders}, ports: [{port: 80}]}}`)
+	before := s.state(false)
+	s.apply(edgeOfKgateway + "  backends: {services: [{namespace: SHOP, name: orders}, {namespace: SHOP, name: stock}]}\n")
+	s.ready("public", v1alpha1.ReasonDone)
+	s.apply(`
+{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {name: around}, spec: {failurePolicy: Fail, matchConstraints: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: SHOP}}, resourceRules: [{apiGroups: [""], apiVersions: [v1], resources: [services], operations: [UPDATE]}]}, validations: [{expression: "object.metadata.name != 'orders'", message: "frozen"}]}}
+---
+{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: around}, spec: {policyName: around, validationActions: [Deny]}}
+`)
+	binding := object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", "", "around")
+	t.Cleanup(func() {
+		for _, o := range []client.Object{binding, object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "", "around")} {
+			if err := s.c.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
+				t.Error(err)
+			}
+		}
+	})
+	s.wait("the policy is enforced", func() string {
+		err := s.c.Patch(t.Context(), s.service("orders"), client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)), client.DryRunAll)
+		if err != nil && strings.Contains(err.Error(), "frozen") {
+			return ""
+		}
+		return fmt.Sprint(err)
+	})
+	s.delete(s.theEdge("public"))
+	s.wait("the other Service is unwired", func() string {
+		if l := s.service("stock").Labels; len(l) > 0 {
+			return fmt.Sprint(l)
+		}
+		return ""
+	})
+	e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+	if f := finding(e, v1alpha1.FindingRefused); f == nil || f.Object != "Service "+s.shop+"/orders" || s.service("orders").Labels[plan.LabelUseWaypoint] == "" {
+		t.Errorf("findings are %+v", e.Status.Findings)
+	}
+	s.delete(binding)
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
 }
