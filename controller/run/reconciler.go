@@ -66,6 +66,8 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 		}
 	} else if err != nil {
 		return reconcile.Result{}, err
+	} else if e.DeletionTimestamp != nil {
+		r.letGo(req.NamespacedName)
 	}
 	if e.DeletionTimestamp != nil && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		return reconcile.Result{}, nil // nothing was written for it
@@ -174,6 +176,14 @@ func (r *reconciler) remember(e *v1alpha1.AmbientEdge) {
 		r.written = map[types.NamespacedName]*v1alpha1.AmbientEdge{}
 	}
 	r.written[client.ObjectKeyFromObject(e)] = e.DeepCopy()
+}
+
+// letGo forgets what was written for an edge whose deletion was seen: undo hangs on its finalizer from now on, and whoever takes that off by
+// hand has decided that the rest stays.
+func (r *reconciler) letGo(key types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, key)
 }
 
 // orphaned is an AmbientEdge that went without undo, as one that is being deleted: the API server lets an object go whose finalizer came

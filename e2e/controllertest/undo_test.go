@@ -72,6 +72,30 @@ func TestUndoGoesOnWhenThePolicyIsGone(t *testing.T) {
 	s.same(before, false)
 }
 
+// TestAFinalizerTakenOffIsObeyed: after a halt that is a decision. What was written stays, whatever happens to that name later.
+func TestAFinalizerTakenOffIsObeyed(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "forced")
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.apply(strings.NewReplacer("GROUP", "", "KIND", "Service", "NAME", "orders").Replace(policy))
+	s.delete(s.theEdge("public"))
+	e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
+	if err := s.c.Patch(t.Context(), e, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(s.theEdge("public"))
+	s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
+	before := s.state(true)
+	// An edge that only looks has the controller look at the name again.
+	s.apply(strings.Replace(edgeOfKgateway, "mode: Manage", "mode: Observe", 1))
+	s.ready("public", v1alpha1.ReasonDone)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	time.Sleep(time.Second) // nothing must happen
+	s.same(before, true)
+}
+
 func TestKeepLeavesEverything(t *testing.T) {
 	t.Parallel()
 	s := kgatewaySite(t, "keep")
