@@ -100,7 +100,7 @@ func stripPod(o *corev1.Pod) {
 	})
 	o.ManagedFields = captures(o.ManagedFields)
 	o.Spec = corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
-	status := corev1.PodStatus{Phase: o.Status.Phase}
+	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
 	for i := range o.Status.ContainerStatuses {
 		c := &o.Status.ContainerStatuses[i]
 		if c.State.Running != nil {
