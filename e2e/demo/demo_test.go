@@ -297,8 +297,8 @@ func TestUpAndDown(t *testing.T) {
 	}
 	down()
 	gone(t, pid)
-	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the state folder is left: %v", err)
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != lockName {
+		t.Errorf("left of the state are %v, %v", left, err)
 	}
 }
 
