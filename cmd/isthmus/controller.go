@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -30,9 +31,8 @@ takes it all back.
 
 It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints
 answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
-token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it observes and
-reports, leads no Service to a waypoint, and is not ready: /readyz says why. Logs go to standard
-error, as JSON with -o json.`
+token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it leads no Service
+to a waypoint, and is not ready: /readyz says why. Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
@@ -174,12 +174,23 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		LeaderElectionReleaseOnCancel: true,
 	}
 	controller.Configure(cfg, &o, f.namespaces...)
-	mgr, err := manager.New(cfg, o)
+	httpClient, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, explainController("the controller cannot start", cfg.Host, err)
 	}
-	if err := served(mgr.GetRESTMapper()); err != nil {
+	mapper, err := apiutil.NewDynamicRESTMapper(cfg, httpClient)
+	if err != nil {
+		return nil, explainController("the controller cannot start", cfg.Host, err)
+	}
+	if err := served(mapper); meta.IsNoMatchError(err) {
 		return nil, explainKube("this cluster lacks what the controller works on", cfg.Host, err)
+	} else if err != nil {
+		return nil, explainController("the controller cannot start", cfg.Host, err)
+	}
+	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil }
+	mgr, err := manager.New(cfg, o)
+	if err != nil {
+		return nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	err = errors.Join(
 		mgr.Add(id),
@@ -195,9 +206,12 @@ func served(mapper meta.RESTMapper) error {
 	for _, gvk := range []schema.GroupVersionKind{
 		v1alpha1.GroupVersion().WithKind("AmbientEdge"),
 		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "GatewayClass"},
 		{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"},
 		{Group: "gateway.networking.k8s.io", Version: "v1beta1", Kind: "ReferenceGrant"},
 		{Group: "security.istio.io", Version: "v1", Kind: "AuthorizationPolicy"},
+		{Group: "security.istio.io", Version: "v1", Kind: "PeerAuthentication"},
+		{Group: "security.istio.io", Version: "v1", Kind: "RequestAuthentication"},
 	} {
 		if _, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version); err != nil {
 			return fmt.Errorf("look up %s: %w", gvk.Kind, err)

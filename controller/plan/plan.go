@@ -204,6 +204,12 @@ func (p *Plan) Done() bool {
 	return !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State != v1alpha1.StepDone })
 }
 
+// Pending says whether a step is under way: something is to be written, or to be seen. What is Blocked, or Later because of that, is not: it waits for
+// somebody to act, which watches tell of.
+func (p *Plan) Pending() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State == v1alpha1.StepNext })
+}
+
 // left is the first step of the parts that is not done.
 func (p *Plan) left(parts ...part) *Step {
 	for i := range p.Steps {

@@ -117,7 +117,7 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	}
 	r.refusals.forget(req.NamespacedName)
 	again := later
-	if did.wrote || did.waits || !p.Done() && !p.Blocked() && r.manages(e) {
+	if did.wrote || did.waits || p.Pending() && !p.Blocked() && r.manages(e) {
 		again = soon
 	}
 	if wait > 0 {

@@ -3,6 +3,8 @@ package run
 import (
 	"context"
 
+	"google.golang.org/protobuf/proto"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -60,6 +62,18 @@ func alike(a, b client.Object) bool {
 		return a.GetResourceVersion() == b.GetResourceVersion()
 	}
 	a, b = timeless(a), timeless(b)
+	// Istio's specs are protobuf messages, which DeepEqual panics on. Of their statuses nothing is kept.
+	switch a := a.(type) {
+	case *securityv1.AuthorizationPolicy:
+		b, same := b.(*securityv1.AuthorizationPolicy)
+		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec)
+	case *securityv1.PeerAuthentication:
+		b, same := b.(*securityv1.PeerAuthentication)
+		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec)
+	case *securityv1.RequestAuthentication:
+		b, same := b.(*securityv1.RequestAuthentication)
+		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec)
+	}
 	return equality.Semantic.DeepEqual(a, b)
 }
 
