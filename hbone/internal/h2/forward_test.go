@@ -298,6 +298,7 @@ func TestASocketThatSendsToNobodyEnds(t *testing.T) {
 	if !f.timer.Stop() {
 		t.Error("the timer has run out at once")
 	}
+	eventually(t, "the end has arrived", func() bool { return outq(f.fd) == 0 }) // TCP counts it as a byte, and who takes bytes goes on
 	f.expire()
 	for {
 		if _, err := app.Write(make([]byte, 1000)); err != nil {
