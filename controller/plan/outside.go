@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -74,7 +73,7 @@ func (m *maker) called(p *corev1.Pod) *Callee {
 		if c.Service.Namespace != p.Namespace {
 			continue
 		}
-		if s := m.service(types.NamespacedName(c.Service)); s != nil && hasLabels(p.Labels, s.Spec.Selector) {
+		if s := m.service(c.Service); s != nil && hasLabels(p.Labels, s.Spec.Selector) {
 			return c
 		}
 	}

@@ -77,7 +77,7 @@ func (m *maker) unseen(f v1alpha1.Finding, n *edge.Setting, why string) {
 
 // headless finds a Service that has no address by which its waypoint could be chosen.
 func (m *maker) headless(b *backend) {
-	what := ""
+	var what string
 	switch {
 	case b.service.Spec.Type == "ExternalName":
 		what = "is a name for something else"

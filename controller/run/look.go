@@ -441,7 +441,7 @@ func (v *viewer) waypoints() error {
 func (v *viewer) surroundings() error {
 	for i := range v.s.Callees { // the API server may call a gateway's pods
 		if key := v.s.Callees[i].Service; v.scope.namespaces[key.Namespace] {
-			if _, err := v.service(types.NamespacedName(key)); err != nil {
+			if _, err := v.service(key); err != nil {
 				return err
 			}
 		}

@@ -12,7 +12,9 @@ import (
 
 // TestUpdatesThatChangeNothing compares objects of all kinds that are watched, as an informer hands them on.
 func TestUpdatesThatChangeNothing(t *testing.T) {
-	selector := func(app string) *typeapi.WorkloadSelector { return &typeapi.WorkloadSelector{MatchLabels: map[string]string{"app": app}} }
+	selector := func(app string) *typeapi.WorkloadSelector {
+		return &typeapi.WorkloadSelector{MatchLabels: map[string]string{"app": app}}
+	}
 	specs := map[string]func(o client.Object, app string){ // of kinds whose specs are protobuf messages
 		"AuthorizationPolicy": func(o client.Object, app string) { o.(*securityv1.AuthorizationPolicy).Spec.Selector = selector(app) },
 		"PeerAuthentication": func(o client.Object, app string) {
