@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ const (
 	eventStepDone   = "StepDone"
 	eventRefused    = "Refused"
 	eventConflict   = "Conflict"
+	eventBlocked    = "Blocked"
 	eventUndoHalted = "UndoHalted"
 	eventUndone     = "Undone"
 )
@@ -65,7 +67,7 @@ func readiness(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event 
 	case c.Status == "True" && !was:
 		return []event{{corev1.EventTypeNormal, eventReady, "Observe", "", c.Message}}
 	case c.Status != "True" && was:
-		return []event{{corev1.EventTypeWarning, eventNotReady, "Observe", "", c.Reason + ": " + c.Message}}
+		return []event{{corev1.EventTypeWarning, eventNotReady, c.Reason, "", c.Reason + ": " + c.Message}}
 	}
 	return nil
 }
@@ -81,10 +83,11 @@ func newFindings(before, after []v1alpha1.Finding) []event {
 		there := func(o v1alpha1.Finding) bool {
 			return o.Code == f.Code && o.Object == f.Object && o.Field == f.Field && o.Severity == f.Severity
 		}
-		if reasons[f.Code] == "" || f.Severity != v1alpha1.SeverityError || slices.ContainsFunc(before, there) {
+		if f.Severity != v1alpha1.SeverityError || slices.ContainsFunc(before, there) {
 			continue
 		}
-		list = append(list, event{corev1.EventTypeWarning, reasons[f.Code], "Write", f.Object, f.Code + " " + f.Object + ": " + f.Message})
+		// The code is the action: Events of the same action, reason and objects are one series, which shows the words of the first.
+		list = append(list, event{corev1.EventTypeWarning, cmp.Or(reasons[f.Code], eventBlocked), f.Code, f.Object, f.Code + " " + f.Object + ": " + f.Message})
 	}
 	return list
 }

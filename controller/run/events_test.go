@@ -61,20 +61,21 @@ func TestTransitions(t *testing.T) {
 			"Normal StepDone Wire [Service shop/orders] Wire Service shop/orders: for a reason"}},
 		{"the last step", seen(v1alpha1.ReasonInProgress, []string{"Wire=Done", "Confirm=Next"}), seen(v1alpha1.ReasonDone, wired), false, []string{
 			"Normal Ready Observe [] so it is", "Normal StepDone Confirm [Service shop/orders] Confirm Service shop/orders: for a reason"}},
-		{"ready no more", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonInProgress, begun), false, []string{"Warning NotReady Observe [] InProgress: so it is"}},
+		{"ready no more", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonInProgress, begun), false, []string{"Warning NotReady InProgress [] InProgress: so it is"}},
 		{"undo", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoing, begun), true, nil},
 		{"undo halts", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoHalted, begun, "ISM307 Service shop/orders"), true, []string{
-			"Warning UndoHalted Write [Service shop/orders] ISM307 Service shop/orders: no"}},
+			"Warning UndoHalted ISM307 [Service shop/orders] ISM307 Service shop/orders: no"}},
 		{"refused", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM309 Service shop/orders"), false, []string{
-			"Warning Refused Write [Service shop/orders] ISM309 Service shop/orders: no"}},
+			"Warning Refused ISM309 [Service shop/orders] ISM309 Service shop/orders: no"}},
 		{"somebody else's value", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM303 Service shop/orders"), false, []string{
-			"Warning Conflict Write [Service shop/orders] ISM303 Service shop/orders: no"}},
+			"Warning Conflict ISM303 [Service shop/orders] ISM303 Service shop/orders: no"}},
 		{"an older edge", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonConflicted, begun, "ISM304 AmbientEdge edge/public"), false, []string{
-			"Warning Conflict Write [AmbientEdge edge/public] ISM304 AmbientEdge edge/public: no"}},
-		{"what is no event", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM300 Deployment edge/gateway"), false, nil},
+			"Warning Conflict ISM304 [AmbientEdge edge/public] ISM304 AmbientEdge edge/public: no"}},
+		{"a mistake", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonBlocked, begun, "ISM300 Deployment edge/gateway"), false, []string{
+			"Warning Blocked ISM300 [Deployment edge/gateway] ISM300 Deployment edge/gateway: no"}},
 		{"a warning", seen(v1alpha1.ReasonDone, wired), warning, false, nil},
 		{"a warning that became an error", warning, seen(v1alpha1.ReasonDone, wired, "ISM303 Service shop/orders"), false, []string{
-			"Warning Conflict Write [Service shop/orders] ISM303 Service shop/orders: no"}},
+			"Warning Conflict ISM303 [Service shop/orders] ISM303 Service shop/orders: no"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got notes
