@@ -60,7 +60,10 @@ func BenchmarkOpenAllocations(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			open := opener(b, optimistic)
 			buf := make([]byte, 1)
-			n := testing.AllocsPerRun(300, func() { open(buf) })
+			n := 1000.0
+			for range 3 { // crypto/tls allocates for each read: how many records come at once is chance, which only adds
+				n = min(n, testing.AllocsPerRun(300, func() { open(buf) }))
+			}
 			if n > 8 {
 				b.Errorf("%v allocations an open", n)
 			}

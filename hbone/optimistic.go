@@ -28,8 +28,9 @@ type optimistic struct {
 	next     *h2.Stream // where it is opened again, while that is given what was kept
 	way      *way
 	kept     []byte
-	over     bool // more was written than is kept
-	ended    bool // CloseWrite
+	first    [64]byte // of kept, which a short request needs no more than
+	over     bool     // more was written than is kept
+	ended    bool     // CloseWrite
 	closed   bool
 	err      error // why the tunnel never stood
 	attempts int
@@ -41,7 +42,9 @@ type optimistic struct {
 }
 
 func newOptimistic(s *h2.Stream, w *way) *optimistic {
-	return &optimistic{s: s, way: w, attempts: 1, writing: make(chan struct{}, 1)}
+	o := &optimistic{s: s, way: w, attempts: 1, writing: make(chan struct{}, 1)}
+	o.kept = o.first[:0]
+	return o
 }
 
 // now is where the tunnel is. settled says that it stays there.
