@@ -225,23 +225,24 @@ func TestNamespacesMayTerminate(t *testing.T) {
 		s.patience = time.Minute // a namespace is emptied bit by bit
 		s.apply(edgeOfKgateway)
 		s.ready("public", v1alpha1.ReasonDone)
-		// Somebody holds the namespace for a while.
-		s.apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: held, namespace: SHOP, finalizers: [test.example.com/held]}}`)
+		// Somebody holds the namespace for a while, by the grant without which the route does not lead there.
+		grant := object("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", s.shop, "routes")
+		hold := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":["test.example.com/held"]}}`))
+		if err := s.c.Patch(t.Context(), grant, hold); err != nil {
+			t.Fatal(err)
+		}
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.shop}}
 		s.delete(ns)
-		s.ready("public", v1alpha1.ReasonBlocked)
-		// The grant for the route goes with the namespace, before the Service or after it: then no route counts that leads there.
-		s.wait("the Service that is gone is missed, or the route to it", func() string {
-			e := s.get("public")
-			if finding(e, v1alpha1.FindingNoBackend) == nil && finding(e, v1alpha1.FindingRouteNotCounted) == nil {
+		s.wait("the Service that is gone is missed", func() string {
+			if finding(s.get("public"), v1alpha1.FindingNoBackend) == nil {
 				return "it is not"
 			}
 			return ""
 		})
+		s.ready("public", v1alpha1.ReasonBlocked)
 		s.delete(s.theEdge("public"))
 		s.gone(s.theEdge("public"))
-		held := object("v1", "ConfigMap", s.shop, "held")
-		if err := s.c.Patch(t.Context(), held, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
+		if err := s.c.Patch(t.Context(), grant, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
 			t.Fatal(err)
 		}
 		s.gone(ns)
