@@ -14,8 +14,8 @@ const (
 	Namespace = "isthmus-system"
 	// Controller is the name of its Deployment and of its ServiceAccount.
 	Controller = "isthmus-controller"
-	// Image is what its container runs; installations replace it.
-	Image = "isthmus-mesh/isthmus:devel"
+	// Image is what its container runs. Nobody can publish under that name: an installation replaces it.
+	Image = "isthmus.invalid/isthmus:devel"
 )
 
 //go:embed install/*.yaml crd/*.yaml monitoring/*
