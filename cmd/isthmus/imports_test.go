@@ -54,6 +54,8 @@ func TestImports(t *testing.T) {
 		{"what decides has no client", []string{"./controller/plan", "./controller/edge", "./controller/api/..."}, false, []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "/hbone", module + "/identity"}},
 		{"what decides has no clock and no I/O", []string{"./controller/plan", "./controller/edge"}, true, []string{"time", "os", "net", "context", "log", "log/slog", "math/rand", "math/rand/v2"}},
 		{"what decides knows nothing of who writes", []string{"./controller/plan", "./controller/edge", "./controller/api/..."}, false, []string{module + "/controller/apply", module + "/controller/run", module + "/cmd"}},
+		{"who evaluates policies has no client", []string{"./controller/policy"}, false, []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "/hbone/wds", module + "/identity", module + "/controller/plan", module + "/controller/run"}},
+		{"who evaluates policies has no clock and no I/O", []string{"./controller/policy"}, true, []string{"time", "os", "net/http", "context", "log", "log/slog", "math/rand", "math/rand/v2"}},
 		{"gateways are data", []string{"./controller/edge"}, true, []string{"k8s.io", "sigs.k8s.io", "istio.io", module}},
 		{"the controller is no command line", []string{"./controller/..."}, false, []string{"github.com/spf13/cobra", module + "/cmd"}},
 		{"what writes does not decide how to ask waypoints", []string{"./controller/apply"}, false, []string{module + "/hbone", module + "/identity", module + "/controller/run"}},

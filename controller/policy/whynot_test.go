@@ -1,0 +1,136 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	securityapi "istio.io/api/security/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+)
+
+func TestWhyNot(t *testing.T) {
+	const gw = "cluster.local/ns/edge/sa/gateway"
+	for name, tt := range map[string]struct {
+		policies string
+		want     []string
+		change   func(*Request)
+	}{
+		"what is allowed":             {ruled("ALLOW", "{}"), nil, nil},
+		"an ALLOW without the source": {ruled("ALLOW", "{from: [{source: {principals: [other]}}]}"), []string{"add " + gw + " to rules[0].from[0].source.principals of AuthorizationPolicy shop/a"}, nil},
+		"the nearest of two rules": {ruled("ALLOW", op+"paths: [/x], methods: [POST]}}]}, "+op+"methods: [POST]}}], from: [{source: {namespaces: [edge]}}]}"),
+			[]string{"add GET to rules[1].to[0].operation.methods of AuthorizationPolicy shop/a"}, nil},
+		"nothing near":                 {ruled("ALLOW", "{from: [{source: {principals: [other]}}], to: [{operation: {methods: [POST]}}]}"), []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"an ALLOW without rules":       {"{spec: {}}", []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"a DENY of the source":         {ruled("DENY", "{from: [{source: {namespaces: [edge]}}]}"), []string{"add " + gw + " to rules[0].from[0].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
+		"a DENY of all":                {ruled("DENY", "{}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
+		"a DENY, and an ALLOW":         {ruled("DENY", "{}") + "\n---\n" + ruled("ALLOW", "{from: [{source: {namespaces: [x]}}]}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a", "add edge to rules[0].from[0].source.namespaces of AuthorizationPolicy shop/b"}, nil},
+		"nobody":                       {ruled("ALLOW", "{from: [{source: {principals: [other]}}]}"), []string{"bring the source into the mesh: it has no identity"}, outside},
+		"a provider that is not there": {"{spec: {action: CUSTOM, provider: {name: x}, rules: [{}]}}", []string{"name an extension provider in AuthorizationPolicy shop/a that the mesh has"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := fromGateway()
+			if tt.change != nil {
+				tt.change(&r)
+			}
+			m := toService(objects(t, tt.policies))
+			m.Providers = []string{}
+			var got []string
+			for _, c := range New(m).Waypoint(shopWay, orders).WhyNot(&r) {
+				got = append(got, c.String())
+			}
+			if strings.Join(got, "\n") != strings.Join(tt.want, "\n") {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// Who makes the change that is named is allowed.
+func TestWhyNotIsEnough(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	tried := 0
+	for range 4_000 {
+		m := randomMesh(rng)
+		m.Providers, m.RequestAuthentications = nil, nil
+		_, one := randomRequest(rng)
+		r := one()
+		r.Protocol = Of(HTTP)
+		for _, waypoint := range []bool{false, true} {
+			at := func() *Point { return New(m).Ztunnel(Workload{Namespace: "shop"}) }
+			if waypoint {
+				toService(m)
+				at = func() *Point { return New(m).Waypoint(shopWay, orders) }
+			}
+			changes := at().WhyNot(&r)
+			if len(changes) == 0 || slices.ContainsFunc(changes, func(c Change) bool { return c.Advice != "" }) {
+				continue
+			}
+			tried++
+			before := m
+			m.AuthorizationPolicies = nil
+			for _, p := range before.AuthorizationPolicies {
+				p = p.DeepCopy()
+				for _, c := range changes {
+					if refOf(kindAuthorizationPolicy, p) == c.Policy {
+						apply(t, p, c)
+					}
+				}
+				m.AuthorizationPolicies = append(m.AuthorizationPolicies, p)
+			}
+			if d := at().Decide(&r); d.Verdict == Deny {
+				t.Fatalf("%v is not enough: %v for %+v\nby %v", changes, d, r, before.AuthorizationPolicies)
+			}
+			m = before
+		}
+	}
+	if tried < 500 {
+		t.Errorf("only %d cases", tried)
+	}
+}
+
+var fieldPath = regexp.MustCompile(`^rules\[(\d+)\]\.(from|to)\[(\d*)\]\.(?:source|operation)\.(\w+)$`)
+
+// apply adds a value to a field.
+func apply(t *testing.T, p *securityv1.AuthorizationPolicy, c Change) {
+	t.Helper()
+	if c.Field == fieldRules {
+		p.Spec.Rules = append(p.Spec.Rules, &securityapi.Rule{From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: []string{c.Value}}}}})
+		return
+	}
+	at := fieldPath.FindStringSubmatch(c.Field)
+	if at == nil {
+		t.Fatalf("there is no field %s", c.Field)
+	}
+	i, _ := strconv.Atoi(at[1])
+	rule := p.Spec.Rules[i]
+	if at[3] == "" {
+		if len(rule.From) == 0 {
+			rule.From = append(rule.From, &securityapi.Rule_From{Source: &securityapi.Source{}})
+		}
+		for _, from := range rule.From {
+			from.Source.NotPrincipals = append(from.Source.NotPrincipals, c.Value)
+		}
+		return
+	}
+	j, _ := strconv.Atoi(at[3])
+	var source securityapi.Source
+	var operation securityapi.Operation
+	s, o := &source, &operation
+	if at[2] == "from" {
+		s = rule.From[j].Source
+	} else {
+		o = rule.To[j].Operation
+	}
+	field := map[string]*[]string{
+		"principals": &s.Principals, "notPrincipals": &s.NotPrincipals, "namespaces": &s.Namespaces, "serviceAccounts": &s.ServiceAccounts, "trustDomains": &s.TrustDomains,
+		"ipBlocks": &s.IpBlocks, "methods": &o.Methods, "hosts": &o.Hosts, "paths": &o.Paths, "ports": &o.Ports,
+	}[at[4]]
+	if field == nil {
+		t.Fatalf("there is no field %s", c.Field)
+	}
+	*field = append(*field, c.Value)
+}
