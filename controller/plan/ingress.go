@@ -65,7 +65,7 @@ func (m *maker) ingressServices() []types.NamespacedName {
 		switch controller := m.ingressController(in); {
 		case controller == "":
 			// Its class may come back, or come at all: what was done for it stays.
-			m.doubts = append(m.doubts, doubt{object("Ingress", keyOf(in)), "its IngressClass is not there", true, servicesOfIngress(in)})
+			m.doubts = append(m.doubts, doubt{object: object("Ingress", keyOf(in)), why: "its IngressClass is not there", decided: true, services: servicesOfIngress(in)})
 		case slices.ContainsFunc(m.gateways, func(g *gateway) bool { return g.kind != "Gateway" && g.vendor.Obeys(controller) }):
 			m.counted++
 			keys = append(keys, servicesOfIngress(in)...)

@@ -11,11 +11,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// doubt is a route of one of the gateways that does not count.
+// doubt is a route of one of the gateways that does not count, or not with all its Services.
 type doubt struct {
 	object, why string
 	decided     bool // the gateway has said so about the route as it is
+	grant       bool // a ReferenceGrant is missing, and the gateway has not said so
 	services    []types.NamespacedName
+}
+
+// backendRef is a Service that a rule of a route names.
+type backendRef struct {
+	key     types.NamespacedName
+	field   string // of the route
+	granted bool   // it may be named: it is in the route's namespace, or its own has a ReferenceGrant
 }
 
 // routedServices are the Services that HTTPRoutes name which a gateway has accepted. Other routes of the gateways become doubts.
@@ -27,13 +35,18 @@ func (m *maker) routedServices() []types.NamespacedName {
 			if g.object == nil || !parented(r, g) {
 				continue
 			}
+			refs := m.refsOf(r)
 			why, decided := m.counts(r, g)
+			m.ungranted(r, refs, why == "")
 			if why == "" {
-				m.counted++
-				keys = append(keys, m.servicesOf(r)...)
+				granted := keysOf(refs, true)
+				if len(granted) > 0 || len(refs) == 0 {
+					m.counted++
+				}
+				keys = append(keys, granted...)
 				continue
 			}
-			d := doubt{object("HTTPRoute", keyOf(r)), why, decided, m.servicesOf(r)}
+			d := doubt{object: object("HTTPRoute", keyOf(r)), why: why, decided: decided, services: keysOf(refs, false)}
 			m.doubts = append(m.doubts, d)
 			m.found(v1alpha1.Finding{
 				Code: v1alpha1.FindingRouteNotCounted, Severity: v1alpha1.SeverityWarning, Object: d.object, Field: "status.parents",
@@ -45,8 +58,37 @@ func (m *maker) routedServices() []types.NamespacedName {
 	return keys
 }
 
+// ungranted finds the Services that a route must not name, as no ReferenceGrant lets it. The gateway knows that once its status says so of the
+// route; resolved: it says the opposite, and may send there still, so that nobody knows what is wanted.
+func (m *maker) ungranted(r *gatewayv1.HTTPRoute, refs []backendRef, resolved bool) {
+	for _, ref := range refs {
+		if ref.granted {
+			continue
+		}
+		why := fmt.Sprintf("it names Service %s, and no ReferenceGrant in namespace %s lets HTTPRoutes of namespace %s do so", ref.key, ref.key.Namespace, r.Namespace)
+		fix := fmt.Sprintf("create a ReferenceGrant in namespace %s from HTTPRoute in namespace %s to Service %s, or take the reference from the route",
+			ref.key.Namespace, r.Namespace, ref.key.Name)
+		if m.namespace(ref.key.Namespace) == nil {
+			why = fmt.Sprintf("it names Service %s, and namespace %s does not exist", ref.key, ref.key.Namespace)
+			fix = "correct the reference, or create the namespace, the Service and a ReferenceGrant from HTTPRoute in namespace " + r.Namespace
+		}
+		f := v1alpha1.Finding{
+			Code: v1alpha1.FindingRouteNotCounted, Severity: v1alpha1.SeverityWarning, Object: object("HTTPRoute", keyOf(r)), Field: ref.field,
+			Message: "this Service of the route is left as it is: " + why, Fix: fix,
+		}
+		if resolved {
+			f.Message += "; the gateway has not noticed, and may send there"
+			m.doubts = append(m.doubts, doubt{object: f.Object, why: why, grant: true, services: []types.NamespacedName{ref.key}})
+		}
+		if !slices.Contains(m.plan.Findings, f) { // the route may be of two of the gateways
+			m.found(f)
+		}
+	}
+}
+
 // awaitRoutes adds a step for each route that may yet count, or that counted when its Services were wired. A route is such whenever it is edited,
-// and whenever its gateway's controller begins anew: nothing is taken back then. Where no route counts, that is not as anybody wants it.
+// and whenever its gateway's controller begins anew: nothing is taken back then. Where no route counts, that is not as anybody wants it. A missing
+// grant is for somebody to mend.
 func (m *maker) awaitRoutes() {
 	for _, d := range m.doubts {
 		if d.decided && m.counted > 0 && !slices.ContainsFunc(d.services, m.keeps) {
@@ -54,7 +96,11 @@ func (m *maker) awaitRoutes() {
 		}
 		m.unsure = true
 		if !slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.Verb == VerbAwait && s.Object == d.object }) {
-			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbAwait, Object: d.object, State: v1alpha1.StepNext, Reason: d.why}})
+			state := v1alpha1.StepNext
+			if d.grant {
+				state = v1alpha1.StepBlocked
+			}
+			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbAwait, Object: d.object, State: state, Reason: d.why}})
 		}
 	}
 }
@@ -142,21 +188,34 @@ func mentions(r *gatewayv1.HTTPRoute, name string) bool {
 	return false
 }
 
-// servicesOf are the Services of a route's rules that it may name: those of other namespaces need their ReferenceGrant.
-func (m *maker) servicesOf(r *gatewayv1.HTTPRoute) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for _, rule := range r.Spec.Rules {
-		for _, b := range rule.BackendRefs {
+// refsOf are the Services of a route's rules: those of other namespaces need their ReferenceGrant.
+func (m *maker) refsOf(r *gatewayv1.HTTPRoute) []backendRef {
+	var refs []backendRef
+	for i, rule := range r.Spec.Rules {
+		for j, b := range rule.BackendRefs {
 			if b.Kind != nil && *b.Kind != "Service" || b.Group != nil && *b.Group != "" {
 				continue
 			}
-			key := types.NamespacedName{Namespace: r.Namespace, Name: string(b.Name)}
+			ref := backendRef{
+				key:   types.NamespacedName{Namespace: r.Namespace, Name: string(b.Name)},
+				field: fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j),
+			}
 			if b.Namespace != nil {
-				key.Namespace = string(*b.Namespace)
+				ref.key.Namespace = string(*b.Namespace)
 			}
-			if key.Namespace == r.Namespace || m.granted(r.Namespace, key) {
-				keys = append(keys, key)
-			}
+			ref.granted = ref.key.Namespace == r.Namespace || m.granted(r.Namespace, ref.key)
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// keysOf are the Services that refs name: all, or those that they may name.
+func keysOf(refs []backendRef, granted bool) []types.NamespacedName {
+	var keys []types.NamespacedName
+	for _, ref := range refs {
+		if ref.granted || !granted {
+			keys = append(keys, ref.key)
 		}
 	}
 	return keys

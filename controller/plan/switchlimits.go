@@ -143,7 +143,7 @@ func (m *maker) used(g *gateway, b *backend, kind string) []tree {
 		add(b.String(), b.service)
 	case "HTTPRoute":
 		for i := range m.HTTPRoutes {
-			if r := &m.HTTPRoutes[i]; g.object != nil && mentions(r, b.key.Name) && parented(r, g) && slices.Contains(m.servicesOf(r), b.key) {
+			if r := &m.HTTPRoutes[i]; g.object != nil && mentions(r, b.key.Name) && parented(r, g) && slices.Contains(keysOf(m.refsOf(r), true), b.key) {
 				add(object(kind, keyOf(r)), r)
 			}
 		}
