@@ -51,10 +51,15 @@ func (m *maker) findBackends() {
 	for _, key := range slices.Compact(keys) {
 		b := &backend{key: key, service: m.service(key), settings: settings}
 		if b.service == nil {
-			m.found(v1alpha1.Finding{
+			f := v1alpha1.Finding{
 				Code: v1alpha1.FindingNoBackend, Severity: v1alpha1.SeverityError, Object: b.String(),
 				Message: fmt.Sprintf("AmbientEdge %s sends to this Service, which does not exist", keyOf(m.Edge)), Fix: "create it, or correct the name",
-			})
+			}
+			if m.namespace(key.Namespace) == nil {
+				f.Message = fmt.Sprintf("AmbientEdge %s sends to this Service, and its namespace %s does not exist", keyOf(m.Edge), key.Namespace)
+				f.Fix = "correct the namespace, or create it and the Service"
+			}
+			m.found(f)
 			continue
 		}
 		m.backends = append(m.backends, b)
