@@ -45,21 +45,23 @@ func (m *maker) consents(namespace, group, kind string) bool {
 	return false
 }
 
-// ask is consents, with a finding when the answer is no; one for a namespace is enough.
+// ask is consents, with a finding when the answer is no. what is wanted there, as in "create waypoint x".
 func (m *maker) ask(namespace, group, kind, what string) bool {
 	if m.consents(namespace, group, kind) {
 		return true
 	}
-	m.noConsent(namespace, v1alpha1.SeverityError,
-		fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which wants to %s there; nothing is written without its consent", keyOf(m.Edge), what),
-		fmt.Sprintf("create a ReferenceGrant there from AmbientEdge in %s to %s", m.Edge.Namespace, kind))
+	m.lacks(namespace, lack{
+		severity: v1alpha1.SeverityError,
+		before:   fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which wants to ", keyOf(m.Edge)),
+		after:    " there; nothing is written without its consent",
+	}, what, groupKind{group, kind})
 	return false
 }
 
 // refuse leaves backends alone whose namespaces do not consent to what is to be written there, while there are others: whoever may add a route to a
 // gateway is not to stop what is done for the rest. Where there are no others, it is an error of ask.
 func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
-	var refused []*backend
+	missing := map[*backend][]groupKind{}
 	wanted := 0
 	for _, b := range m.backends {
 		if !b.wanted {
@@ -68,18 +70,26 @@ func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
 		wanted++
 		writes := slices.ContainsFunc(append(m.way(b), b.settings...), func(x setting) bool { return m.state(b.service, x) == absent })
 		creates := policy == v1alpha1.WaypointCreate && m.gateway(b.waypoint) == nil
-		if writes && !m.consents(b.key.Namespace, "", "Service") || creates && !m.consents(b.waypoint.Namespace, gatewayv1.GroupName, "Gateway") {
-			refused = append(refused, b)
+		if creates && !m.consents(b.waypoint.Namespace, gatewayv1.GroupName, "Gateway") {
+			missing[b] = append(missing[b], groupKind{gatewayv1.GroupName, "Gateway"})
+		}
+		if writes && !m.consents(b.key.Namespace, "", "Service") {
+			missing[b] = append(missing[b], groupKind{"", "Service"})
 		}
 	}
-	if len(refused) == wanted {
+	if len(missing) == wanted {
 		return
 	}
-	for _, b := range refused {
+	for _, b := range m.backends {
+		if len(missing[b]) == 0 {
+			continue
+		}
 		b.wanted, b.refused = false, true
-		m.noConsent(b.key.Namespace, v1alpha1.SeverityWarning,
-			fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which sends to %s there; that is left as it is", keyOf(m.Edge), b),
-			fmt.Sprintf("create ReferenceGrants there from AmbientEdge in %s to Service and Gateway", m.Edge.Namespace))
+		m.lacks(b.key.Namespace, lack{
+			severity: v1alpha1.SeverityWarning,
+			before:   fmt.Sprintf("this namespace has not consented to AmbientEdge %s, which sends to ", keyOf(m.Edge)),
+			after:    " there; that is left as it is",
+		}, b.String(), missing[b]...)
 	}
 }
 
@@ -88,30 +98,70 @@ func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
 func (m *maker) withdrawn() {
 	for _, b := range m.backends {
 		if holds(b.service, m.Edge.FieldOwner()) && !m.consents(b.key.Namespace, "", "Service") {
-			m.noLonger(b.key.Namespace, fmt.Sprintf("labelled Service %s", b.key.Name))
+			m.noLonger(b.key.Namespace, "labelled Service "+b.key.Name, groupKind{"", "Service"})
 		}
 		if g := m.gateway(b.waypoint); b.wanted && g != nil && m.madeWaypoint(g) && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
-			m.noLonger(g.Namespace, fmt.Sprintf("created waypoint %s", g.Name))
+			m.noLonger(g.Namespace, "created waypoint "+g.Name, groupKind{gatewayv1.GroupName, "Gateway"})
 		}
 	}
 }
 
-func (m *maker) noLonger(namespace, what string) {
-	m.noConsent(namespace, v1alpha1.SeverityWarning,
-		fmt.Sprintf("this namespace no longer consents to AmbientEdge %s, which has %s there; that stays, and is not mended when it breaks", keyOf(m.Edge), what),
-		"take its Services from what the AmbientEdge sends to, which takes all of it back")
+func (m *maker) noLonger(namespace, what string, kind groupKind) {
+	m.lacks(namespace, lack{
+		severity: v1alpha1.SeverityWarning,
+		before:   fmt.Sprintf("this namespace no longer consents to AmbientEdge %s, which has ", keyOf(m.Edge)),
+		after:    " there; that stays, and is not mended when it breaks",
+		instead:  "; or take its Services from what the AmbientEdge sends to, which takes all of it back",
+	}, what, kind)
 }
 
-// noConsent adds the finding for a namespace; one is enough.
-func (m *maker) noConsent(namespace string, severity v1alpha1.Severity, message, instead string) {
-	obj := "Namespace " + namespace
-	if slices.ContainsFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoConsent && f.Object == obj }) {
-		return
+// groupKind is what a ReferenceGrant may be for.
+type groupKind struct{ group, kind string }
+
+func (k groupKind) String() string {
+	if k.group == "" {
+		return k.kind
 	}
-	m.found(v1alpha1.Finding{
-		Code: v1alpha1.FindingNoConsent, Severity: severity, Object: obj, Field: "metadata.annotations[" + v1alpha1.AnnotationEdges + "]",
-		Message: message, Fix: m.consentCommand(namespace) + ", or " + instead,
-	})
+	return k.kind + " of " + k.group
+}
+
+// lack is what a namespace does not consent to: one finding tells all of it.
+type lack struct {
+	severity      v1alpha1.Severity
+	before, after string // of what is wanted
+	instead       string // what helps too; may be empty
+	wants         []string
+	kinds         []groupKind
+}
+
+// lacks adds to the finding for a namespace. What came first there gives the words: of another sort only the kinds are added.
+func (m *maker) lacks(namespace string, l lack, want string, kinds ...groupKind) {
+	obj := "Namespace " + namespace
+	is := m.lack[namespace]
+	if is == nil {
+		if m.lack == nil {
+			m.lack = map[string]*lack{}
+		}
+		is = &l
+		m.lack[namespace] = is
+		m.found(v1alpha1.Finding{Code: v1alpha1.FindingNoConsent, Severity: l.severity, Object: obj, Field: "metadata.annotations[" + v1alpha1.AnnotationEdges + "]"})
+	}
+	if is.before == l.before && !slices.Contains(is.wants, want) {
+		is.wants = append(is.wants, want)
+	}
+	for _, k := range kinds {
+		if !slices.Contains(is.kinds, k) {
+			is.kinds = append(is.kinds, k)
+		}
+	}
+	var names []string
+	for _, k := range is.kinds {
+		names = append(names, k.String())
+	}
+	f := find(m.plan.Findings, func(f *v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoConsent && f.Object == obj })
+	f.Message = is.before + listed(is.wants) + is.after
+	// What follows the command is a comment to a shell.
+	f.Fix = fmt.Sprintf("%s # or a ReferenceGrant there from AmbientEdge in %s to %s%s", m.consentCommand(namespace), m.Edge.Namespace, strings.Join(names, " and "), is.instead)
 }
 
 // consentCommand adds the edge to those that the namespace has consented to.

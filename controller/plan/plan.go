@@ -106,6 +106,7 @@ type maker struct {
 }
 
 // Make decides. It does not change the snapshot.
+	lack   map[string]*lack       // by namespace
 func Make(s *Snapshot) *Plan {
 	m := &maker{Snapshot: s}
 	if s.Edge.DeletionTimestamp != nil {
