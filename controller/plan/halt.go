@@ -23,20 +23,25 @@ func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
 }
 
 // halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until
-// it is confirmed. Else the rest goes on, and nothing but removing what depends on it helps: a confirmation would be about whatever goes next.
+// it is confirmed: for this AmbientEdge, not for one before it whose annotations it was made with. Else the rest goes on, and nothing but removing
+// what depends on it helps: a confirmation would be about whatever goes next.
 func (m *maker) halt(obj, why string) bool {
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
-		Fix: fmt.Sprintf("kubectl annotate ambientedge -n %s %s %s=%s, or remove what depends on it first", m.Edge.Namespace, m.Edge.Name, v1alpha1.AnnotationUndo, v1alpha1.UndoConfirmed),
+		Fix: fmt.Sprintf("kubectl annotate --overwrite ambientedge -n %s %s %s # or remove what depends on it first",
+			m.Edge.Namespace, m.Edge.Name, shellWord(v1alpha1.AnnotationUndo+"="+m.Edge.UndoConfirmation())),
 	}
 	stays := true
-	switch confirmed := m.Edge.Annotations[v1alpha1.AnnotationUndo] == v1alpha1.UndoConfirmed; {
+	said, is := m.Edge.Annotations[v1alpha1.AnnotationUndo]
+	switch confirmed := said == m.Edge.UndoConfirmation(); {
 	case !m.plan.Undoing:
 		f.Severity, f.Message = v1alpha1.SeverityWarning, "AmbientEdge "+keyOf(m.Edge).String()+" does not need this any more, and leaves it: "+why
 		f.Fix = "remove what depends on it; it is taken back then"
 	case confirmed:
 		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
 		stays = false
+	case is:
+		f.Message += "; the annotation " + v1alpha1.AnnotationUndo + " that it has does not confirm the undo of this AmbientEdge: perhaps that of one before it"
 	}
 	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
 		m.found(f)

@@ -61,10 +61,7 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	s.delete(s.theEdge("another"))
 	s.delete(s.theEdge("public"))
 	s.told("public", "Warning UndoHalted ISM307 ")
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`))
-	if err := s.c.Patch(t.Context(), s.theEdge("public"), patch); err != nil {
-		t.Fatal(err)
-	}
+	s.confirm("public")
 	s.gone(s.theEdge("public"))
 	s.told("public", "Normal Undone ")
 	s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))

@@ -111,7 +111,7 @@ func TestUndoHaltsForAWaypointsUsers(t *testing.T) {
 			if g := s.wayPoint(); !s.exists(g) || g.DeletionTimestamp != nil {
 				t.Fatal("the waypoint was deleted")
 			}
-			s.merge(e, `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`)
+			s.confirm("public")
 			s.gone(s.theEdge("public"))
 		})
 	}

@@ -148,10 +148,7 @@ func istioIngress(t *testing.T, s *site) {
 
 	s.delete(s.theEdge("public"))
 	s.ready("public", v1alpha1.ReasonUndoHalted) // for the policy
-	confirm := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`))
-	if err := s.c.Patch(t.Context(), s.theEdge("public"), confirm); err != nil {
-		t.Fatal(err)
-	}
+	s.confirm("public")
 	t.Logf("undone after %v", s.gone(s.theEdge("public")))
 	s.same(before, false)
 	s.answers(gateway, "/secret/after", 200)

@@ -38,7 +38,7 @@ func TestUndoHaltsForPolicies(t *testing.T) {
 			s.delete(s.theEdge("public"))
 			e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
 			f := finding(e, v1alpha1.FindingUndoHalted)
-			if f == nil || !strings.Contains(f.Message, s.shop+"/only-public") || !strings.Contains(f.Fix, "isthmus.dev/undo=confirmed") {
+			if f == nil || !strings.Contains(f.Message, s.shop+"/only-public") || !strings.Contains(f.Fix, "isthmus.dev/undo=confirmed-"+string(e.UID)+" ") {
 				t.Errorf("findings are %+v", e.Status.Findings)
 			}
 			if g, b := e.Status.Gateways, e.Status.Backends; len(g) != 1 || g[0].Captured != 1 || len(b) != 1 || b[0].Waypoint != s.shop+"/waypoint" {
@@ -47,15 +47,61 @@ func TestUndoHaltsForPolicies(t *testing.T) {
 			time.Sleep(500 * time.Millisecond) // it must not go on by itself
 			s.same(wired, true)
 
-			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`))
-			if err := s.c.Patch(t.Context(), e, patch); err != nil {
-				t.Fatal(err)
-			}
+			s.confirm("public")
 			s.gone(s.theEdge("public"))
 			s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
 			s.same(before, false)
 		})
 	}
+}
+
+// TestAConfirmationIsForOneAmbientEdge: what is made again from the manifest of before, with its annotations, halts as any other.
+func TestAConfirmationIsForOneAmbientEdge(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "confirmed")
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.apply(strings.NewReplacer("GROUP", "", "KIND", "Service", "NAME", "orders").Replace(policy))
+	s.delete(s.theEdge("public"))
+	s.ready("public", v1alpha1.ReasonUndoHalted)
+	s.confirm("public")
+	said := s.get("public").UndoConfirmation()
+	s.gone(s.theEdge("public"))
+
+	s.apply(strings.Replace(edgeOfKgateway, "namespace: EDGE}", "namespace: EDGE, annotations: {isthmus.dev/undo: "+said+"}}", 1))
+	s.ready("public", v1alpha1.ReasonDone)
+	wired := s.state(true)
+	s.delete(s.theEdge("public"))
+	e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
+	if f := finding(e, v1alpha1.FindingUndoHalted); f == nil || !strings.Contains(f.Message, "does not confirm the undo of this AmbientEdge") ||
+		!strings.Contains(f.Fix, "annotate --overwrite ambientedge -n "+s.edge+" public isthmus.dev/undo="+e.UndoConfirmation()) {
+		t.Errorf("findings are %+v", e.Status.Findings)
+	}
+	time.Sleep(500 * time.Millisecond) // it must not go on by itself
+	s.same(wired, true)
+	s.confirm("public")
+	s.gone(s.theEdge("public"))
+}
+
+// TestAWaypointThatLostItsLabelIsNotLeftInSilence: it was made for the edge, and nothing tells so any more but who made it.
+func TestAWaypointThatLostItsLabelIsNotLeftInSilence(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "label")
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.merge(s.wayPoint(), `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`)
+	s.delete(s.theEdge("public"))
+	e, _ := s.ready("public", v1alpha1.ReasonUndoHalted)
+	command := "kubectl label gateway -n " + s.shop + " waypoint isthmus.dev/owner=" + e.Owner()
+	if f := finding(e, v1alpha1.FindingUndoHalted); f == nil || f.Object != "Gateway "+s.shop+"/waypoint" || !strings.Contains(f.Message, command) {
+		t.Errorf("findings are %+v", e.Status.Findings)
+	}
+	time.Sleep(500 * time.Millisecond) // it must not go on by itself
+	s.get("public")
+	s.merge(s.wayPoint(), `{"metadata":{"labels":{"isthmus.dev/owner":"`+e.Owner()+`"}}}`)
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
 }
 
 func TestUndoGoesOnWhenThePolicyIsGone(t *testing.T) {

@@ -172,6 +172,16 @@ func (s *site) theEdge(name string) *v1alpha1.AmbientEdge {
 	return &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: s.edge, Name: name}}
 }
 
+// confirm says that undo may go on where policies depend on what goes.
+func (s *site) confirm(name string) {
+	s.t.Helper()
+	e := s.get(name)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationUndo, e.UndoConfirmation())
+	if err := s.c.Patch(s.t.Context(), e, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *site) gone(o client.Object) time.Duration {
 	s.t.Helper()
 	return s.wait(fmt.Sprintf("%T %s is deleted", o, o.GetName()), func() string {

@@ -31,6 +31,10 @@ func (e *AmbientEdge) FieldOwner() string {
 	return FieldOwnerPrefix + fit(e.Namespace+"."+e.Name, 128-len(FieldOwnerPrefix))
 }
 
+// UndoConfirmation is the value of AnnotationUndo that confirms the undo of e. It is of no use to another AmbientEdge, of the same name too: what is
+// made from a manifest that was confirmed once is not confirmed for good.
+func (e *AmbientEdge) UndoConfirmation() string { return "confirmed-" + string(e.UID) }
+
 // fit cuts a name to at most so many bytes.
 func fit(name string, most int) string {
 	if len(name) <= most {
