@@ -21,6 +21,10 @@ type Plan struct {
 	Undoing bool
 	// Digest changes with the steps, whatever their state.
 	Digest string
+	// Whole: all that is to be taken back has its step. Otherwise what was written and is not wanted may have none, as that is not known for sure.
+	Whole bool
+
+	observer bool // nobody carries it out, whatever the mode
 }
 
 // Step is a step of the plan.
@@ -112,6 +116,7 @@ func Make(s *Snapshot) *Plan {
 	if s.Edge.DeletionTimestamp != nil {
 		m.plan.Undoing = true
 		m.undo()
+		m.plan.Whole = true
 		m.reportUndo()
 	} else {
 		m.findGateways()

@@ -41,6 +41,7 @@ func (m *maker) release() {
 	if m.plan.Blocked() || m.unsure {
 		return // what is wanted is not known for sure
 	}
+	m.plan.Whole = true
 	m.unswitch(objects)
 	m.unwire(services)
 	m.deleteWaypoints(waypoints)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // Reasons of Events.
@@ -51,12 +52,12 @@ func record(to recorder, e *v1alpha1.AmbientEdge, list ...event) {
 	}
 }
 
-// transitions are the Events between two statuses of an edge: none where nothing has happened.
-func transitions(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event {
+// transitions are the Events between two statuses of an edge, the second being that of a plan: none where nothing has happened.
+func transitions(before, after *v1alpha1.AmbientEdgeStatus, p *plan.Plan) []event {
 	var list []event
-	list = append(list, readiness(before, after, undoing)...)
+	list = append(list, readiness(before, after, p.Undoing)...)
 	list = append(list, newFindings(before.Findings, after.Findings)...)
-	return append(list, stepsDone(before.Plan.Steps, after.Plan.Steps)...)
+	return append(list, stepsDone(before.Plan.Steps, after.Plan.Steps, p)...)
 }
 
 // readiness tells that an edge has become ready, or is so no more. Undo ends it as somebody wants, and is no news.
@@ -93,19 +94,25 @@ func newFindings(before, after []v1alpha1.Finding) []event {
 }
 
 // stepsDone tells of steps that were left to do and are done; of many that do the same in one event.
-func stepsDone(before, after []v1alpha1.Step) []event {
+func stepsDone(before, after []v1alpha1.Step, p *plan.Plan) []event {
 	left := map[string]bool{}
 	for i := range before {
 		left[before[i].ID] = before[i].State != v1alpha1.StepDone
 	}
 	var verbs []string
 	done := map[string][]*v1alpha1.Step{}
+	add := func(s *v1alpha1.Step) {
+		if len(done[s.Verb]) == 0 {
+			verbs = append(verbs, s.Verb)
+		}
+		done[s.Verb] = append(done[s.Verb], s)
+	}
+	for _, s := range takenBack(before, p) {
+		add(s)
+	}
 	for i := range after {
 		if s := &after[i]; s.State == v1alpha1.StepDone && left[s.ID] {
-			if len(done[s.Verb]) == 0 {
-				verbs = append(verbs, s.Verb)
-			}
-			done[s.Verb] = append(done[s.Verb], s)
+			add(s)
 		}
 	}
 	var list []event
@@ -120,6 +127,30 @@ func stepsDone(before, after []v1alpha1.Step) []event {
 		}
 	}
 	return list
+}
+
+// takenBack are steps that took something back and were left to do: a plan has them no more when there is nothing to take, unless it wants the
+// object again, or cannot tell.
+func takenBack(before []v1alpha1.Step, p *plan.Plan) (gone []*v1alpha1.Step) {
+	if !p.Whole {
+		return nil
+	}
+	there, wanted := map[string]bool{}, map[string]bool{}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		there[s.ID] = true
+		if slices.Contains([]string{plan.VerbEnrol, plan.VerbCreate, plan.VerbWire, plan.VerbSwitch}, s.Verb) {
+			wanted[s.Object] = true
+		}
+	}
+	for i := range before {
+		s := &before[i]
+		takes := slices.Contains([]string{plan.VerbUnswitch, plan.VerbUnwire, plan.VerbDelete, plan.VerbUnenrol, plan.VerbRelease}, s.Verb)
+		if takes && s.State != v1alpha1.StepDone && !there[s.ID] && !wanted[s.Object] {
+			gone = append(gone, s)
+		}
+	}
+	return gone
 }
 
 // undone tells that nothing is left of an edge.

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // notes is a recorder.
@@ -43,6 +44,29 @@ func seen(reason string, steps []string, findings ...string) *v1alpha1.AmbientEd
 	return st
 }
 
+// planOf is the plan of a status, whole where it is one of undo.
+func planOf(st *v1alpha1.AmbientEdgeStatus, undoing bool) *plan.Plan {
+	p := &plan.Plan{Undoing: undoing, Whole: undoing}
+	for _, s := range st.Plan.Steps {
+		p.Steps = append(p.Steps, plan.Step{Step: s})
+	}
+	return p
+}
+
+func TestServicesThatAreWantedAgainWereNotTakenBack(t *testing.T) {
+	before, after := seen(v1alpha1.ReasonBlocked, []string{"Unwire=Blocked"}), seen(v1alpha1.ReasonInProgress, []string{"Wire=Done", "Confirm=Next"})
+	p := planOf(after, false)
+	p.Whole = true
+	if list := transitions(before, after, p); len(list) > 0 {
+		t.Errorf("told %v", list)
+	}
+	p.Steps = nil
+	after.Plan.Steps = nil
+	if list := transitions(before, after, p); len(list) != 1 || list[0].action != plan.VerbUnwire {
+		t.Errorf("a Service that has left the spec: told %v", list)
+	}
+}
+
 func TestTransitions(t *testing.T) {
 	begun, wired := []string{"Wire=Next", "Confirm=Later"}, []string{"Wire=Done", "Confirm=Done"}
 	warning := seen(v1alpha1.ReasonDone, wired, "ISM303 Service shop/orders")
@@ -53,6 +77,14 @@ func TestTransitions(t *testing.T) {
 		undoing       bool
 		want          []string
 	}{
+		{"what is taken back goes step by step", seen(v1alpha1.ReasonUndoing, []string{"Unswitch=Next", "Unwire=Later", "Delete=Later"}), seen(v1alpha1.ReasonUndoing, []string{"Delete=Next"}), true, []string{
+			"Normal StepDone Unswitch [Service shop/orders] Unswitch Service shop/orders: for a reason",
+			"Normal StepDone Unwire [Service shop/orders] Unwire Service shop/orders: for a reason"}},
+		{"the last of it", seen(v1alpha1.ReasonUndoing, []string{"Release=Next", "Await=Later"}), seen(v1alpha1.ReasonUndoing, []string{"Await=Done"}), true, []string{
+			"Normal StepDone Release [Service shop/orders] Release Service shop/orders: for a reason",
+			"Normal StepDone Await [Service shop/orders] Await Service shop/orders: for a reason"}},
+		{"what was left to do is not done by undo", seen(v1alpha1.ReasonInProgress, begun), seen(v1alpha1.ReasonUndoing, []string{"Unwire=Next"}), true, nil},
+		{"a plan that cannot tell", seen(v1alpha1.ReasonInProgress, []string{"Unwire=Blocked"}), seen(v1alpha1.ReasonInProgress, []string{"Confirm=Next"}), false, nil},
 		{"the first look", &v1alpha1.AmbientEdgeStatus{}, seen(v1alpha1.ReasonInProgress, begun), false, nil},
 		{"all was there", &v1alpha1.AmbientEdgeStatus{}, seen(v1alpha1.ReasonDone, wired), false, []string{"Normal Ready Observe [] so it is"}},
 		{"nothing has happened", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonDone, wired), false, nil},
@@ -79,7 +111,7 @@ func TestTransitions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got notes
-			record(&got, fresh().Edge, transitions(c.before, c.after, c.undoing)...)
+			record(&got, fresh().Edge, transitions(c.before, c.after, planOf(c.after, c.undoing))...)
 			want := notes(nil)
 			for _, w := range c.want {
 				want = append(want, "edge/public "+w)
@@ -100,7 +132,7 @@ func TestEventsAreBounded(t *testing.T) {
 		after.Plan.Steps = append(after.Plan.Steps, v1alpha1.Step{ID: id, Verb: verb, State: v1alpha1.StepDone, Reason: strings.Repeat("ä", 1000)})
 	}
 	var got notes
-	record(&got, fresh().Edge, transitions(&before, &after, false)...)
+	record(&got, fresh().Edge, transitions(&before, &after, planOf(&after, false))...)
 	if len(got) != maxEvents {
 		t.Errorf("%d events, want %d", len(got), maxEvents)
 	}
@@ -113,7 +145,7 @@ func TestEventsAreBounded(t *testing.T) {
 		before.Plan.Steps[i].Verb, after.Plan.Steps[i].Verb = "Wire", "Wire"
 	}
 	got = nil
-	record(&got, fresh().Edge, transitions(&before, &after, false)...)
+	record(&got, fresh().Edge, transitions(&before, &after, planOf(&after, false))...)
 	if want := (notes{"edge/public Normal StepDone Wire [] 64 steps: Wire Service shop/s0, Wire Service shop/s1 and 62 more"}); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}

@@ -90,8 +90,8 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 		_, err := r.report(ctx, e, p)
 		return reconcile.Result{RequeueAfter: left}, err
 	}
-	if p.Undoing && p.Done() && !p.Blocked() {
-		if err = r.finalize(ctx, e.DeepCopy()); err == nil {
+	if p.Undoing && p.Done() && !p.Blocked() && r.manages(e) {
+		if err = r.finalize(ctx, e.DeepCopy(), p); err == nil {
 			return reconcile.Result{}, nil
 		}
 	}
@@ -151,8 +151,8 @@ func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {
 	return !r.observeOnly && (e.Spec.Mode == v1alpha1.ModeManage || e.DeletionTimestamp != nil)
 }
 
-// finalize lets the AmbientEdge go.
-func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) error {
+// finalize lets the AmbientEdge go, whose undo is done, and tells of its last steps.
+func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
 	before := e.DeepCopy()
 	controllerutil.RemoveFinalizer(e, v1alpha1.Finalizer)
 	err := r.client.Patch(ctx, e, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
@@ -163,6 +163,8 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge) erro
 		record(r.events, e, kept())
 	} else {
 		record(r.events, e, undone())
+	last, now := r.reports.before(e), p.Status(e)
+	record(r.events, e, stepsDone(last.Plan.Steps, now.Plan.Steps, p)...)
 	}
 	r.forget(client.ObjectKeyFromObject(e))
 	return nil

@@ -120,7 +120,7 @@ func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *pla
 	}
 	last := r.reports.before(before)
 	r.reports.add(e)
-	record(r.events, e, transitions(last, &e.Status, p.Undoing)...)
+	record(r.events, e, transitions(last, &e.Status, p)...)
 	return 0, nil
 }
 

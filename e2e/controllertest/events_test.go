@@ -63,7 +63,8 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	s.told("public", "Warning UndoHalted ISM307 ")
 	s.confirm("public")
 	s.gone(s.theEdge("public"))
-	s.told("public", "Normal Undone ")
+	s.told("public", "Normal Undone ", "Normal StepDone Unwire Service "+s.shop+"/orders", "Normal StepDone Delete Gateway "+s.shop+"/waypoint",
+		"Normal StepDone Unenrol Gateway "+s.edge+"/http")
 	s.delete(object("security.istio.io/v1", "AuthorizationPolicy", s.shop, "only-public"))
 }
 
