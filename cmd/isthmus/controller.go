@@ -31,8 +31,9 @@ takes it all back.
 
 It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints
 answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
-token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it leads no Service
-to a waypoint, and is not ready: /readyz says why. Logs go to standard error, as JSON with -o json.`
+token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it writes nothing
+for an AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz says why.
+Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
@@ -196,7 +197,7 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		mgr.Add(id),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("identity", func(*http.Request) error { return id.ready() }),
-		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), TrustDomain: f.mesh.trustDomain, ObserveOnly: f.observeOnly}),
+		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, ObserveOnly: f.observeOnly}),
 	)
 	return mgr, err
 }

@@ -24,6 +24,7 @@ type lazyIdentity struct {
 	log   *slog.Logger
 	pause time.Duration // between attempts
 	here  chan struct{} // closed when there is a source
+	tried chan struct{} // closed when the first attempt has ended
 
 	mu     sync.Mutex // guards the fields below
 	source *identity.Source
@@ -34,18 +35,21 @@ type lazyIdentity struct {
 var errNoIdentity = errors.New("there is no certificate yet")
 
 func newLazyIdentity(m *meshFlags, log *slog.Logger) *lazyIdentity {
-	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, here: make(chan struct{}), err: errNoIdentity}
+	return &lazyIdentity{get: m.source, log: log, pause: 2 * time.Second, here: make(chan struct{}), tried: make(chan struct{}), err: errNoIdentity}
 }
 
 // Start gets the identity, again and again until it is there, and closes it when ctx ends.
 func (l *lazyIdentity) Start(ctx context.Context) error {
-	for {
+	for first := true; ; first = false {
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
 		s, err := l.get(attempt)
 		cancel()
 		l.mu.Lock()
 		l.source, l.err = s, err
 		l.mu.Unlock()
+		if first {
+			close(l.tried)
+		}
 		if err == nil {
 			close(l.here)
 			l.log.Info("have an identity of the mesh", "expires", s.Stats().Expires)
@@ -71,6 +75,17 @@ func (l *lazyIdentity) NeedLeaderElection() bool { return false }
 func (l *lazyIdentity) ready() error {
 	_, err := l.GetX509SVID()
 	return err
+}
+
+// able is ready, and waits for the first attempt to end, but not for longer than most: a controller that has just begun is not to say that it cannot
+// ask waypoints, and a moment later that it can.
+func (l *lazyIdentity) able() error {
+	const most = 5 * time.Second
+	select {
+	case <-l.tried:
+	case <-time.After(most):
+	}
+	return l.ready()
 }
 
 func (l *lazyIdentity) current() (*identity.Source, error) {

@@ -25,6 +25,37 @@ func (i issuer) Fetch(context.Context) (*identity.Material, error) {
 	return &identity.Material{SVID: i.ca.SVID(i.id), Bundles: x509bundle.NewSet(i.ca.Bundle())}, nil
 }
 
+// TestAControllerThatHasJustBegunIsNotUnable: it waits for what its first attempt gives, but not for one that hangs.
+func TestAControllerThatHasJustBegunIsNotUnable(t *testing.T) {
+	errAway := errors.New("istiod is away")
+	for _, c := range []struct {
+		takes, waits time.Duration
+		want         error
+	}{{2 * time.Second, 2 * time.Second, errAway}, {time.Minute, 5 * time.Second, errNoIdentity}} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLazyIdentity(&meshFlags{}, slog.New(slog.DiscardHandler))
+			l.get = func(ctx context.Context) (*identity.Source, error) {
+				select {
+				case <-ctx.Done():
+				case <-time.After(c.takes):
+				}
+				return nil, errAway
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Start(ctx) }()
+			began := time.Now()
+			if err := l.able(); !errors.Is(err, c.want) || time.Since(began) != c.waits {
+				t.Errorf("after %v: %v; want after %v: %v", time.Since(began), err, c.waits, c.want)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestTheControllersIdentityTellsWhatItsSourceTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := identitytest.NewCA(spiffeid.RequireTrustDomainFromString("cluster.local"))

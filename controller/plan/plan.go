@@ -106,17 +106,18 @@ type maker struct {
 	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
 	unsure bool
+	lack   map[string]*lack       // by namespace
 	trees  map[any]map[string]any // of objects, by pointer; see tree
 }
 
 // Make decides. It does not change the snapshot.
-	lack   map[string]*lack       // by namespace
 func Make(s *Snapshot) *Plan {
 	m := &maker{Snapshot: s}
+	m.plan.observer = s.ObserveOnly
 	if s.Edge.DeletionTimestamp != nil {
 		m.plan.Undoing = true
-		m.undo()
 		m.plan.Whole = true
+		m.undo()
 		m.reportUndo()
 	} else {
 		m.findGateways()
@@ -131,6 +132,7 @@ func Make(s *Snapshot) *Plan {
 		m.release()
 		m.report()
 	}
+	m.onlyObserved()
 	m.finish()
 	return &m.plan
 }

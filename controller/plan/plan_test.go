@@ -35,8 +35,8 @@ var update = flag.Bool("update", false, "rewrite the plans in testdata")
 const separator = "---plan---\n"
 
 // TestPlans reads testdata/*.yaml: the objects of a cluster, the first AmbientEdge being the one to plan for, and then the plan. A
-// waypoint answers when it has the annotation test/answers, and serves a Service that has not test/silent; with test/hearsay on the
-// AmbientEdge nobody asks.
+// waypoint answers when it has the annotation test/answers, does not for the reason in test/why, and serves a Service that has not test/silent;
+// with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can, and with test/observe-only nobody may write.
 func TestPlans(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -171,12 +171,15 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 		}
 	}
 	s.Edge = s.Edges[0].DeepCopy()
+	s.ObserveOnly, s.Unable = s.Edge.Annotations["test/observe-only"] != "", s.Edge.Annotations["test/unable"]
 	if s.Hearsay = s.Edge.Annotations["test/hearsay"] != ""; s.Hearsay {
 		return s
 	}
 	for i := range s.Gateways {
 		if g := &s.Gateways[i]; g.Annotations["test/answers"] != "" {
 			s.Waypoints[types.NamespacedName{Namespace: g.Namespace, Name: g.Name}] = plan.WaypointFact{Answers: true}
+		} else if why := g.Annotations["test/why"]; why != "" {
+			s.Waypoints[types.NamespacedName{Namespace: g.Namespace, Name: g.Name}] = plan.WaypointFact{Why: why}
 		}
 	}
 	for _, q := range plan.ServicesToAsk(s) {

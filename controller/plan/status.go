@@ -87,7 +87,7 @@ func (p *Plan) why(e *v1alpha1.AmbientEdge, left *Step) string {
 	switch {
 	case p.Blocked() || left.State == v1alpha1.StepBlocked:
 		return v1alpha1.ReasonBlocked
-	case e.Spec.Mode != v1alpha1.ModeManage:
+	case e.Spec.Mode != v1alpha1.ModeManage || p.observer:
 		return v1alpha1.ReasonObserving
 	}
 	return v1alpha1.ReasonInProgress
@@ -103,6 +103,14 @@ func (p *Plan) firstError(codes ...string) v1alpha1.Finding {
 	return v1alpha1.Finding{}
 }
 
+// firstOf is the first finding of a code, whatever its severity.
+func (p *Plan) firstOf(code string) v1alpha1.Finding {
+	if f := find(p.Findings, func(f *v1alpha1.Finding) bool { return f.Code == code }); f != nil {
+		return *f
+	}
+	return v1alpha1.Finding{}
+}
+
 func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
 	left := p.left(partEnrol, partWaypoint, partWire, partUnswitch, partRelease, partRefused)
@@ -114,6 +122,8 @@ func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 		c.Reason, c.Message = v1alpha1.ReasonConflicted, conflict.Message
 	case f.Code != "":
 		c.Reason, c.Message = v1alpha1.ReasonBlocked, fmt.Sprintf("%s %s: %s", f.Code, f.Object, f.Message)
+	case p.Undoing && p.observer:
+		c.Reason, c.Message = v1alpha1.ReasonObserving, p.firstOf(v1alpha1.FindingObserver).Message
 	case p.Undoing:
 		c.Reason, c.Message = v1alpha1.ReasonUndoing, "everything is taken back"
 		if left != nil {

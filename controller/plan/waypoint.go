@@ -86,6 +86,7 @@ func (m *maker) waypoints() {
 		b.wanted = true
 	}
 	m.refuse(policy)
+	m.unable()
 	for _, b := range m.backends {
 		if b.wanted {
 			chosen[b.waypoint] = true
@@ -168,6 +169,8 @@ func (m *maker) awaitWaypoint(key types.NamespacedName) {
 		s.Reason = "istiod has not programmed it yet"
 	case m.Hearsay:
 		m.hearsay(&s, "it answers on its HBONE port, with its own identity", "whether it answers was not asked from here")
+	case !fact.Answers && m.Unable != "":
+		s.Reason = "it cannot be asked: " + m.Unable
 	case !fact.Answers && fact.Why != "":
 		s.Reason = "it does not answer: " + fact.Why
 		m.found(v1alpha1.Finding{

@@ -24,7 +24,8 @@ const (
 
 // facts finds out what no object says, and remembers good answers for a moment.
 type facts struct {
-	prober Prober // nil: nobody can ask
+	prober Prober       // nil: nobody can ask
+	able   func() error // nil: a prober can
 
 	mu    sync.Mutex // guards the fields below
 	until map[fact]time.Time
@@ -35,8 +36,14 @@ type fact struct{ waypoint, service types.UID }
 
 // ask fills in the facts that the plan needs.
 func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
+	var unable error
+	if s.Edge.DeletionTimestamp == nil { // undo asks nobody
+		if unable = f.unable(); unable != nil {
+			s.Unable = unable.Error()
+		}
+	}
 	s.Waypoints = together(plan.WaypointsToAsk(s), func(key types.NamespacedName) types.NamespacedName { return key }, func(key types.NamespacedName) plan.WaypointFact {
-		return f.known(fact{waypoint: gatewayUID(s, key)}, func() error {
+		return f.known(fact{waypoint: gatewayUID(s, key)}, unable, func() error {
 			at, peers, err := f.waypoint(s, key)
 			if err != nil {
 				return err
@@ -50,8 +57,19 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	s.Served = together(plan.ServicesToAsk(s), func(q plan.ServiceToAsk) types.NamespacedName {
 		return types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
 	}, func(q plan.ServiceToAsk) plan.WaypointFact {
-		return f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, func() error { return f.serves(ctx, s, q) })
+		return f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, unable, func() error { return f.serves(ctx, s, q) })
 	})
+}
+
+// unable says why waypoints cannot be asked.
+func (f *facts) unable() error {
+	switch {
+	case f.prober == nil:
+		return errors.New("it was started without one")
+	case f.able == nil:
+		return nil
+	}
+	return f.able()
 }
 
 // together asks about all of a list, several at a time.
@@ -68,10 +86,13 @@ func together[Q any](list []Q, key func(Q) types.NamespacedName, ask func(Q) pla
 	return facts
 }
 
-// known is a fact, asked for unless it was found good a moment ago.
-func (f *facts) known(key fact, ask func() error) plan.WaypointFact {
+// known is a fact, asked for unless it was found good a moment ago. unable says why nobody can ask.
+func (f *facts) known(key fact, unable error, ask func() error) plan.WaypointFact {
 	if f.fresh(key) {
 		return plan.WaypointFact{Answers: true}
+	}
+	if unable != nil {
+		return plan.WaypointFact{Why: unable.Error()}
 	}
 	if err := ask(); err != nil {
 		return plan.WaypointFact{Why: err.Error()}
@@ -102,9 +123,6 @@ func (f *facts) remember(key fact) {
 
 // waypoint is where a waypoint listens, and who may answer there.
 func (f *facts) waypoint(s *plan.Snapshot, key types.NamespacedName) (netip.AddrPort, []spiffeid.ID, error) {
-	if f.prober == nil {
-		return netip.AddrPort{}, nil, errors.New("this controller has no identity of the mesh to ask with: see its flags for istiod")
-	}
 	service := serviceOf(s, key)
 	if service == nil {
 		return netip.AddrPort{}, nil, fmt.Errorf("istiod has made no Service %s for it yet", key)

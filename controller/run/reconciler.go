@@ -21,8 +21,9 @@ import (
 
 // How soon to look again.
 const (
-	soon  = 200 * time.Millisecond // something has been written, or is waited for
-	later = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
+	soon   = 200 * time.Millisecond // something has been written, or is waited for
+	later  = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
+	unsaid = time.Second            // somebody has to act, and no watch tells of that
 )
 
 // reconciler brings AmbientEdges about.
@@ -120,6 +121,9 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	if did.wrote || did.waits || p.Pending() && !p.Blocked() && r.manages(e) {
 		again = soon
 	}
+	if s.Unable != "" {
+		again = min(again, unsaid)
+	}
 	if wait > 0 {
 		again = min(again, wait)
 	}
@@ -128,7 +132,7 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 
 // plan decides on what was observed, and on what is found out by asking.
 func (r *reconciler) plan(ctx context.Context, s *plan.Snapshot) *plan.Plan {
-	s.TrustDomain = r.trustDomain
+	s.TrustDomain, s.ObserveOnly = r.trustDomain, r.observeOnly
 	r.facts.ask(ctx, s)
 	return plan.Make(s)
 }
@@ -159,12 +163,12 @@ func (r *reconciler) finalize(ctx context.Context, e *v1alpha1.AmbientEdge, p *p
 	if err = client.IgnoreNotFound(err); err != nil {
 		return apply.Explain("remove the finalizer of", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
 	}
+	last, now := r.reports.before(e), p.Status(e)
+	record(r.events, e, stepsDone(last.Plan.Steps, now.Plan.Steps, p)...)
 	if e.Spec.OnDelete == v1alpha1.OnDeleteKeep {
 		record(r.events, e, kept())
 	} else {
 		record(r.events, e, undone())
-	last, now := r.reports.before(e), p.Status(e)
-	record(r.events, e, stepsDone(last.Plan.Steps, now.Plan.Steps, p)...)
 	}
 	r.forget(client.ObjectKeyFromObject(e))
 	return nil

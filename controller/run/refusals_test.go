@@ -2,11 +2,14 @@ package run
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -118,12 +121,23 @@ func (w statusWriter) Patch(_ context.Context, o client.Object, _ client.Patch, 
 	return nil
 }
 
+// silent is a Prober that nobody answers.
+type silent struct{}
+
+func (silent) Answers(context.Context, netip.AddrPort, []spiffeid.ID, string) error {
+	return errors.New("nobody answers")
+}
+
+func (silent) Serves(context.Context, netip.AddrPort, []spiffeid.ID, string, []byte) error {
+	return errors.New("nobody answers")
+}
+
 // TestARefusedTrialIsNotRepeatedAllTheTime lets the cluster stir every second beside what the controller asks for itself.
 func TestARefusedTrialIsNotRepeatedAllTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := newCluster(t, map[string]error{"apply stock": denied})
 		var told notes
-		r := &reconciler{client: api, live: api, events: &told}
+		r := &reconciler{client: api, live: api, events: &told, facts: facts{prober: silent{}}}
 		look := func() time.Duration {
 			t.Helper()
 			res, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(api.s.Edge)})

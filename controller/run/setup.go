@@ -23,10 +23,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// Options of the controller. The zero value plans, and finds every waypoint silent.
+// Options of the controller. The zero value plans, and writes only for edges without waypoints, as it can ask none.
 type Options struct {
-	// Prober asks waypoints whether they answer. Nil: nobody does, and no Service is ever wired.
+	// Prober asks waypoints whether they answer. Nil: nobody can.
 	Prober Prober
+	// Able says why Prober cannot ask now, or nil. Nothing is written for waypoints while it cannot. It may block for as long as it takes to know.
+	// Nil: a Prober always can.
+	Able func() error
 	// TrustDomain is the mesh's. Empty means cluster.local.
 	TrustDomain string
 	// ObserveOnly: nothing is written but status, whatever the AmbientEdges say.
@@ -86,7 +89,7 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	}
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
-		trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober},
+		trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
 	}
 	if err := r.vendors.watch(context.Background(), mgr.GetCache()); err != nil {
 		return fmt.Errorf("set up controller: %w", err)

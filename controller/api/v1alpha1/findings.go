@@ -27,6 +27,8 @@ const (
 	FindingRejected        = "ISM331" // the gateway does not accept what carries the switch
 	FindingNoClass         = "ISM332" // the GatewayClass of a gateway is not there
 	FindingBroughtIn       = "ISM333" // other pods came into a namespace that is labelled for a gateway
+	FindingObserver        = "ISM335" // an edge is to be managed, and its controller only observes
+	FindingUnable          = "ISM336" // the controller has no identity to ask waypoints with
 	FindingEarlier         = "ISM334" // a gateway's pods may have connections from before
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
