@@ -42,7 +42,7 @@ type AmbientEdgeList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
 type AmbientEdgeSpec struct {
-	// TargetRefs are the Gateways, in this namespace.
+	// TargetRefs are the Gateways, in this namespace. Empty: the gateway is named by workloadRefs.
 	//
 	// +optional
 	// +kubebuilder:validation:MinItems=1
@@ -50,7 +50,7 @@ type AmbientEdgeSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	TargetRefs []TargetRef `json:"targetRefs,omitempty"`
-	// WorkloadRefs are the gateway's workloads, in this namespace, where no Gateway object stands for it.
+	// WorkloadRefs are the gateway's workloads, in this namespace, where no Gateway object stands for it. Empty: it is named by targetRefs.
 	//
 	// +optional
 	// +kubebuilder:validation:MinItems=1
@@ -78,7 +78,7 @@ type AmbientEdgeSpec struct {
 	Waypoint *Waypoint `json:"waypoint,omitempty"`
 	// TakeOver names fields that somebody else has set to another value, and that are set anyway where the gateway's own switch needs them:
 	// metadata.labels[istio.io/ingress-use-waypoint], spec.routingType. The value of before is kept in an annotation of the object, and comes
-	// back with undo.
+	// back with undo. Empty: nothing is taken over.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
@@ -153,12 +153,12 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.services) != has(self.from)",message="set exactly one of from and services"
 type Backends struct {
 	// From is Routes: the Services that the HTTPRoutes of the Gateways name; or Ingresses, with workloadRefs of a known Ingress controller: those
-	// that the Ingresses of its classes name.
+	// that the Ingresses of its classes name. Empty: services names them.
 	//
 	// +optional
 	// +kubebuilder:validation:Enum=Routes;Ingresses
 	From string `json:"from,omitempty"`
-	// Services are named one by one. One in another namespace needs that namespace's consent.
+	// Services are named one by one. One in another namespace needs that namespace's consent. Empty: from says where they are found.
 	//
 	// +optional
 	// +kubebuilder:validation:MinItems=1

@@ -8,3 +8,4 @@
 package v1alpha1
 
 //go:generate go tool -modfile=../../../.ci/generate.mod controller-gen object crd:headerFile= paths=. output:crd:dir=../../../manifests/crd
+//go:generate go test -run TestReferences . -update

@@ -3,7 +3,6 @@ package v1alpha1
 // Codes of findings. They are stable: a code never gets another meaning.
 const (
 	FindingNoTarget        = "ISM300" // the gateway is not there
-	FindingNoPods          = "ISM301" // the gateway has no pods
 	FindingNoConsent       = "ISM302" // another namespace has not consented
 	FindingForeignValue    = "ISM303" // somebody else has set a field that we would write
 	FindingConflictedEdge  = "ISM304" // an older AmbientEdge has the gateway
@@ -27,9 +26,9 @@ const (
 	FindingRejected        = "ISM331" // the gateway does not accept what carries the switch
 	FindingNoClass         = "ISM332" // the GatewayClass of a gateway is not there
 	FindingBroughtIn       = "ISM333" // other pods came into a namespace that is labelled for a gateway
+	FindingEarlier         = "ISM334" // a gateway's pods may have connections from before
 	FindingObserver        = "ISM335" // an edge is to be managed, and its controller only observes
 	FindingUnable          = "ISM336" // the controller has no identity to ask waypoints with
-	FindingEarlier         = "ISM334" // a gateway's pods may have connections from before
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use

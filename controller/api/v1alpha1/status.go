@@ -66,8 +66,9 @@ type GatewayStatus struct {
 	//
 	// +optional
 	Identity string `json:"identity,omitempty"`
-	// Pods counts the gateway's pods, and Captured those whose connections the mesh carries.
-	Pods     int32 `json:"pods"`
+	// Pods counts the gateway's pods.
+	Pods int32 `json:"pods"`
+	// Captured counts those of them whose connections the mesh carries.
 	Captured int32 `json:"captured"`
 	// Switch is the vendor's own setting that this edge needs, as key=value, or as kind and field=value. Empty: none.
 	//

@@ -1,0 +1,193 @@
+package v1alpha1_test
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// told is what the reference says of a code: severities, what is the matter and for whom, and what to do.
+type told struct{ code, severities, matter, whose, fix string }
+
+// Who has to act.
+const (
+	author   = "whoever writes the AmbientEdge"
+	platform = "whoever runs the gateway or the cluster"
+	owner    = "the owner of that namespace"
+)
+
+func findings() []told {
+	return []told{
+		{"ISM101", "Error", "A Service that the AmbientEdge or a route of its gateway names does not exist, or its namespace does not. Nothing is written.", author, "Create it, or correct the name."},
+		{"ISM102", "Error", "There is no waypoint to use: neither Service nor namespace names one, the one that is named does not exist, or it is not for Services. " +
+			"Requests would go past policies.", author, "Set `spec.waypoint` to `{policy: Create, name: waypoint}`, or to `{policy: None}`; or give the waypoint `istio.io/waypoint-for: service`."},
+		{"ISM103", "Warning", "A waypoint is programmed and does not answer on its HBONE port with its identity. No Service is led to it; those that lead there get no answer.", owner,
+			"Look at the waypoint's pods and at NetworkPolicies for port 15008."},
+		{"ISM104", "Warning", "A route, or a Service that it names, does not count: the gateway has not said Accepted and ResolvedRefs of its present generation, or a ReferenceGrant is missing. " +
+			"What was done for it stays, and `Ready` is false where the gateway may send there.", owner, "See the route's conditions; create the ReferenceGrant that the finding names, or take the reference from the route."},
+		{"ISM105", "Error, Warning", "A route is of a kind that is not followed to Services, as GRPCRoute. It is an error where the gateway has no others: nothing would be wired, and all seem well.", author,
+			"Name all Services of the gateway in `spec.backends.services`."},
+		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service has no waypoint and `spec.waypoint.policy` is None.", author, "Set `spec.waypoint.policy` to Create."},
+		{"ISM300", "Error", "The gateway that the AmbientEdge names does not exist, or nothing is known that labels its pods alone.", author, "Correct the name, or name its Deployment in `workloadRefs`."},
+		{"ISM302", "Error, Warning", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written anywhere; where other namespaces consent, " +
+			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended.", owner,
+			"Run the command that the finding prints: it keeps those who are consented to already. Or create the ReferenceGrant that it names."},
+		{"ISM303", "Error", "Somebody else has set a field that is needed otherwise. It is never overwritten, and nothing is written.", platform,
+			"Remove it there, or set it alike; that of a gateway's own switch may be named in `spec.takeOver`."},
+		{"ISM304", "Error", "An older AmbientEdge has the gateway.", author, "Delete one of the two."},
+		{"ISM305", "Error", "A gateway, or a pod of it, cannot be captured: it has the node's network.", platform, "Run it without, or set `spec.capture` to Native or None."},
+		{"ISM306", "Error", "A pod of the gateway has a sidecar, and sidecars are left alone.", platform, "Run it without, or set `spec.capture` to None."},
+		{"ISM307", "Error, Warning, Info", "Something depends on what would be taken away: a policy that nobody would enforce, what leads to the waypoint, or a waypoint of ours that lost its owner label. " +
+			"Undo halts; while the AmbientEdge lives only that step waits, and it is a warning. Info: it was confirmed.", author,
+			"Remove what depends on it, or confirm with the command that the finding prints. The confirmation is for this one AmbientEdge."},
+		{"ISM308", "Warning", "Pods of a Service are not in the mesh: the last hop to them is plaintext, and no policy is enforced there.", owner, "Label their namespace `istio.io/dataplane-mode=ambient`."},
+		{"ISM309", "Error", "The API server refuses a write: rights, an admission policy, a webhook or a quota. It is asked again, ever less often.", platform, "Change what the finding names."},
+		{"ISM310", "Error", "Somebody else took back what the controller wrote, more than once. It is not written again for ten minutes.", platform,
+			"Have that tool leave the field alone, or take the object from what the AmbientEdge is about."},
+		{"ISM320", "Error", "The gateway sends to pods, past waypoints, and has no switch that fits, or one that is not for us to set.", platform,
+			"Do what the finding says, or set `spec.waypoint.policy` to None."},
+		{"ISM321", "Error, Info", "The gateway's switch would do nothing: a setting, a version or a mode is missing. Info: that cannot be seen from the cluster.", platform, "Set or upgrade what the finding names."},
+		{"ISM322", "Error", "A Service is headless, and cannot lead to a waypoint.", author, "Let the route name a Service with an address, or set `spec.waypoint.policy` to None."},
+		{"ISM323", "Warning", "The switch takes a feature away that is in use, as session affinity: the gateway sees one endpoint.", platform, "Do without, or leave the Service without a waypoint."},
+		{"ISM324", "Warning", "What everybody should know of this kind of gateway: see [gateways](gateways.md).", platform, ""},
+		{"ISM325", "Error, Info", "The gateway's pods are in another namespace, or (Info) serve other Gateways too, which come into the mesh with it.", author, "Make an AmbientEdge in the namespace that the finding names."},
+		{"ISM326", "Warning", "A pod was captured after it had connected to its controller, which still sends it past waypoints.", platform, "With mode Manage it is rolled; else delete the pod."},
+		{"ISM327", "Warning", "STRICT has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
+		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
+		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves.", platform, "Remove the field, or set it as the finding says."},
+		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones.", platform, "Set its strategy to RollingUpdate."},
+		{"ISM331", "Warning", "The gateway does not accept the policy that carries its switch: it goes on sending to pods.", platform, "See the conditions of the policy."},
+		{"ISM332", "Error", "The GatewayClass of the gateway is not there: nobody can tell what kind it is.", platform, "Install the gateway's controller, or correct the name."},
+		{"ISM333", "Warning", "Pods that came later are in the mesh by the label that was set for the gateway.", owner, "Label those that should stay outside `istio.io/dataplane-mode=none`."},
+		{"ISM334", "Warning", "The gateway's pods run since before they were captured, or a Service was wired: connections from then go past the mesh or the waypoint.", platform, "Start them anew with the command that the finding prints."},
+		{"ISM335", "Warning", "Mode Manage is asked for, or undo, and the controller that runs here only observes: nothing is written, nothing taken back.", platform,
+			"Run the controller that manages, or set `spec.mode` to Observe."},
+		{"ISM336", "Error", "The controller has no identity of the mesh, and cannot ask waypoints whether they answer. It writes nothing that it could not see to hold.", platform,
+			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
+	}
+}
+
+func findingsText() string {
+	var w bytes.Buffer
+	w.WriteString(`<!-- Generated from controller/api/v1alpha1: go generate ./controller/api/... -->
+
+# Findings
+
+A finding says what is wrong with an AmbientEdge or worth knowing, in its status, in ` + "`isthmus plan`, `status` and `observe`" + `. Its code is stable,
+and never gets another meaning; its message names the objects, and its fix is for them. Error: this AmbientEdge does not get ready, and as a rule
+nothing is written until it is mended. Warning: what works goes on. Info: to know.
+
+| code | severity | what it means | who can mend it | how |
+| --- | --- | --- | --- | --- |
+`)
+	for _, f := range findings() {
+		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", f.code, f.severities, f.matter, f.whose, f.fix)
+	}
+	return w.String()
+}
+
+// codes are the constants of this package, by name.
+func codes(t *testing.T) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "findings.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
+			if lit, ok := v.Values[0].(*ast.BasicLit); ok {
+				if all[v.Names[0].Name], err = strconv.Unquote(lit.Value); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// TestEveryFindingIsInTheReference: each code, once, and none that the controller cannot say.
+func TestEveryFindingIsInTheReference(t *testing.T) {
+	var source strings.Builder
+	for _, glob := range []string{"../../plan/*.go", "../../run/*.go"} {
+		files, err := filepath.Glob(glob)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no files, %v", glob, err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.Write(text)
+		}
+	}
+	var have []string
+	for _, f := range findings() {
+		have = append(have, f.code)
+	}
+	if !slices.IsSorted(have) || len(slices.Compact(slices.Clone(have))) != len(have) {
+		t.Errorf("codes are not in order, or one is there twice: %v", have)
+	}
+	all := codes(t)
+	if len(all) != len(have) {
+		t.Errorf("there are %d codes, and the reference has %d", len(all), len(have))
+	}
+	for name, code := range all {
+		if !slices.Contains(have, code) {
+			t.Errorf("%s (%s) is not in the reference", code, name)
+		}
+		if !regexp.MustCompile(`v1alpha1\.` + name + `\b`).MatchString(source.String()) {
+			t.Errorf("nobody says %s (%s)", code, name)
+		}
+	}
+}
+
+// TestSeveritiesAreThoseOfPlans: what the golden plans show is what the reference says.
+func TestSeveritiesAreThoseOfPlans(t *testing.T) {
+	files, err := filepath.Glob("../../plan/testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no plans: %v", err)
+	}
+	line := regexp.MustCompile(`(?m)^(ISM\d{3}) (Error|Warning|Info) `)
+	shown := map[string]bool{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range line.FindAllStringSubmatch(string(text), -1) {
+			shown[m[1]+" "+m[2]] = true
+		}
+	}
+	said := map[string]bool{}
+	for _, f := range findings() {
+		for severity := range strings.SplitSeq(f.severities, ", ") {
+			said[f.code+" "+severity] = true
+		}
+	}
+	for s := range shown {
+		if !said[s] {
+			t.Errorf("the reference does not say that there is %s", s)
+		}
+	}
+	// What the API server or a fight tells is in no plan of a snapshot.
+	for s := range said {
+		if code, _, _ := strings.Cut(s, " "); !shown[s] && code != "ISM309" && code != "ISM310" {
+			t.Errorf("the reference says %s, and no golden plan shows it", s)
+		}
+	}
+}
