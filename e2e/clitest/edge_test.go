@@ -279,6 +279,7 @@ func (c *cluster) withWaypoint(t *testing.T, edge string) {
 		r = c.isthmus(args...)
 		r.Want(t, 0, r.Stdout, "nothing is left to do", "Await", "Done", "it answers", "as the controller has seen since 20", "Confirm", "Done", "as the controller has seen since 20")
 	}
+	t.Run("kubectl", c.kubectlShows)
 	text, err := os.ReadFile(edge)
 	if err != nil {
 		t.Fatal(err)
