@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/vishvananda/netlink"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -163,14 +161,7 @@ func TestEastWestGateway(t *testing.T) {
 // farPod plays the pod on the other network: it says back what it was told, by whom, and what for.
 func (s shopMesh) farPod(t *testing.T) {
 	t.Helper()
-	err := s.NS.Do(func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(farPod), Mask: net.CIDRMask(32, 32)}})
-	})
-	if err != nil {
+	if err := s.AddAddress(netip.MustParseAddr(farPod)); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := s.NS.Listen("tcp", farPod+":15008")

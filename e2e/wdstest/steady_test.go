@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/vishvananda/netlink"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -57,14 +57,7 @@ func account(t *testing.T, m *mesh.Mesh, name string) *identity.Source {
 // serve plays the pod at ip: it tells its name and the authority it was asked for, and then echoes.
 func serve(t *testing.T, m *mesh.Mesh, id hbone.Identity, name, ip string) *hbone.Server {
 	t.Helper()
-	err := m.NS.Do(func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(32, 32)}})
-	})
-	if err != nil {
+	if err := m.AddAddress(netip.MustParseAddr(ip)); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := m.NS.Listen("tcp", net.JoinHostPort(ip, "15008"))
