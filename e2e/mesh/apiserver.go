@@ -23,7 +23,7 @@ const (
 	etcdPeer   = "http://127.0.0.1:2380"
 )
 
-// startAPI starts etcd and the API server, and waits for the latter.
+// startAPI starts etcd and the API server, and waits until the latter serves all CRDs.
 func (m *Mesh) startAPI(ctx context.Context) error {
 	etcd, err := m.run(programs.Etcd, nil,
 		"--name=mesh", "--data-dir="+m.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
@@ -41,7 +41,22 @@ func (m *Mesh) startAPI(ctx context.Context) error {
 	if err := etcd.until(ctx, "ready", func(ctx context.Context) error { return m.get(ctx, etcdClient+"/health") }); err != nil {
 		return err
 	}
-	return m.StartAPIServer(ctx)
+	seeded, err := m.plant(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.StartAPIServer(ctx); err != nil {
+		return err
+	}
+	m.say("API server is ready")
+	if seeded {
+		return nil
+	}
+	if err := m.applyCRDs(ctx); err != nil {
+		return err
+	}
+	m.harvest(ctx)
+	return nil
 }
 
 // StartAPIServer starts the API server and waits until it serves: first in Start, and again after StopAPIServer, with what it held. ctx bounds the wait.

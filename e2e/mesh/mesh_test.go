@@ -3,9 +3,11 @@ package mesh_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -58,19 +61,39 @@ func rss(t *testing.T, pid int) int {
 	return 0
 }
 
+// processor is a process's processor time until now.
+func processor(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may have spaces
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		t.Fatalf("no processor time of process %d: %q", pid, text)
+	}
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(user+system) * (time.Second / 100) // USER_HZ is 100 on all that we build for
+}
+
 func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 	var said strings.Builder
 	m, err := startWithCapture(t, &said)
 	if err != nil {
 		t.Fatal(err)
 	}
-	total := 0
+	total, work := 0, time.Duration(0)
 	for _, p := range m.Processes() {
-		mb := rss(t, p.PID)
-		total += mb
-		t.Logf("%-24s %4d MB", p.Name, mb)
+		mb, cpu := rss(t, p.PID), processor(t, p.PID)
+		total, work = total+mb, work+cpu
+		t.Logf("%-24s %4d MB %5.2f s", p.Name, mb, cpu.Seconds())
 	}
-	t.Logf("ready after %v, %d MB in all", m.Ready.Round(10*time.Millisecond), total)
+	t.Logf("ready after %v, %d MB in all, %.1f s of processor time", m.Ready.Round(10*time.Millisecond), total, work.Seconds())
 	if m.Ready > 10*time.Second && world.Quiet() { // somebody may have come between: once more, beside the first
 		again, err := mesh.Start(t.Context(), mesh.Options{})
 		if err != nil {
@@ -235,12 +258,30 @@ func userRights(t *testing.T, m *mesh.Mesh) {
 	}
 }
 
-// TestAPIOnly starts the small mesh once, looks at it, and has one of its programs die.
+// TestAPIOnly starts the small mesh once, as if it were the first on this machine, looks at it, and has one of its programs die.
 func TestAPIOnly(t *testing.T) {
+	set, err := programs.Ensure(t.Context(), programs.ControlPlane(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeds := func() []string {
+		t.Helper()
+		all, err := filepath.Glob(filepath.Join(filepath.Dir(set.Path(programs.KubeAPIServer)), "seed-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	for _, path := range seeds() {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m, err := mesh.Start(t.Context(), mesh.Options{APIOnly: true, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("later ones have a seed", func(t *testing.T) { seeded(t, m, seeds()) })
 	var names []string
 	for _, p := range m.Processes() {
 		names = append(names, p.Name)
@@ -255,7 +296,44 @@ func TestAPIOnly(t *testing.T) {
 		t.Error(err)
 	}
 	t.Run("no way out", func(t *testing.T) { noWayOut(t, m) })
+	t.Run("one more address", func(t *testing.T) { oneMoreAddress(t, m) })
 	t.Run("the end of a program is told at Stop", func(t *testing.T) { toldAtStop(t, m) })
+}
+
+// seeded looks into what the first start leaves for later ones: all CRDs, and nothing that is one mesh's own.
+func seeded(t *testing.T, m *mesh.Mesh, paths []string) {
+	if len(paths) != 1 {
+		t.Fatalf("%q is left, want one seed", paths)
+	}
+	b, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []struct{ Key, Value []byte }
+	if err := json.Unmarshal(b, &entries); err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]bool{}
+	for _, e := range entries {
+		has[string(e.Key)] = true
+		for _, own := range []string{"/registry/leases/", "/registry/masterleases/", "/registry/configmaps/kube-system/extension-apiserver-authentication"} {
+			if strings.Contains(string(e.Key), own) {
+				t.Errorf("%s belongs to one mesh", e.Key)
+			}
+		}
+	}
+	var crds apiextensionsv1.CustomResourceDefinitionList
+	if err := m.Client().List(t.Context(), &crds); err != nil {
+		t.Fatal(err)
+	}
+	for _, crd := range crds.Items {
+		if !has["/registry/apiextensions.k8s.io/customresourcedefinitions/"+crd.Name] {
+			t.Errorf("the seed has no CRD %s", crd.Name)
+		}
+	}
+	if !has["/registry/namespaces/kube-system"] || len(crds.Items) < 20 {
+		t.Errorf("the seed has %d keys, of %d CRDs, and perhaps no namespace kube-system", len(entries), len(crds.Items))
+	}
 }
 
 func toldAtStop(t *testing.T, m *mesh.Mesh) {
@@ -293,6 +371,34 @@ func noWayOut(t *testing.T, m *mesh.Mesh) {
 	if c, err := m.NS.DialContext(t.Context(), "tcp", "1.1.1.1:53"); err == nil {
 		c.Close()
 		t.Error("reached a host outside")
+	}
+}
+
+func oneMoreAddress(t *testing.T, m *mesh.Mesh) {
+	const addr, at = "10.243.0.7", "10.243.0.7:0"
+	if l, err := m.NS.Listen("tcp", at); err == nil {
+		l.Close()
+		t.Error("it is there before it was added")
+	}
+	if err := m.AddAddress(netip.MustParseAddr(addr)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.NS.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := m.NS.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		c.Close()
+		t.Error("it is reached from outside of the mesh")
+	}
+	if err := m.AddAddress(netip.MustParseAddr(addr)); err == nil || !strings.Contains(err.Error(), addr) {
+		t.Errorf("added again: got %v, want an error that names it", err)
 	}
 }
 

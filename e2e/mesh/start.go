@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/isthmus-mesh/isthmus/e2e/node"
@@ -80,20 +78,14 @@ func (m *Mesh) start(ctx context.Context) error {
 	if err := m.startAPI(ctx); err != nil {
 		return err
 	}
-	m.say("API server is ready")
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.applyCRDs(gctx) })
-	if !m.opts.APIOnly {
-		g.Go(func() error { return m.prepareIstiod(gctx) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
 	// Behind the CRDs: its garbage collector learns of new kinds every 30 s only.
 	if err := m.startControllerManager(); err != nil || m.opts.APIOnly {
 		return err
 	}
-	g, gctx = errgroup.WithContext(ctx)
+	if err := m.prepareIstiod(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.StartIstiod(gctx) })
 	g.Go(func() error { return m.startNode(gctx) })
 	return g.Wait()
@@ -111,17 +103,7 @@ func (m *Mesh) makeNamespace() error {
 	}
 	m.NS = ns
 	m.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: ns.DialContext}}
-	return ns.Do(func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return fmt.Errorf("find lo: %w", err)
-		}
-		ip := &net.IPNet{IP: nodeAddr().AsSlice(), Mask: net.CIDRMask(32, 32)}
-		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: ip}); err != nil {
-			return fmt.Errorf("add address %v: %w", nodeAddr(), err)
-		}
-		return nil
-	})
+	return m.AddAddress(nodeAddr())
 }
 
 // run starts a program of the control plane, with env on top of a small environment of its own.
