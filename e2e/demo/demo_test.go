@@ -316,6 +316,7 @@ func (p *place) useAsSaid(export string) {
 		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
 		{"demo exec edge/nobody true || echo it ended with $?", "no pod of edge/nobody"},
 		{"demo exec edge || echo it ended with $?", "it ended with 2"},
+		{"kubectl exec -n edge deployment/gateway -- true || echo it ended with $?", "take demo exec NAMESPACE/NAME COMMAND"},
 	} {
 		if got := run(t, p.command("sh", "-c", "export "+export+"\n"+c.command)); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.command, got, c.want)

@@ -27,7 +27,7 @@ const (
 	followEvery = 100 * time.Millisecond
 )
 
-// kubelet answers what the API server asks a kubelet: the logs of containers.
+// kubelet answers what the API server asks a kubelet: the logs of containers. It says so where it is asked for more.
 type kubelet struct {
 	player *Player
 	server *http.Server
@@ -48,6 +48,9 @@ func serveKubelet(p *Player) (*kubelet, error) {
 	k := &kubelet{player: p, done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", k.logs)
+	for _, path := range []string{"/exec/", "/attach/", "/portForward/"} {
+		mux.HandleFunc(path, noSession)
+	}
 	k.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
 	go func() {
 		defer close(k.done)
@@ -90,6 +93,12 @@ func (k *kubelet) logs(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// noSession answers kubectl exec, attach, cp, debug and port-forward; kubectl shows the text.
+func noSession(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "the node of this world serves kubectl no sessions in pods: where make demo-up runs it, take demo exec NAMESPACE/NAME COMMAND; a Go test takes Player.Exec",
+		http.StatusNotImplemented)
 }
 
 // selfSigned is a certificate for addr that nobody trusts.
