@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
@@ -39,9 +40,8 @@ func withProgram(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	exe = filepath.Join(dir, "demo")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if exe, err = programs.Demo(context.Background(), dir, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
