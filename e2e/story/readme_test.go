@@ -65,7 +65,7 @@ func TestReadmeCommands(t *testing.T) {
 		}
 	}
 	ctx := t.Context()
-	w := theWorld(t)
+	w := shared.Get(t)
 	if !w.Envoy {
 		t.Log("without Envoy a waypoint that the commands ask for never answers: the commands run, the edge does not become ready")
 	}

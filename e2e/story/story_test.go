@@ -13,6 +13,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/story/storytest"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
@@ -25,52 +26,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	code := m.Run()
-	if err := shared.stop(code != 0); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(storytest.Main(m, &shared))
 }
 
-// shared is the world of all tests; each leaves the scene as it was.
-var shared scene
-
-type scene struct{ world *story.World }
-
-// stop ends the world, if there is one, and keeps its logs where something has failed.
-func (s *scene) stop(failed bool) error {
-	w := s.world
-	if s.world = nil; w == nil {
-		return nil
-	}
-	if failed {
-		w.Keep()
-		fmt.Println("logs are in", w.Dir)
-	}
-	return w.Stop()
-}
-
-// theWorld is the world that all tests share. One who fails leaves none for the next.
-func theWorld(t *testing.T) *story.World {
-	t.Helper()
-	if shared.world == nil {
-		w, err := story.Start(t.Context(), t.Output())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("the scene is set after %v", w.Took.Round(10*time.Millisecond))
-		shared.world = w
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			if err := shared.stop(true); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	return shared.world
-}
+// shared is the world of all tests.
+var shared storytest.Shared
 
 // Identities of the scene.
 const (
@@ -83,7 +43,7 @@ const (
 
 // TestStory plays the whole story, and judges what was seen at every hop; once more as it is on a machine without Envoy.
 func TestStory(t *testing.T) {
-	w := theWorld(t)
+	w := shared.Get(t)
 	if os.Getenv(forbidEnv) != "" && w.Redirected() {
 		t.Fatal("there is nftables, and it was forbidden")
 	}

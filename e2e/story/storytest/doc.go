@@ -1,3 +1,3 @@
-// Package storytest starts the story's world for tests: New ends it with the test, and keeps its folder when the test has failed. It works
-// only inside a world (story.Funcs).
+// Package storytest starts the story's world for tests: New for one test, Shared for several. Either keeps the world's folder when a test has
+// failed. It works only inside a world (story.Funcs).
 package storytest
