@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
@@ -126,11 +131,13 @@ func (c *cluster) apply(yaml string) {
 // enrol brings the caller into the mesh, or out of it.
 func (c *cluster) enrol(in bool) {
 	c.t.Helper()
-	label := "istio.io/dataplane-mode-"
+	mode := "null"
 	if in {
-		label = "istio.io/dataplane-mode=ambient"
+		mode = `"ambient"`
 	}
-	if _, err := c.Run(c.ctx(), "kubectl", "label", "pod", "caller", "-n", c.ns, label); err != nil {
+	caller := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "caller"}}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/dataplane-mode":`+mode+`}}}`))
+	if err := c.Client().Patch(c.ctx(), caller, patch); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := c.Node.WaitCaptured(c.ctx(), c.ns, "caller", in); err != nil {
