@@ -41,16 +41,16 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	stop, err := startShared(dir, Auto)
-	if err != nil {
+	if err := startShared(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err, "logs in", dir)
 		return 1
 	}
 	code := m.Run()
-	if err := stop(); err != nil {
+	if err := shared.player.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
+	shared.cluster.stop()
 	if code == 0 {
 		os.RemoveAll(dir)
 	} else {
@@ -59,20 +59,30 @@ func runAll(m *testing.M) int {
 	return code
 }
 
-// startShared starts what shared holds, with a folder and rules of its own.
-func startShared(dir string, rules Rules) (stop func() error, err error) {
+// startShared starts what shared holds.
+func startShared(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // the first time builds programs
 	defer cancel()
 	c, err := startCluster(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("start cluster: %w", err)
+		return fmt.Errorf("start cluster: %w", err)
 	}
+	shared.cluster = c
+	if err := startPlayer(ctx, Auto); err != nil {
+		c.stop()
+		return err
+	}
+	return nil
+}
+
+// startPlayer starts the player of the shared cluster.
+func startPlayer(ctx context.Context, rules Rules) error {
 	level := slog.LevelInfo
 	if os.Getenv("ISTHMUS_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
 	p, err := Start(ctx, Config{
-		REST: c.rest, NS: c.ns, Dir: dir, Rules: rules,
+		REST: shared.cluster.rest, NS: shared.cluster.ns, Dir: shared.cluster.dir, Rules: rules,
 		Images: map[string]Image{
 			"web":  {Func: "web", Env: []string{"FROM_IMAGE=yes"}, Files: map[string]string{"/usr/local/bin/own/tool": "/bin/sh"}},
 			"host": {},
@@ -84,32 +94,27 @@ func startShared(dir string, rules Rules) (stop func() error, err error) {
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
-		c.stop()
-		return nil, err
-	}
-	before := shared
-	shared.cluster, shared.player = c, p
-	return func() error {
-		shared = before
-		err := p.Close()
-		c.stop()
 		return err
-	}, nil
+	}
+	shared.player = p
+	return nil
 }
 
-// withRules runs f as it is and, on a cluster of its own, with AnyIP.
+// withRules runs f as it is, and with AnyIP: by a player that takes the place of the shared one for as long.
 func withRules(t *testing.T, f func(t *testing.T)) {
 	t.Run(shared.player.Rules().String(), f)
 	t.Run(AnyIP.String(), func(t *testing.T) {
-		stop, err := startShared(t.TempDir(), AnyIP)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { // after the cleanups of f
-			if err := stop(); err != nil {
+		restart := func(rules Rules) {
+			t.Helper()
+			if err := shared.player.Close(); err != nil {
 				t.Error(err)
 			}
-		})
+			if err := startPlayer(context.Background(), rules); err != nil {
+				t.Fatal(err)
+			}
+		}
+		restart(AnyIP)
+		t.Cleanup(func() { restart(Auto) }) // after the cleanups of f
 		f(t)
 	})
 }
