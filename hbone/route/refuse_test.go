@@ -102,7 +102,28 @@ func TestResolveAsksForWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-// Whatever istiod tells, no hop is open to every identity, and no way leads around a waypoint.
+// Istiod is not asked for what no message can hold, and nobody has to remember addresses of any length: they are refused, whoever thought of them.
+func TestNamesThatCannotBeAskedFor(t *testing.T) {
+	m := mesh()
+	m.SetService(with(new(*m.Service(guardedKey)), func(s *Service) { s.Waypoint = &Gateway{Host: Host{"edge", "\xff"}, Port: 15008} }))
+	m.SetWorkload(with(pod("shop/cart-1", "10.9.9.9", "cart"), func(w *Workload) {
+		w.Network, w.NetworkGateway = "far", &Gateway{Addr: NetAddr{"\xff", netip.MustParseAddr("10.8.8.8")}, Port: 15008}
+	}).of(cartKey))
+	for dial, want := range map[string]string{
+		"[fe80::1%\xff]:80":                            "outside the mesh",
+		strings.Repeat("a.", 300) + "example:80":       "has 610 bytes",
+		"10.96.0.1:" + strings.Repeat("0", 600) + "80": "has 612 bytes",
+		"10.96.0.2:80":                                 "which istiod does not know",
+		"10.96.0.1:80":                                 "where istiod knows nobody",
+	} {
+		_, err := m.Resolve(Source{Namespace: "shop"}, dial, func(string) bool { return false })
+		if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Why, want) || len(e.Error()) > 1000 {
+			t.Errorf("%.20q: %v, want %q", dial, err, want)
+		}
+	}
+}
+
+// Whatever istiod tells, no hop is open to every identity, no way leads around a waypoint, and nobody who speaks HBONE is spoken to in plaintext.
 func TestNoRouteIsOpen(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	chance := func() bool { return rng.IntN(4) == 0 }
@@ -131,6 +152,9 @@ func TestNoRouteIsOpen(t *testing.T) {
 			r, err := m.Resolve(Source{Passthrough: chance()}, dial, func(string) bool { return chance() })
 			if (err == nil) != (len(r.Hops) > 0 || r.Direct.IsValid()) {
 				t.Fatalf("%s: %+v, %v", dial, r, err)
+			}
+			if to := m.Workload(NetAddr{IP: r.Direct.Addr()}); err == nil && len(r.Hops) == 0 && to != nil && to.Tunnel != TunnelNone {
+				t.Fatalf("%s: plaintext to %+v", dial, to)
 			}
 			for _, h := range r.Hops {
 				if len(h.Peers) == 0 || !h.Addr.IsValid() || h.Authority == "" {

@@ -8,13 +8,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
 	"github.com/isthmus-mesh/isthmus/hbone/internal/cow"
 )
 
-// hbonePort is where workloads speak HBONE.
-const hbonePort = 15008
+const (
+	// hbonePort is where workloads speak HBONE.
+	hbonePort = 15008
+	// maxName is how many bytes an address that is dialled may have, and a name that istiod is asked for. A namespace, a hostname and a port have less.
+	maxName = 512
+)
+
+// ValidName reports whether istiod can be asked for a name: it is short, and text that a message may have.
+func ValidName(name string) bool { return len(name) <= maxName && utf8.ValidString(name) }
 
 // Resolve finds a way to address: "host:port", where host is an IP, a Service's full name, the name of a pod of a Service, or
 // namespace/name for a ServiceEntry of another namespace. absent says of a name that istiod has nothing by it. A *MissingError asks for
@@ -63,6 +71,11 @@ type query struct {
 }
 
 func (q *query) resolve() (*fork, error) {
+	if len(q.target) > maxName {
+		n := len(q.target)
+		q.target = q.target[:maxName/8] + "..."
+		return nil, q.fail("the address has %d bytes, of which %d are allowed", n, maxName)
+	}
 	host, portText, err := net.SplitHostPort(q.target)
 	if err != nil {
 		return nil, q.fail("the address is not host:port")
@@ -86,9 +99,9 @@ func (q *query) because(format string, args ...any) {
 	q.reason = append(q.reason, fmt.Sprintf(format, args...))
 }
 
-// need is a *MissingError for name, or nil when istiod has nothing by it.
+// need is a *MissingError for name, or nil when istiod has nothing by it, or could not even be asked.
 func (q *query) need(name string) error {
-	if q.absent(name) {
+	if !ValidName(name) || q.absent(name) {
 		q.passing = true
 		return nil
 	}

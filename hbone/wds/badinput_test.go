@@ -2,6 +2,7 @@ package wds_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -171,6 +172,52 @@ func TestAnOversizedAnswerIsOneNames(t *testing.T) {
 			}
 			if st := c.Stats(); !st.Online || st.Lost > 4 {
 				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+// What somebody dials, a stranger's Host header at a gateway say, or what istiod names as a waypoint cannot make requests that no message can hold: the
+// connection would end by each of them.
+func TestNamesThatNoMessageHolds(t *testing.T) {
+	istiod, c := start(t)
+	resolve(t, c, "10.96.0.1:80")
+	guarded := cart()
+	guarded.Hostname, guarded.Addresses = "guarded.shop.svc.cluster.local", []route.NetAddr{{IP: netip.MustParseAddr("10.96.0.2")}}
+	guarded.Waypoint = &route.Gateway{Host: route.Host{Namespace: "shop", Hostname: "\xff"}, Port: 15008}
+	istiod.SetService(guarded)
+	for _, address := range []string{"\xff.example:80", "shop/\xff.example:80", "[fe80::1%\xff]:80", strings.Repeat("x", 1<<20) + ".example:80", "10.96.0.2:80"} {
+		if _, err := c.Resolve(within(t, 10*time.Second), "tcp", address); !isFinal(err) || len(err.Error()) > 1000 {
+			t.Errorf("%.20q: %.200v", address, err)
+		}
+	}
+	istiod.SetWorkload(pod("cart-1", "10.244.1.55", cartKey))
+	eventually(t, c, "a change after it", func() bool {
+		r, err := c.Resolve(within(t, 10*time.Second), "tcp", "10.96.0.1:80")
+		return err == nil && r.Hops[0].Addr.Addr().String() == "10.244.1.55"
+	})
+	if st := c.Stats(); st.Lost != 0 || !st.Online {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A token that no header can hold is not shown, and not told of either.
+func TestTokensAreNotTold(t *testing.T) {
+	for name, token := range map[string]string{"two lines": "secret\nsecret", "binary": "secret\x00\xff", "long": strings.Repeat("secret", 1<<20)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each mostly waits
+			var log bytes.Buffer
+			_, c := start(t, func(c *wds.Config) {
+				c.Token = func(context.Context) (string, error) { return token, nil }
+				c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
+			err := c.Ready(within(t, 700*time.Millisecond))
+			if err == nil || strings.Contains(err.Error(), "secret") || len(err.Error()) > 2000 {
+				t.Errorf("%.300v", err)
+			}
+			c.Close()
+			if strings.Contains(log.String(), "secret") {
+				t.Errorf("the log has %.300q", log.String())
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"github.com/isthmus-mesh/isthmus/hbone/wds/internal/encode"
 )
 
@@ -236,7 +237,7 @@ func (c *Client) load(data []byte, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, name := range names {
-		if len(c.names) <= c.cfg.maxNames() && c.names[name] == nil {
+		if len(c.names) <= c.cfg.maxNames() && c.names[name] == nil && route.ValidName(name) {
 			c.names[name] = &asked{}
 		}
 	}
