@@ -22,11 +22,12 @@ type Ways struct {
 	lasting bool
 }
 
-// fork is several ways. It has kids (waypoints that share the connections), or ends (pods). What a choice among ends needs comes first, in one line of the
-// processor's cache.
+// fork is several ways. It has kids (waypoints that share the connections), or ends (pods). What a choice among ends needs comes first, and the Endpoints of
+// the first ends are here too: so that they and the ends are loaded from memory at once, and not one after the other.
 type fork struct {
 	ends    []end
-	plain   bool   // the ends weigh the same and are all there is to choose from
+	plain   bool // the ends weigh the same and are all there is to choose from
+	loads   [16]*hbone.Endpoint
 	target  string // what was dialled
 	service string // the Service's hostname when the address names one
 	kids    []*fork
@@ -63,6 +64,9 @@ type end struct {
 func newFork(q *query, ends []end) *fork {
 	f := &fork{reason: slices.Clip(q.reason), ends: ends, target: q.target, making: new(sync.Mutex)}
 	weight := func(i int) uint64 { return uint64(max(1, ends[i].w.Capacity)) }
+	for i := range min(len(ends), len(f.loads)) {
+		f.loads[i] = ends[i].load
+	}
 	for i := range ends {
 		if weight(i) != weight(0) {
 			f.sum = make([]uint64, len(ends))
@@ -203,6 +207,14 @@ func (f *fork) weight(i int) uint64 {
 	return f.sum[i] - f.sum[i-1]
 }
 
+// load is what is known of end i's listener; it may be nil.
+func (f *fork) load(i int) *hbone.Endpoint {
+	if i < len(f.loads) {
+		return f.loads[i]
+	}
+	return f.ends[i].load
+}
+
 func (f *fork) choose(key string) *end {
 	n := len(f.ends)
 	if n == 1 {
@@ -212,38 +224,41 @@ func (f *fork) choose(key string) *end {
 		return &f.ends[f.rendezvous(key)]
 	}
 	a := f.draw(n)
-	x := &f.ends[a]
-	if x.load == nil || x.load.Open() == 0 && !x.failing() {
-		return x // nobody has fewer
+	x := f.load(a)
+	if x == nil || x.Open() == 0 && !failing(x) {
+		return &f.ends[a] // nobody has fewer
 	}
 	b := f.draw(n)
 	if b == a { // by chance beside it, so that there always are two
 		b = (a + 1 + rand.IntN(n-1)) % n
 	}
-	y := &f.ends[b]
-	switch xBad, yBad := x.failing(), y.failing(); {
+	y := f.load(b)
+	// Both are on their way from memory before it is known which one it will be.
+	f.ends[a].state.Load()
+	f.ends[b].state.Load()
+	switch xBad, yBad := failing(x), failing(y); {
 	case xBad && yBad:
 		return f.sound(a)
 	case xBad:
-		return y
-	case yBad || y.load == nil:
-		return x
+		return &f.ends[b]
+	case yBad || y == nil:
+		return &f.ends[a]
 	}
 	// x.open/weight against y.open/weight
-	if uint64(y.load.Open())*f.weight(a) < uint64(x.load.Open())*f.weight(b) {
-		return y
+	if uint64(y.Open())*f.weight(a) < uint64(x.Open())*f.weight(b) {
+		return &f.ends[b]
 	}
-	return x
+	return &f.ends[a]
 }
 
-// failing reports whether e could not be reached of late.
-func (e *end) failing() bool { return e.load != nil && e.load.Failing(time.Now) }
+// failing reports whether what has that Endpoint could not be reached of late.
+func failing(e *hbone.Endpoint) bool { return e != nil && e.Failing(time.Now) }
 
 // sound is an end from i on that does not fail, else i's.
 func (f *fork) sound(i int) *end {
 	for j := range f.ends {
-		if e := &f.ends[(i+j)%len(f.ends)]; !e.failing() {
-			return e
+		if k := (i + j) % len(f.ends); !failing(f.ends[k].load) {
+			return &f.ends[k]
 		}
 	}
 	return &f.ends[i]
@@ -265,7 +280,7 @@ func (f *fork) rendezvous(key string) int {
 		if second < 0 || score > secondScore {
 			second, secondScore = i, score
 		}
-		if !e.failing() && (first < 0 || score > firstScore) {
+		if !failing(e.load) && (first < 0 || score > firstScore) {
 			first, firstScore = i, score
 		}
 	}
