@@ -182,6 +182,35 @@ func (t *Table) Behind(name string) int {
 	return n
 }
 
+// Under lists all that stands behind a name: the Service or workload whose key or uid it is, or whose network/ip, and the workloads of those Services. Some
+// may be in it twice.
+func (t *Table) Under(name string) []string {
+	var names []string
+	service := func(s *Service) {
+		names = append(names, s.Key())
+		for _, w := range t.members.Get(s.Key()).all() {
+			names = append(names, w.UID)
+		}
+	}
+	if s := t.services.Get(name); s != nil {
+		service(s)
+	}
+	if t.workloads.Get(name) != nil {
+		names = append(names, name)
+	}
+	a, ok := ParseNetAddr(name)
+	if !ok {
+		return names
+	}
+	for _, s := range t.vips.Get(a).all() {
+		service(s)
+	}
+	for _, w := range t.ips.Get(a).all() {
+		names = append(names, w.UID)
+	}
+	return names
+}
+
 // Names lists what is known by other names and changes with what has that name (a Service's key or a workload's uid): its addresses, and the
 // Services that a workload is in.
 func (t *Table) Names(name string) []string {

@@ -141,3 +141,19 @@ func TestAWaypointByAddress(t *testing.T) {
 		checkHop(t, r, "waypoint", want, "10.244.1.9:80", idWaypoint)
 	}
 }
+
+func TestUnder(t *testing.T) {
+	m := mesh()
+	m.SetWorkload(pod("shop/cart-2", "10.245.0.1", "cart").of(cartKey))
+	both := []string{cartKey, "Kubernetes//Pod/shop/cart-1", "Kubernetes//Pod/shop/cart-2"}
+	for name, want := range map[string][]string{
+		cartKey: both, "/10.96.0.1": both, "/10.245.0.1": both[2:], both[2]: both[2:], "shop/nobody.example": nil, "/192.0.2.1": nil, "far/10.96.0.1": nil,
+	} {
+		got := m.Snapshot().Under(name)
+		slices.Sort(got)
+		sorted := slices.Sorted(slices.Values(want))
+		if !slices.Equal(got, sorted) {
+			t.Errorf("under %s: %v, want %v", name, got, sorted)
+		}
+	}
+}

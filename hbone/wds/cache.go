@@ -132,6 +132,13 @@ func (x *index) with(n int, keep func(*cached) bool) *index {
 	return next
 }
 
+// forget forgets all.
+func (c *cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now.Store(nil)
+}
+
 // sweep forgets what was not used since epoch, and adds the names of the rest to used.
 func (c *cache) sweep(epoch int64, used map[string]bool) {
 	c.mu.Lock()

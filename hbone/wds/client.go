@@ -28,23 +28,28 @@ type Client struct {
 	wake   chan struct{} // capacity 1: the stream has names to ask for
 	ready  chan struct{} // closed with istiod's first answer
 
-	saver saver                // of the SnapshotFile
-	held  held                 // used by run alone, and before it starts
-	now   atomic.Pointer[view] // what is known; replaced under mu
-	epoch atomic.Int64         // counts the looks for what is unused
-	ways  cache                // by address
-	all   cache                // likewise, of route.Table.Members
+	saver    saver                // of the SnapshotFile
+	held     held                 // used by run alone, and before it starts
+	now      atomic.Pointer[view] // what is known; replaced under mu
+	epoch    atomic.Int64         // counts the looks for what is unused
+	narrowed atomic.Bool          // Wildcard asks for what is dialled for a while; changed under mu, between streams
+	ways     cache                // by address
+	all      cache                // likewise, of route.Table.Members
 
 	mu      sync.Mutex        // guards the fields below; never held while a response is read
 	names   map[string]*asked // what we subscribe to
 	pending []string          // names not yet sent on the stream
 	again   []string          // names to unsubscribe first
-	alone   map[string]bool   // names to ask for by themselves, as an answer to several was too large
-	asking  string            // of them the one that was asked for last; others wait while it is in flight, but not for ever
-	asked   time.Time         // when that was
+	full    time.Time         // until when no name can make room
 	bad     map[string]error  // Address resources that could not be read and that are not held
 	stats   Stats             // the counters
 	lastErr error
+
+	greeted    time.Time // when hello asked for addresses; zero: the first answer is there
+	apart      apart     // as an answer was too large
+	polsFlight time.Time // when policies were asked for on this stream; zero: they were not, or the answer is there
+	polsLarge  tooBig    // that answer
+	allLarge   tooBig    // that to Wildcard
 }
 
 // view is all that is known at one moment. It does not change.
@@ -96,7 +101,7 @@ func newClient(ctx context.Context, cancel context.CancelFunc, cfg Config) *Clie
 		held:  newHeld(),
 		saver: make(saver, 1),
 		names: map[string]*asked{},
-		alone: map[string]bool{},
+		apart: apart{names: map[string]bool{}},
 		bad:   map[string]error{},
 	}
 	c.now.Store(&view{table: c.held.table.Snapshot(), changed: make(chan struct{})})
@@ -192,6 +197,9 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 		w, err := v.table.Ways(c.src, address, c.absentIn(v))
 		if err == nil {
 			c.ways.put(address, w, v, c.epoch.Load())
+			if c.narrowed.Load() {
+				c.follow(w.Names())
+			}
 			return w.Pick(route.Key(ctx))
 		}
 		missing, ok := errors.AsType[*route.MissingError](err)
@@ -229,6 +237,9 @@ func (c *Client) Admits(r hbone.Route) bool {
 			return v.closed
 		}
 		c.all.put(r.Target, w, v, c.epoch.Load())
+		if c.narrowed.Load() {
+			c.follow(w.Names())
+		}
 	}
 	return w.Admit(&r)
 }

@@ -3,25 +3,21 @@ package wds
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/isthmus-mesh/isthmus/hbone"
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -43,15 +39,18 @@ type Config struct {
 	// ServerName is the name in istiod's certificate. Empty means istiod.istio-system.svc.
 	ServerName string
 	// RootsFile is a PEM file of the roots that istiod's certificate leads to, read again for every connection. One of RootsFile and
-	// Roots is required, but for Insecure.
+	// Roots is required, but for Insecure and Identity.
 	RootsFile string
 	// Roots gives the same PEM by function.
 	Roots func() ([]byte, error)
-	// TokenFile holds the service account's token for audience istio-ca, read again for every connection. One of TokenFile and
-	// Token is required, but for Insecure.
+	// TokenFile holds the service account's token for audience istio-ca, read again for every connection. One of TokenFile, Token and
+	// Identity is required, but for Insecure.
 	TokenFile string
 	// Token gives the token by function.
 	Token func(ctx context.Context) (string, error)
+	// Identity is shown to istiod in place of a token: a certificate of Node's service account, by an issuer that istiod believes. What it is at the
+	// moment is taken for every connection. Without RootsFile and Roots istiod is known by the roots of its trust domain.
+	Identity hbone.Identity
 	// Insecure speaks plaintext, to istiod's port 15010 inside a trusted network. No token is sent.
 	Insecure bool
 	// Node is who we are.
@@ -91,12 +90,15 @@ type Config struct {
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger takes connection failures and resources that cannot be read. Nil is silent.
 	Logger *slog.Logger
+
+	largeTime time.Duration // how long what is too large is not asked for, the first time; zero means 30 s. Tests are shorter
 }
 
 func (c *Config) maxNames() int            { return cmp.Or(c.MaxNames, 10_000) }
 func (c *Config) absentFor() time.Duration { return cmp.Or(c.AbsentFor, 2*time.Second) }
 func (c *Config) refresh() time.Duration   { return cmp.Or(c.RefreshEvery, 10*time.Second) }
 func (c *Config) unusedFor() time.Duration { return cmp.Or(c.UnusedFor, 30*time.Minute) }
+func (c *Config) largeFor() time.Duration  { return cmp.Or(c.largeTime, 30*time.Second) }
 func (c *Config) maxResources() int        { return cmp.Or(c.MaxResources, 1_000_000) }
 
 func (c *Config) snapshotMaxAge() time.Duration { return cmp.Or(c.SnapshotMaxAge, 24*time.Hour) }
@@ -123,12 +125,18 @@ func (c *Config) validate() error {
 		return errors.New("wds: Node needs IP, Pod and Namespace")
 	case c.Insecure && (c.TokenFile != "" || c.Token != nil):
 		return errors.New("wds: a token is never sent without TLS: leave out either Insecure or the token")
+	case c.Insecure && c.Identity != nil:
+		return errors.New("wds: a certificate cannot be shown without TLS: leave out either Insecure or Identity")
 	case c.Insecure:
+		return nil
+	case c.Identity != nil && (c.TokenFile != "" || c.Token != nil):
+		return errors.New("wds: istiod is shown a token or a certificate: leave out either the token or Identity")
+	case c.Identity != nil:
 		return nil
 	case c.RootsFile == "" && c.Roots == nil:
 		return errors.New("wds: no roots to know istiod by: set Config.RootsFile")
 	case c.TokenFile == "" && c.Token == nil:
-		return errors.New("wds: no token: set Config.TokenFile")
+		return errors.New("wds: no token: set Config.TokenFile, or Config.Identity")
 	}
 	return nil
 }
@@ -150,28 +158,20 @@ func (n *Node) metadata() *structpb.Struct {
 }
 
 // dial makes the gRPC connection to one address.
-func (c *Config) dial(address string) (*grpc.ClientConn, error) {
+func (c *Config) dial(address string, messages *codec) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if !c.Insecure {
-		roots := c.Roots
-		if roots == nil {
-			roots = c.readRoots
-		}
-		pem, err := roots()
+		t, err := c.tls()
 		if err != nil {
-			return nil, fmt.Errorf("roots of istiod: %w", err)
+			return nil, err
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, errors.New("the roots hold no certificate")
-		}
-		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: cmp.Or(c.ServerName, "istiod.istio-system.svc")})
+		creds = credentials.NewTLS(t)
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		// Else an istiod whose node vanished would be waited for as long as TCP does. Istiod wants 15 s at least between pings.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse), grpc.ForceCodecV2(messages)),
 	}
 	if c.DialContext != nil {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return c.DialContext(ctx, "tcp", a) }))
@@ -182,7 +182,7 @@ func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 // authenticated adds who we are to the call.
 func (c *Config) authenticated(ctx context.Context) (context.Context, error) {
 	ctx = metadata.AppendToOutgoingContext(ctx, "clusterid", cmp.Or(c.Node.ClusterID, "Kubernetes"))
-	if c.Insecure {
+	if c.Insecure || c.Identity != nil {
 		return ctx, nil
 	}
 	var token string
@@ -200,20 +200,4 @@ func (c *Config) authenticated(ctx context.Context) (context.Context, error) {
 		token = t
 	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
-}
-
-// explain adds what to do to errors that have a usual cause.
-func (c *Config) explain(err error) error {
-	s, _ := status.FromError(err)
-	text := s.Message()
-	switch {
-	case s.Code() == codes.Unauthenticated || s.Code() == codes.PermissionDenied:
-		return fmt.Errorf("it does not accept the token: is it of service account %s/%s, for audience istio-ca and not expired? %w",
-			c.Node.Namespace, cmp.Or(c.Node.ServiceAccount, "default"), err)
-	case strings.Contains(text, "certificate is valid for") || strings.Contains(text, "doesn't contain any"):
-		return fmt.Errorf("its certificate has another name: set Config.ServerName: %w", err)
-	case strings.Contains(text, "signed by unknown authority"):
-		return fmt.Errorf("its certificate leads to none of the roots: is Config.RootsFile of this mesh? %w", err)
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -23,7 +24,12 @@ func TestNewRefuses(t *testing.T) {
 		"no token":             {func(c *wds.Config) { c.TokenFile = "" }, "Config.TokenFile"},
 		"a token in plaintext": {func(c *wds.Config) { c.Insecure = true }, "a token is never sent without TLS"},
 		"one by function":      {func(c *wds.Config) { c.Insecure, c.TokenFile, c.Token = true, "", token }, "a token is never sent without TLS"},
-		"all there is":         {nil, ""},
+		"a certificate in plaintext": {func(c *wds.Config) {
+			c.Insecure, c.RootsFile, c.TokenFile, c.Identity = true, "", "", new(identitytest.Source)
+		}, "a certificate cannot be shown without TLS"},
+		"a token and a certificate":                       {func(c *wds.Config) { c.Identity = new(identitytest.Source) }, "leave out either the token or Identity"},
+		"a certificate, and istiod by what comes with it": {func(c *wds.Config) { c.RootsFile, c.TokenFile, c.Identity = "", "", new(identitytest.Source) }, ""},
+		"all there is": {nil, ""},
 		"functions": {func(c *wds.Config) {
 			c.RootsFile, c.Roots, c.TokenFile, c.Token = "", func() ([]byte, error) { return nil, nil }, "", token
 		}, ""},

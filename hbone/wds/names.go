@@ -12,13 +12,13 @@ type asked struct {
 	pinned bool      // never given up
 	told   time.Time // when istiod answered last; zero: not yet
 	epoch  int64     // when it was last asked for
-	flight bool      // asked for on this stream, and not answered
-	large  time.Time // when its own answer was too large; zero: it was not
+	flight time.Time // when it was asked for on this stream; zero: it was not, or the answer is there
+	large  tooBig    // its own answer
 }
 
 // absentIn says of names that istiod has nothing by them.
 func (c *Client) absentIn(v *view) func(name string) bool {
-	if c.cfg.Wildcard {
+	if c.wildcard() {
 		return func(string) bool { return v.complete }
 	}
 	return func(name string) bool {
@@ -58,7 +58,7 @@ func (c *Client) ask(names ...string) error {
 	defer c.mu.Unlock()
 	table, now := c.now.Load().table, time.Now()
 	for _, name := range names {
-		if c.cfg.Wildcard {
+		if c.wildcard() {
 			break // it has all, or will
 		}
 		a := c.names[name]
@@ -66,7 +66,7 @@ func (c *Client) ask(names ...string) error {
 			return err
 		}
 		switch {
-		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(): // one is our own
+		case a == nil && len(c.names) > c.cfg.maxNames() && !c.evict(now): // one is our own
 			return fmt.Errorf("wds: %d names are asked for already, which is the limit (Config.MaxNames)", c.cfg.maxNames())
 		case a == nil && table.Has(name): // a Service without pods that came by another name
 			a = &asked{}
@@ -102,8 +102,12 @@ func (c *Client) pin(name string) {
 	}
 }
 
-// evict forgets the names that led nowhere and that were not asked for again; it reports whether there were any. mu is held.
-func (c *Client) evict() bool {
+// evict forgets the names that led nowhere and that were not asked for again; it reports whether there were any. When there were none it does not look again
+// for a while: who is asked for thousands of names that nobody has must not go through all others each time. mu is held.
+func (c *Client) evict(now time.Time) bool {
+	if now.Before(c.full) {
+		return false
+	}
 	n, table := len(c.names), c.now.Load().table
 	for name, a := range c.names {
 		// What is held stays subscribed to, also a Service without pods: it would be served as it was for ever.
@@ -112,5 +116,9 @@ func (c *Client) evict() bool {
 			c.again = append(c.again, name)
 		}
 	}
-	return len(c.names) < n
+	if len(c.names) == n {
+		c.full = now.Add(c.cfg.absentFor() / 16)
+		return false
+	}
+	return true
 }

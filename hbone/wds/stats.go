@@ -14,6 +14,8 @@ type Stats struct {
 	Unreadable  int    // resources that could not be read and of which no older value is held
 	Refused     uint64 // responses with something that could not be read or that was too much
 	Lost        uint64 // connections to istiod that ended or could not be made
+	TooLarge    uint64 // of them those that a message of more than 64 MiB ended
+	Narrowed    bool   // as all there is is too large, Wildcard asks for what is dialled for now
 	LastRefusal error  // nil: none
 	LastError   error  // of a connection; nil: none
 }
@@ -40,6 +42,7 @@ func (c *Client) Stats() Stats {
 	s, v := c.stats, c.now.Load()
 	s.Online, s.Policies, s.Names = v.online, len(v.policies), len(c.names)
 	s.Services, s.Workloads = v.table.Len()
+	s.Narrowed = c.narrowed.Load()
 	s.Unreadable = len(c.bad) + len(v.badPols)
 	return s
 }

@@ -34,6 +34,11 @@ func (c *Client) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errWiden) {
+			c.widen()
+			i-- // the same address
+			continue
+		}
 		large := isLarge(err)
 		_, lacking := errors.AsType[*fileError](err)
 		switch {
@@ -44,12 +49,15 @@ func (c *Client) run(ctx context.Context) {
 		}
 		err = fmt.Errorf("wds: istiod at %s: %w", address, c.cfg.explain(err))
 		c.failed(err, lacking && time.Since(lackingSince) >= mountGrace)
-		if large {
-			c.tooLarge(time.Now())
+		searching := large && c.tooLarge(time.Now())
+		if large && c.narrowed.Load() {
+			c.cfg.logger().Warn("wds: all there is is too large; what is dialled is asked for instead, for a while")
 		}
 		switch {
-		case time.Since(start) > maxBackoff, large: // istiod is well
+		case time.Since(start) > maxBackoff: // istiod is well
 			backoff = minBackoff
+		case searching:
+			backoff = min(backoff, largeBackoff)
 		case lacking:
 			backoff = min(backoff, longestLook)
 		}
@@ -67,7 +75,8 @@ func (c *Client) run(ctx context.Context) {
 func (c *Client) stream(ctx context.Context, address string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cc, err := c.cfg.dial(address)
+	messages := newCodec(c.cfg.maxResources())
+	cc, err := c.cfg.dial(address, messages)
 	if err != nil {
 		return err
 	}
@@ -86,6 +95,9 @@ func (c *Client) stream(ctx context.Context, address string) error {
 		for {
 			res, err := st.Recv()
 			if err != nil {
+				if messages.tooMany.Load() {
+					err = &tooManyError{err}
+				}
 				failed <- err
 				return
 			}
@@ -103,17 +115,19 @@ func (c *Client) stream(ctx context.Context, address string) error {
 		}
 	}
 	var sweep <-chan time.Time
-	if every := c.cfg.unusedFor() / epochs; every > 0 && !c.cfg.Wildcard {
+	if every := c.cfg.unusedFor() / epochs; every > 0 && !c.wildcard() {
 		t := time.NewTicker(every)
 		defer t.Stop()
 		sweep = t.C
 	}
 	var refresh <-chan time.Time
-	if every := c.cfg.refresh(); every > 0 && !c.cfg.Wildcard {
+	if every := c.cfg.refresh(); every > 0 && !c.wildcard() {
 		t := time.NewTicker(max(min(every, time.Second), time.Millisecond))
 		defer t.Stop()
 		refresh = t.C
 	}
+	retry := time.NewTicker(c.cfg.largeFor() / 4)
+	defer retry.Stop()
 	for {
 		var send []*discovery.DeltaDiscoveryRequest
 		select {
@@ -133,6 +147,12 @@ func (c *Client) stream(ctx context.Context, address string) error {
 		case <-sweep:
 			c.expire()
 			send = c.more()
+		case <-retry.C:
+			if c.mayWiden(time.Now()) {
+				return errWiden
+			}
+			c.retryHeld(time.Now())
+			send = c.more() // also where a group's answer has not come for long
 		}
 		for _, req := range send {
 			if err := st.Send(req); err != nil {
@@ -140,6 +160,16 @@ func (c *Client) stream(ctx context.Context, address string) error {
 			}
 		}
 	}
+}
+
+// errWiden ends a stream so that the next one asks for all there is again.
+var errWiden = errors.New("all there is is asked for again")
+
+// mayWiden reports whether it is time for that.
+func (c *Client) mayWiden(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.narrowed.Load() && c.allLarge.left(c.cfg.largeFor(), now) == 0
 }
 
 // sendError prefers what the receiver was told: Send only says EOF. Responses on the way there are dropped: the next stream brings them again.
@@ -160,56 +190,67 @@ const maxHello = 3 << 20
 // hello is what a new stream begins with: all we want and all we hold. Where that is too much to tell, istiod sends all anew.
 func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	h := &c.held
-	size := 0
-	for name, version := range h.versions {
-		size += len(name) + len(version) + 8
-	}
-	versions := h.versions
-	if h.fresh = size > maxHello || h.restored; h.fresh {
-		versions = nil
-	}
-	if h.restored {
-		h.freshPol = true
-	}
-	h.newPols = true
+	h.newPols, h.whole, h.expected = true, false, nil
 	clear(h.dropped)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unstuck()
-	c.pending, c.again = nil, nil
+	c.pending, c.again, c.polsFlight, c.greeted = nil, nil, time.Time{}, time.Now()
 	clear(c.bad)
-	names, withheld := []string{"*"}, map[string]bool{}
-	if !c.cfg.Wildcard {
-		names = c.wanting(withheld)
+	if g := c.apart.asking; g != nil { // there was no answer
+		c.apart.asking = nil
+		c.apart.first(*g)
 	}
-	versions = maps.Clone(versions)
-	if len(withheld) > 0 { // to tell of what it leads to would subscribe to it
-		maps.DeleteFunc(versions, func(name, _ string) bool { return c.behind(name, withheld) })
+	names, versions, some := []string{"*"}, h.versions, false
+	if !c.wildcard() {
+		if names, some = c.wanting(); some || c.narrowed.Load() { // to tell of what else is held would subscribe to it
+			some, versions = true, h.known(names)
+		}
+		if len(names) == 0 {
+			names = []string{unspecified} // none would be all
+		}
+	}
+	size := 0
+	for name, version := range versions {
+		size += len(name) + len(version) + 8
+	}
+	h.freshOf = nil
+	if h.fresh = size > maxHello || h.restored; h.fresh {
+		if some {
+			h.freshOf = map[string]bool{}
+			for name := range versions {
+				h.freshOf[name] = true
+			}
+		}
+		versions = nil
 	}
 	list := []*discovery.DeltaDiscoveryRequest{{
-		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: versions,
+		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(versions),
 	}}
-	if c.cfg.Policies {
-		list = append(list, &discovery.DeltaDiscoveryRequest{
-			Node: c.cfg.Node.proto(), TypeUrl: authorizationType, InitialResourceVersions: maps.Clone(h.polVers),
-		})
+	h.freshPol = h.restored
+	if c.togetherPolicies() {
+		list = append(list, c.policiesRequest(maps.Clone(h.polVers)))
 	}
+	c.stir() // there may be groups to ask for
 	return list
 }
 
-// wanting is the names that a hello asks for; those that are not to be among them go to withheld. mu is held.
-func (c *Client) wanting(withheld map[string]bool) (names []string) {
+// wanting is the names that a hello asks for, and whether there are others that it must not ask for. mu is held.
+func (c *Client) wanting() (names []string, withheld bool) {
+	now := time.Now()
 	for name, a := range c.names {
-		a.anew, a.flight = false, false
+		a.anew, a.flight = false, time.Time{}
 		if !c.together(name, a) {
-			withheld[name] = true
+			withheld = true
 			continue
 		}
-		a.flight = a.told.IsZero() && a.absent.IsZero() && !c.held.table.Has(name) // what is held may be as it was, and is not told of
+		if a.told.IsZero() && a.absent.IsZero() && !c.held.table.Has(name) { // what is held may be as it was, and is not told of
+			a.flight = now
+		}
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return names
+	return names, withheld
 }
 
 // maxAsked bounds the names of one request.
@@ -222,8 +263,8 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if a := c.names[c.asking]; a != nil && a.flight && now.Sub(c.asked) < longestAsk {
-		return nil // whose answer it is that comes is to be seen; all others wait for that
+	if c.waits(now) {
+		return nil // whose answer it is that comes is to be seen
 	}
 	var list []*discovery.DeltaDiscoveryRequest
 	add := func(subscribe, unsubscribe []string) {
@@ -235,13 +276,19 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 		add([]string{unspecified}, names)
 	}
 	ask := slices.DeleteFunc(c.pending, func(name string) bool { return c.names[name] == nil || !c.together(name, c.names[name]) })
-	if c.asking = ""; len(ask) == 0 {
-		if c.asking = c.lonely(); c.asking != "" {
-			ask, c.asked = []string{c.asking}, now
+	if len(ask) == 0 {
+		if g := c.next(now); g != nil {
+			if ask = g.names; len(ask) > 0 {
+				add([]string{unspecified}, ask) // they may be subscribed to by another name that leads there
+			}
+			if g.policies {
+				c.held.freshPol = true
+				list = append(list, c.policiesRequest(nil))
+			}
 		}
 	}
 	for _, name := range ask {
-		c.names[name].flight = true
+		c.names[name].flight = now
 	}
 	for names := range slices.Chunk(ask, maxAsked) {
 		add(names, nil)

@@ -24,9 +24,12 @@ type held struct {
 	badPols  map[string]badPolicy
 	newPols  bool            // the stream is new: its first answer for policies is all that there is
 	fresh    bool            // the stream is new and istiod was not told what is held: its first answer for addresses is all that there is
+	freshOf  map[string]bool // of what is held; nil: of everything
 	freshPol bool            // likewise for policies
 	restored bool            // from a file, and istiod has not answered since
 	dropped  map[string]bool // names unsubscribed of late: istiod may have sent them before it knew
+	expected map[string]bool // what is held by the names of the group in flight
+	whole    bool            // in wildcard: the stream has brought all there is
 }
 
 func newHeld() held {
@@ -100,15 +103,16 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 	unread := map[string]error{}
 	var touched []string
 	touch := func(name string) { // also the addresses that it had: it may be elsewhere now
-		if c.cfg.Wildcard {
+		if c.wildcard() {
 			return // nobody is asked for by name
 		}
 		touched = append(append(touched, name), h.table.Names(name)...)
 	}
 	answered := func(r *discovery.Resource, name string) { touched = append(append(touched, name), r.GetAliases()...) }
+	var landed []string       // names whose answers came and could not be read
 	lost := map[string]bool{} // Services that a pod has gone from
 	var told map[string]bool
-	if h.fresh {
+	if h.fresh || h.expected != nil {
 		told = make(map[string]bool, len(res.GetResources()))
 	}
 	for _, r := range res.GetResources() {
@@ -133,6 +137,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 			if !known {
 				unread[name] = err
 			}
+			landed = append(append(landed, name), r.GetAliases()...)
 			continue
 		}
 		if h.dropped[name] && !c.wanted(r, w) {
@@ -152,14 +157,22 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		h.versions[name] = h.texts.of([]byte(r.GetVersion()))
 	}
 	gone := res.GetRemovedResources()
-	if told != nil {
+	if h.fresh {
 		for name := range h.versions {
-			if !told[name] {
+			if !told[name] && (h.freshOf == nil || h.freshOf[name]) {
 				gone = append(gone, name)
 			}
 		}
 	}
-	h.fresh, h.restored = false, false
+	if h.expected != nil && c.answers(touched, landed, gone) {
+		for name := range h.expected {
+			if _, held := h.versions[name]; held && !told[name] {
+				gone = append(gone, name)
+			}
+		}
+		h.expected = nil
+	}
+	h.fresh, h.freshOf, h.restored = false, nil, false
 	for _, name := range gone {
 		touch(name)
 		if w := h.table.WorkloadByUID(name); w != nil {
@@ -170,29 +183,41 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		h.table.Remove(name)
 		delete(h.versions, name)
 	}
-	if c.cfg.Wildcard {
+	if c.wildcard() {
 		lost = nil // who asks for all is told of all
 	}
-	c.show(res, gone, touched, unread, lost)
+	c.show(res, gone, touched, landed, unread, lost)
 	return bad.err()
 }
 
 // show lets readers see the Address resources as they are now, and notes what is there of what was asked for.
-func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []string, unread map[string]error, lost map[string]bool) {
+func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched, landed []string, unread map[string]error, lost map[string]bool) {
 	table := c.held.table.Snapshot()
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.greeted = time.Time{}
 	for _, name := range touched {
 		a := c.names[name]
 		if a == nil {
 			continue
 		}
-		delete(c.alone, name)
-		a.anew, a.flight, a.absent, a.told = false, false, time.Time{}, now
+		if !a.flight.IsZero() {
+			a.large = tooBig{}
+		}
+		a.anew, a.flight, a.absent, a.told = false, time.Time{}, time.Time{}, now
 		if !table.Has(name) || table.Empty(name) {
 			a.absent = now
 		}
+	}
+	for _, name := range landed {
+		if a := c.names[name]; a != nil {
+			a.flight = time.Time{}
+		}
+	}
+	if c.wildcard() && !c.held.whole {
+		c.held.whole = true
+		c.whole()
 	}
 	if len(lost) > 0 {
 		c.lostPods(table, lost)
@@ -210,9 +235,7 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched []str
 			c.bad[name] = err
 		}
 	}
-	if c.asking != "" || c.lonely() != "" {
-		c.stir()
-	}
+	c.regroup()
 	c.publish(func(v *view) { v.table, v.online, v.complete = table, true, true })
 }
 
@@ -298,6 +321,8 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 	policies, badPols := maps.Clone(h.policies), maps.Clone(h.badPols)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.polsFlight, c.polsLarge = time.Time{}, tooBig{}
+	c.regroup()
 	c.publish(func(v *view) { v.policies, v.badPols, v.allPols = policies, badPols, true })
 	return bad.err()
 }

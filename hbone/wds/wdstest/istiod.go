@@ -36,6 +36,7 @@ type Request struct {
 	Initial                map[string]string // versions that the client holds
 	Nonce                  string            // of the response that this one answers; empty for a subscription
 	Error                  string            // of a NACK
+	Peer                   spiffeid.ID       // of the certificate that was shown; zero: none was
 }
 
 // resource is something served.
@@ -48,7 +49,7 @@ type resource struct {
 // Istiod is a fake. All methods may be called from several goroutines.
 type Istiod struct {
 	addr  string
-	roots []byte
+	ca    *identitytest.CA
 	creds credentials.TransportCredentials
 
 	mu        sync.Mutex // guards the fields below
@@ -75,9 +76,13 @@ func New(t testing.TB) *Istiod {
 	for _, c := range svid.Certificates {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
+	clients := x509.NewCertPool()
+	clients.AddCert(ca.Root)
 	i := &Istiod{
-		roots: identitytest.PEM(ca.Bundle().X509Authorities()...), token: "token",
-		creds:     credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}),
+		ca: ca, token: "token",
+		creds: credentials.NewTLS(&tls.Config{
+			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+		}),
 		resources: map[string]*resource{}, alias: map[string]map[*resource]bool{}, endpoints: map[string]map[*resource]bool{}, streams: map[*stream]bool{}, told: make(chan struct{}),
 	}
 	if err := i.listen("127.0.0.1:0"); err != nil {
@@ -109,7 +114,10 @@ func (i *Istiod) Addr() string {
 }
 
 // Roots is the PEM of the root that the certificate leads to.
-func (i *Istiod) Roots() ([]byte, error) { return i.roots, nil }
+func (i *Istiod) Roots() ([]byte, error) { return identitytest.PEM(i.ca.Root), nil }
+
+// Identity is one whose certificate it takes in place of a token, for wds.Config.Identity. It trusts what issued that and the certificate of Istiod.
+func (i *Istiod) Identity(id spiffeid.ID) *identitytest.Source { return i.ca.Source(id) }
 
 // Stop goes away: streams end, connections are refused. It waits for that.
 func (i *Istiod) Stop() {

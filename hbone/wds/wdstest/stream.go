@@ -1,6 +1,7 @@
 package wdstest
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strconv"
@@ -8,8 +9,11 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -29,6 +33,7 @@ type stream struct {
 	i        *Istiod
 	n        int
 	node     string
+	peer     spiffeid.ID
 	kick     chan struct{} // capacity 1: something to send or to end
 	end      chan struct{}
 	once     sync.Once
@@ -44,13 +49,14 @@ type stream struct {
 func (a ads) DeltaAggregatedResources(st discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	i := a.i
 	md, _ := metadata.FromIncomingContext(st.Context())
+	shown := certificateOf(st.Context())
 	i.mu.Lock()
-	if !slices.Equal(md.Get("authorization"), []string{"Bearer " + i.token}) {
+	if shown.IsZero() && !slices.Equal(md.Get("authorization"), []string{"Bearer " + i.token}) {
 		i.mu.Unlock()
 		return status.Error(codes.Unauthenticated, "authentication failure")
 	}
 	i.count++
-	s := &stream{i: i, n: i.count, kick: make(chan struct{}, 1), end: make(chan struct{}), subs: map[string]bool{}}
+	s := &stream{i: i, n: i.count, peer: shown, kick: make(chan struct{}, 1), end: make(chan struct{}), subs: map[string]bool{}}
 	i.streams[s] = true
 	i.mu.Unlock()
 	defer func() {
@@ -85,6 +91,20 @@ func (a ads) DeltaAggregatedResources(st discovery.AggregatedDiscoveryService_De
 	}
 }
 
+// certificateOf is the SPIFFE id of a client's certificate, which the handshake has verified; zero when it showed none.
+func certificateOf(ctx context.Context) (id spiffeid.ID) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return id
+	}
+	if t, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(t.State.VerifiedChains) > 0 {
+		if leaf := t.State.PeerCertificates[0]; len(leaf.URIs) == 1 {
+			id, _ = spiffeid.FromURI(leaf.URIs[0]) // a certificate without one counts as none
+		}
+	}
+	return id
+}
+
 // next takes a response from the queue, nil when there is none to send.
 func (s *stream) next() *discovery.DeltaDiscoveryResponse {
 	s.i.mu.Lock()
@@ -110,6 +130,7 @@ func (s *stream) take(req *discovery.DeltaDiscoveryRequest) {
 		Stream: s.n, Type: req.GetTypeUrl(), NodeID: s.node,
 		Subscribe: req.GetResourceNamesSubscribe(), Unsubscribe: req.GetResourceNamesUnsubscribe(),
 		Initial: req.GetInitialResourceVersions(), Nonce: req.GetResponseNonce(), Error: req.GetErrorDetail().GetMessage(),
+		Peer: s.peer,
 	})
 	close(i.told)
 	i.told = make(chan struct{})
