@@ -113,7 +113,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return d.dialDirect(ctx, network, address, route)
 	}
 	route.Target = cmp.Or(route.Target, address)
-	c, err := d.DialRoute(ctx, route)
+	c, err := d.dialRoute(ctx, route)
 	if err != nil && route.Endpoint != nil && unreachable(err) {
 		c, err = d.dialElsewhere(ctx, network, address, route.Endpoint, err)
 	}
@@ -132,7 +132,7 @@ func (d *Dialer) dialElsewhere(ctx context.Context, network, address string, fir
 			return nil, err // nobody else is there
 		}
 		route.Target = cmp.Or(route.Target, address)
-		c, dialErr := d.DialRoute(ctx, route)
+		c, dialErr := d.dialRoute(ctx, route)
 		if dialErr == nil || !unreachable(dialErr) {
 			return c, dialErr
 		}
@@ -157,8 +157,22 @@ func (d *Dialer) dialDirect(ctx context.Context, network, address string, route 
 }
 
 // DialRoute opens a tunnel along a route that has at least one hop. The first hop's connection is shared with other tunnels, those of
-// the hops inside it are not. The caller must not change what route points to as long as the tunnel is open.
+// the hops inside it are not. The caller must not change what route points to as long as the tunnel is open. With a Target the way is followed as that of a
+// tunnel of DialContext is, where the Dialer has a Resolver that tells of changes: it is looked at at once, as it may have changed since the caller asked.
 func (d *Dialer) DialRoute(ctx context.Context, route Route) (*Conn, error) {
+	c, err := d.dialRoute(ctx, route)
+	if err != nil {
+		return nil, err
+	}
+	if changes, ok := d.Resolver.(changing); ok && route.Target != "" {
+		now := make(chan struct{})
+		close(now)
+		d.followWays(changes, now)
+	}
+	return c, nil
+}
+
+func (d *Dialer) dialRoute(ctx context.Context, route Route) (*Conn, error) {
 	if len(route.Hops) == 0 {
 		return nil, &DialError{Target: route.Direct.String(), Err: errors.New("the route has no hop")}
 	}

@@ -136,6 +136,41 @@ func TestAWayThatChangesDuringTheDial(t *testing.T) {
 	})
 }
 
+// Who asks the Resolver himself need not follow it himself: what changes after he asked, before the dial or after it, ends his tunnel.
+func TestARouteOfTheCallersIsFollowed(t *testing.T) {
+	for name, before := range map[string]bool{"it changes before the dial": true, "it changes later": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, ways := newTurning(t)
+				m.dialer.Drain = -1
+				route, err := ways.Resolve(t.Context(), "tcp", "orders:80")
+				if err != nil {
+					t.Fatal(err)
+				}
+				route.Target = "orders:80"
+				turn := func() { ways.turn(m.hop(), hbone.HopWaypoint, "10.96.0.1:80", nil) }
+				if before {
+					turn()
+				}
+				c, err := m.dialer.DialRoute(t.Context(), route)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if !before {
+					time.Sleep(time.Second)
+					works(t, c)
+					turn()
+				}
+				time.Sleep(time.Second)
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("read gave %v", err)
+				}
+			})
+		})
+	}
+}
+
 // The Resolver says itself what is right, and is asked about each Target.
 func TestAdmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
