@@ -59,10 +59,7 @@ func (w *spireWorld) command(t *testing.T, server *identity.Source) {
 // serve is the address of a server of id that accepts tunnels and ends them.
 func serve(t *testing.T, id hbone.Identity) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	s := &hbone.Server{Identity: id, Admit: func(context.Context, *hbone.ConnectRequest) error { return nil }}
 	go func() { _ = s.Serve(l) }() // it ends by Close
 	go func() {
@@ -76,4 +73,13 @@ func serve(t *testing.T, id hbone.Identity) string {
 	}()
 	t.Cleanup(func() { s.Close() })
 	return l.Addr().String()
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }

@@ -31,7 +31,7 @@ var (
 
 // What a workload gets from a SPIRE agent, by the Workload API and by SDS, through renewals, a restart of the agent and another root.
 func TestSPIRE(t *testing.T) {
-	w := newSPIRE(t)
+	w := newSPIRE(t, gateway.TrustDomain())
 	t.Run("without an entry", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
@@ -109,19 +109,32 @@ func TestSPIRE(t *testing.T) {
 	t.Run("another root", func(t *testing.T) { w.rotate(t, edge, bySDS, backend) })
 }
 
-// rotate makes the server issue by a new authority; the old one goes in the end. Sources have both in between, and then the new one only.
-func (w *spireWorld) rotate(t *testing.T, sources ...*identity.Source) {
-	var prepared struct {
+// prepare makes a new authority, which all trust beside the old one that still issues.
+func (w *spireWorld) prepare(t *testing.T) (active, prepared string) {
+	t.Helper()
+	var answer struct {
 		Authority struct {
 			ID string `json:"authority_id"`
 		} `json:"prepared_authority"`
 	}
-	active := w.authority(t, "active")
-	if err := json.Unmarshal([]byte(w.server("localauthority", "x509", "prepare", "-output", "json")), &prepared); err != nil {
+	active = w.authority(t, "active")
+	if err := json.Unmarshal([]byte(w.server("localauthority", "x509", "prepare", "-output", "json")), &answer); err != nil {
 		t.Fatal(err)
 	}
-	w.server("localauthority", "x509", "activate", "-authorityID", prepared.Authority.ID)
+	return active, answer.Authority.ID
+}
+
+// activate makes the server issue by a prepared authority, and its workloads ask for certificates of that.
+func (w *spireWorld) activate(active, prepared string) {
+	w.t.Helper()
+	w.server("localauthority", "x509", "activate", "-authorityID", prepared)
 	w.server("localauthority", "x509", "taint", "-authorityID", active)
+}
+
+// rotate makes the server issue by a new authority; the old one goes in the end. Sources have both in between, and then the new one only.
+func (w *spireWorld) rotate(t *testing.T, sources ...*identity.Source) {
+	active, prepared := w.prepare(t)
+	w.activate(active, prepared)
 	var before []*x509svid.SVID
 	for _, s := range sources {
 		svid, err := s.GetX509SVID()

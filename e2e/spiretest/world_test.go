@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 )
 
-// spireWorld is a SPIRE server and an agent that attests the workloads of this machine by their user.
+// spireWorld is the SPIRE server of a trust domain and an agent that attests the workloads of this machine by their user.
 type spireWorld struct {
 	t        *testing.T
+	td       spiffeid.TrustDomain
 	programs programs.Set
 	dir      string
 	socket   string // of the agent
@@ -26,8 +29,8 @@ type spireWorld struct {
 	agent    *exec.Cmd
 }
 
-// newSPIRE starts both. Where they cannot be built it skips the test.
-func newSPIRE(t *testing.T) *spireWorld {
+// newSPIRE starts both. Where they cannot be built it skips the test. With a plugin for it the server's authority is below another one.
+func newSPIRE(t *testing.T, td spiffeid.TrustDomain, upstream ...string) *spireWorld {
 	t.Helper()
 	set, err := programs.Ensure(t.Context(), programs.SPIRE(), t.Output())
 	if err != nil {
@@ -36,7 +39,7 @@ func newSPIRE(t *testing.T) *spireWorld {
 	for _, m := range set.Missing() { // Ensure fails with CI=true
 		t.Skipf("%s: %s", m.Name, m.Reason)
 	}
-	w := &spireWorld{t: t, programs: set, dir: t.TempDir()}
+	w := &spireWorld{t: t, td: td, programs: set, dir: t.TempDir()}
 	w.socket = filepath.Join(w.dir, "agent.sock")
 	port := freePort(t)
 	w.write("server.conf", fmt.Sprintf(`
@@ -44,7 +47,7 @@ server {
   bind_address = "127.0.0.1"
   bind_port = "%[1]d"
   socket_path = "%[2]s/server.sock"
-  trust_domain = "cluster.local"
+  trust_domain = "%[3]s"
   data_dir = "%[2]s/server"
   log_level = "WARN"
 }
@@ -52,8 +55,9 @@ plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3", connection_string = "%[2]s/datastore.sqlite3" } }
   NodeAttestor "join_token" { plugin_data {} }
   KeyManager "memory" { plugin_data {} }
+  %[4]s
 }
-`, port, w.dir))
+`, port, w.dir, td.Name(), strings.Join(upstream, "\n")))
 	w.write("agent.conf", fmt.Sprintf(`
 agent {
   data_dir = "%[2]s/agent"
@@ -61,7 +65,7 @@ agent {
   server_address = "127.0.0.1"
   server_port = "%[1]d"
   socket_path = "%[2]s/agent.sock"
-  trust_domain = "cluster.local"
+  trust_domain = "%[3]s"
   insecure_bootstrap = true
 }
 plugins {
@@ -69,7 +73,7 @@ plugins {
   KeyManager "disk" { plugin_data { directory = "%[2]s/agent" } }
   WorkloadAttestor "unix" { plugin_data {} }
 }
-`, port, w.dir))
+`, port, w.dir, td.Name()))
 	w.start(programs.SpireServer, "run", "-config", filepath.Join(w.dir, "server.conf"))
 	w.await("the server", func() error {
 		_, err := w.try(programs.SpireServer, "healthcheck", "-socketPath", filepath.Join(w.dir, "server.sock"))
@@ -77,7 +81,7 @@ plugins {
 	})
 	_, token, _ := strings.Cut(w.server("token", "generate"), "Token: ")
 	token, _, _ = strings.Cut(token, "\n")
-	w.parent = "spiffe://cluster.local/spire/agent/join_token/" + token
+	w.parent = td.IDString() + "/spire/agent/join_token/" + token
 	w.startAgent("-joinToken", token)
 	return w
 }
