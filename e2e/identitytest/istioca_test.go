@@ -92,7 +92,11 @@ func TestIstioCA(t *testing.T) {
 	t.Run("a node agent", func(t *testing.T) { impersonate(t, m, isthmus) })
 	t.Run("Istio's agent", func(t *testing.T) { istioAgent(t, m, isthmus, good) })
 	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
-	t.Run("another root", func(t *testing.T) { rotation(t, m, plugged, good) })
+	var issuer *identitytest.CA
+	t.Run("another root", func(t *testing.T) { issuer = rotation(t, m, plugged, good) })
+	if issuer != nil {
+		t.Run("revoked", func(t *testing.T) { revoked(t, m, isthmus, plugged, issuer) })
+	}
 }
 
 // certificate is of the life asked for, and leads to the mesh's root and no other.

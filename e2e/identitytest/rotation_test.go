@@ -16,8 +16,9 @@ import (
 )
 
 // rotation gives istiod an authority of ours, under another root than before: who knows the root from the ConfigMap that istiod writes gets a
-// certificate of the new one long before the old certificate ends, and trusts both roots as long as istiod names both. Istiod looks for the authority in the folder plugged. It must be the last test of a mesh.
-func rotation(t *testing.T, m *mesh.Mesh, plugged, token string) {
+// certificate of the new one long before the old certificate ends, and trusts both roots as long as istiod names both. Istiod looks for the authority in the
+// folder plugged, and for its list of revoked certificates. It returns the authority. Nothing that knows the mesh by its old root may come after it.
+func rotation(t *testing.T, m *mesh.Mesh, plugged, token string) *identitytest.CA {
 	cfg := config(m, token)
 	cfg.TTL = time.Hour
 	cfg.RootsInterval = 50 * time.Millisecond
@@ -33,12 +34,14 @@ func rotation(t *testing.T, m *mesh.Mesh, plugged, token string) {
 	}
 
 	next := identitytest.NewCA(gateway.TrustDomain())
-	chain, key := next.Intermediate().Issuer()
+	issuer := next.Intermediate()
+	chain, key := issuer.Issuer()
 	for name, text := range map[string][]byte{
 		"ca-cert.pem":    identitytest.PEM(chain[0]),
 		"ca-key.pem":     identitytest.KeyPEM(key),
 		"cert-chain.pem": identitytest.PEM(append(chain, next.Root)...),
 		"root-cert.pem":  append(identitytest.PEM(next.Root), m.RootPEM...),
+		"ca-crl.pem":     append(identitytest.CRLPEM(issuer.CRL(nil)), identitytest.CRLPEM(next.CRL(nil))...),
 	} {
 		if err := os.WriteFile(filepath.Join(plugged, name), text, 0o600); err != nil {
 			t.Fatal(err)
@@ -72,4 +75,5 @@ func rotation(t *testing.T, m *mesh.Mesh, plugged, token string) {
 	if err != nil || !b.HasX509Authority(next.Root) || !b.HasX509Authority(old.X509Authorities()[0]) || len(b.X509Authorities()) != 2 {
 		t.Errorf("trusts %d roots, %v", len(b.X509Authorities()), err)
 	}
+	return issuer
 }
