@@ -17,6 +17,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	k8s "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
@@ -29,11 +31,11 @@ import (
 // steady is how long dials go on while istiod and the API server end and come back.
 var steady = flag.Duration("steady", 10*time.Second, "time of steady dials beside a control plane that is killed")
 
-// account gets the certificate of a service account of namespace edge from istiod, with nothing but its token.
-func account(t *testing.T, m *mesh.Mesh, name string) *identity.Source {
+// account gets the certificate of a service account from istiod, with nothing but its token. It follows the roots that istiod names.
+func account(t *testing.T, m *mesh.Mesh, namespace, name string) *identity.Source {
 	t.Helper()
 	sa := &corev1.ServiceAccount{}
-	sa.Name, sa.Namespace = name, "edge"
+	sa.Name, sa.Namespace = name, namespace
 	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
 	if err := m.Client().SubResource("token").Create(t.Context(), sa, r); err != nil {
 		t.Fatal(err)
@@ -41,17 +43,30 @@ func account(t *testing.T, m *mesh.Mesh, name string) *identity.Source {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	s, err := istioca.New(ctx, istioca.Config{
-		Addresses:   []string{m.Istiod.CA.String()},
-		Roots:       func() ([]byte, error) { return m.RootPEM, nil },
-		Token:       func(context.Context) (string, error) { return r.Status.Token, nil },
-		ID:          spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/" + name),
-		DialContext: m.NS.DialContext,
+		Addresses:     []string{m.Istiod.CA.String()},
+		Roots:         func() ([]byte, error) { return namedRoots(m, namespace) },
+		RootsInterval: 100 * time.Millisecond,
+		Token:         func(context.Context) (string, error) { return r.Status.Token, nil },
+		ID:            spiffeid.RequireFromPathf(spiffeid.RequireTrustDomainFromString("cluster.local"), "/ns/%s/sa/%s", namespace, name),
+		DialContext:   m.NS.DialContext,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// namedRoots is what istiod tells a namespace to know it by: its ConfigMap, or before there is one the root of the mesh.
+func namedRoots(m *mesh.Mesh, namespace string) ([]byte, error) {
+	c := &corev1.ConfigMap{}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := m.Client().Get(ctx, k8s.ObjectKey{Namespace: namespace, Name: "istio-ca-root-cert"}, c)
+	if apierrors.IsNotFound(err) {
+		return m.RootPEM, nil
+	}
+	return []byte(c.Data["root-cert.pem"]), err
 }
 
 // serve plays the pod at ip: it tells its name and the authority it was asked for, and then echoes.
@@ -189,9 +204,10 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 `
 
 // A process with nothing but a service account's token dials a Service by name. The control plane dies and comes back, a pod moves, a waypoint
-// is wired and unwired: no dial fails, and after istiod's answer the first one takes the new way. It has a mesh of its own, as it kills it.
+// is wired and unwired, the root is replaced: no dial fails, and after istiod's answer the first one takes the new way. It has a mesh of its own, as it kills it.
 func TestSteadyDials(t *testing.T) {
-	m := meshtest.New(t, mesh.Options{})
+	plugged := t.TempDir()
+	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged}})
 	kubectl := func(args ...string) {
 		t.Helper()
 		if _, err := m.Run(t.Context(), "kubectl", append([]string{"-n", "edge"}, args...)...); err != nil {
@@ -202,9 +218,12 @@ func TestSteadyDials(t *testing.T) {
 		t.Fatal(err)
 	}
 	runningAs(t, m, "edge", "old", "10.244.78.1", "gateway", "app: close")
-	id := account(t, m, "gateway") // the pods are of the same account
-	old := serve(t, m, id, "old", "10.244.78.1")
-	c := newClient(t, m, "edge", func(c *wds.Config) { c.RefreshEvery = 200 * time.Millisecond })
+	id := account(t, m, "edge", "gateway")
+	pods := account(t, m, "edge", "gateway") // they are of the same account
+	old := serve(t, m, pods, "old", "10.244.78.1")
+	c := newClient(t, m, "edge", func(c *wds.Config) {
+		c.RefreshEvery, c.Roots = 200*time.Millisecond, func() ([]byte, error) { return namedRoots(m, "edge") }
+	})
 	d := &hbone.Dialer{Identity: id, Resolver: c.Client, NetDial: m.NS.DialContext, Drain: time.Second}
 	t.Cleanup(func() { d.Close() })
 	c.leads(closeName, "10.244.78.1:8080")
@@ -213,7 +232,7 @@ func TestSteadyDials(t *testing.T) {
 
 	t.Log("a pod moves")
 	func() {
-		serve(t, m, id, "new", "10.244.78.2")
+		serve(t, m, pods, "new", "10.244.78.2")
 		tr.want.Store(nil)
 		runningAs(t, m, "edge", "new", "10.244.78.2", "gateway", "app: close")
 		c.leads(closeName, "10.244.78.2:8080") // now and then; istiod does not tell of it by itself
@@ -238,7 +257,7 @@ func TestSteadyDials(t *testing.T) {
 			_, err := m.Run(t.Context(), "kubectl", "-n", "edge", "scale", "deployment", "waypoint", "--replicas=0")
 			return err == nil
 		})
-		waypoint := serve(t, m, account(t, m, "waypoint"), "waypoint", "10.244.78.20")
+		waypoint := serve(t, m, account(t, m, "edge", "waypoint"), "waypoint", "10.244.78.20")
 		runningAs(t, m, "edge", "waypoint-1", "10.244.78.20", "waypoint", "gateway.networking.k8s.io/gateway-name: waypoint")
 		if _, err := m.Run(t.Context(), "kubectl", "-n", "edge", "wait", "gateway/waypoint", "--for=condition=Programmed", "--timeout=20s"); err != nil {
 			t.Fatal(err) // or istiod would bind no Service to it
@@ -256,6 +275,11 @@ func TestSteadyDials(t *testing.T) {
 		tr.change(c, "unwired", func() { kubectl("label", "service", "close", "istio.io/use-waypoint-") }, "10.244.78.2:8080", "new for 10.244.78.2:8080")
 		until(t, "connections to the waypoint close", func() bool { return waypoint.Stats().Conns == 0 })
 	}()
+	if t.Failed() {
+		return
+	}
+	t.Log("the root is replaced")
+	replaceRoot(t, m, plugged, c, tr, id, pods)
 	if t.Failed() {
 		return
 	}
