@@ -192,6 +192,22 @@ func TestErrorsKeepTheirCauses(t *testing.T) {
 	}
 }
 
+// A token that no header can hold, such as a file of another kind that was named by mistake, is not told.
+func TestTokensAreNotTold(t *testing.T) {
+	for name, token := range map[string]string{
+		"a key": string(identitytest.KeyPEM(identitytest.NewCA(td).SVID(me).PrivateKey)), "binary": "secret\x00\xff", "long": strings.Repeat("secret", 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write(w.cfg.TokenFile, []byte(token))
+			err := w.refused(20 * time.Second)
+			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "PRIVATE KEY") || len(err.Error()) > 4000 {
+				t.Errorf("%.300v", err)
+			}
+		})
+	}
+}
+
 func TestContextEndsInACall(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.Addresses = []string{silentServer(t)}
