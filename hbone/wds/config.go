@@ -80,6 +80,9 @@ type Config struct {
 	// MaxResources bounds what istiod can make us hold, of addresses and of policies each. Zero means 1,000,000. What comes beyond is
 	// refused; a refused policy denies.
 	MaxResources int
+	// MaxMessage bounds a message of istiod, in bytes. Zero means 64 MiB. A larger one ends the connection, and what it was about is given up for a while; see
+	// the package's limits.
+	MaxMessage int
 	// SnapshotFile keeps what is held on disk, so that after a restart it answers before istiod does, or without it. The file is written a few
 	// seconds after a change and by Close, in one step and with mode 0600. One that was damaged, that others can write to, or that is of another
 	// Node or format is not read. Empty keeps nothing.
@@ -98,6 +101,7 @@ func (c *Config) maxNames() int            { return cmp.Or(c.MaxNames, 10_000) }
 func (c *Config) absentFor() time.Duration { return cmp.Or(c.AbsentFor, 2*time.Second) }
 func (c *Config) refresh() time.Duration   { return cmp.Or(c.RefreshEvery, 10*time.Second) }
 func (c *Config) unusedFor() time.Duration { return cmp.Or(c.UnusedFor, 30*time.Minute) }
+func (c *Config) maxMessage() int          { return cmp.Or(c.MaxMessage, 64<<20) }
 func (c *Config) largeFor() time.Duration  { return cmp.Or(c.largeTime, 30*time.Second) }
 func (c *Config) maxResources() int        { return cmp.Or(c.MaxResources, 1_000_000) }
 
@@ -171,7 +175,7 @@ func (c *Config) dial(address string, messages *codec) (*grpc.ClientConn, error)
 		grpc.WithTransportCredentials(creds),
 		// Else an istiod whose node vanished would be waited for as long as TCP does. Istiod wants 15 s at least between pings.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse), grpc.ForceCodecV2(messages)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.maxMessage()), grpc.ForceCodecV2(messages)),
 	}
 	if c.DialContext != nil {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return c.DialContext(ctx, "tcp", a) }))

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// maxResponse is how many bytes a response may have.
-	maxResponse = 64 << 20
 	// largeDoublings is how often the time doubles for which what had a larger answer is not asked for: 30 s, up to 8 min.
 	largeDoublings = 4
 	// longestAsk is how long others wait while a group is asked for by itself.
@@ -176,8 +174,12 @@ func (c *Client) refusal(name string, a *asked, now time.Time) error {
 		c.retry(name, a)
 		return nil
 	}
-	return fmt.Errorf("wds: istiod's answer for %s has more than %d MiB, or too many resources, and is not taken; it is asked for again in %v: %w",
-		name, maxResponse>>20, left.Round(time.Second), c.stats.LastError)
+	most := fmt.Sprint(c.cfg.maxMessage(), " bytes")
+	if c.cfg.maxMessage() >= 1<<20 {
+		most = fmt.Sprint(c.cfg.maxMessage()>>20, " MiB")
+	}
+	return fmt.Errorf("wds: istiod's answer for %s has more than %s, or too many resources, and is not taken; it is asked for again in %v: %w",
+		name, most, left.Round(time.Second), c.stats.LastError)
 }
 
 // retry asks again, by itself, for a name whose answer was too large; mu is held.

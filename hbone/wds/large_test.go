@@ -40,7 +40,7 @@ func newLarge(t *testing.T, services int, change func(*Config)) largeWorld {
 }
 
 // oversized cannot be read, but nobody gets that far.
-func oversized() []byte { return bytes.Repeat([]byte{0xff}, maxResponse+1) }
+func oversized() []byte { return bytes.Repeat([]byte{0xff}, 64<<20) }
 
 // grows makes Service n one whose answer is too large.
 func (w largeWorld) grows(n int) {

@@ -14,7 +14,7 @@ type Stats struct {
 	Unreadable  int    // resources that could not be read and of which no older value is held
 	Refused     uint64 // responses with something that could not be read or that was too much
 	Lost        uint64 // connections to istiod that ended or could not be made
-	TooLarge    uint64 // of them those that a message of more than 64 MiB ended
+	TooLarge    uint64 // of them those that a message of more than Config.MaxMessage ended
 	Narrowed    bool   // as all there is is too large, Wildcard asks for what is dialled for now
 	LastRefusal error  // nil: none
 	LastError   error  // of a connection; nil: none
