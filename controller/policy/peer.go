@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -80,8 +81,8 @@ func (s *Set) strictness(w Workload) (ref Ref, rules []rule, sent bool) {
 		effective, from = own, l.workload
 	}
 	if s.byPorts(l.workload, own, effective) {
-		rules := s.converted(l.workload, own)
-		return refOf(kindPeerAuthentication, l.workload), rules, rules != nil
+		rules, sent := s.sent(l.workload, own)
+		return refOf(kindPeerAuthentication, l.workload), rules, sent
 	}
 	if effective != strict {
 		return Ref{}, nil, true
@@ -106,9 +107,59 @@ func (s *Set) byPorts(p *securityv1.PeerAuthentication, own, effective mode) boo
 	return false
 }
 
-// converted are the rules that istiod makes of a PeerAuthentication with ports; nil when it makes none.
-func (s *Set) converted(p *securityv1.PeerAuthentication, own mode) []rule {
-	ns, root := s.widest(p.Namespace), s.widest(s.m.RootNamespace)
+// sent are the rules that istiod makes of a PeerAuthentication with ports; not any, when it makes none. It does not make them anew when one that
+// stands above it comes: of what came later it may know nothing yet. Where that matters the rules are those of both, and none is certain.
+func (s *Set) sent(p *securityv1.PeerAuthentication, own mode) ([]rule, bool) {
+	var made [][]rule
+	for _, ns := range seen(s.widest(p.Namespace), p) {
+		for _, root := range seen(s.widest(s.m.RootNamespace), p) {
+			made = append(made, s.converted(p, own, ns, root))
+		}
+	}
+	certain := true
+	var all []rule
+	for _, rules := range made {
+		certain = certain && describe(rules) == describe(made[0])
+		all = append(all, rules...)
+	}
+	if certain {
+		return made[0], made[0] != nil
+	}
+	for i := range all {
+		all[i].clauses = append(all[i].clauses, clause{{cond{kind: constant, attr: OnUnreadable, field: "portLevelMtls", result: maybe}}})
+	}
+	return all, true
+}
+
+// seen is what istiod may know of a PeerAuthentication that stands above another: it, and nothing where it came later. Without times they came together.
+func seen(above, p *securityv1.PeerAuthentication) []*securityv1.PeerAuthentication {
+	list := []*securityv1.PeerAuthentication{above}
+	if above != nil && !p.CreationTimestamp.IsZero() && !above.CreationTimestamp.Before(&p.CreationTimestamp) {
+		list = append(list, nil)
+	}
+	return list
+}
+
+// describe tells rules apart.
+func describe(rules []rule) string {
+	var b strings.Builder
+	for _, r := range rules {
+		for _, c := range r.clauses {
+			for _, a := range c {
+				for _, one := range a {
+					fmt.Fprintf(&b, "%d %+v;", one.attr, *one.l4)
+				}
+				b.WriteByte('|')
+			}
+			b.WriteByte('&')
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// converted are the rules for what stands above; nil when istiod makes none.
+func (s *Set) converted(p *securityv1.PeerAuthentication, own mode, ns, root *securityv1.PeerAuthentication) []rule {
 	strictRoot := (ns == nil || modeOf(ns.Spec.Mtls) == unset) && root != nil && modeOf(root.Spec.Mtls) == strict
 	strictAbove := ns != nil && modeOf(ns.Spec.Mtls) == strict || strictRoot
 	nothingAbove := ns != nil && modeOf(ns.Spec.Mtls) != strict || ns == nil && (root == nil || modeOf(root.Spec.Mtls) != strict)

@@ -170,3 +170,26 @@ func TestPeerAuthentication(t *testing.T) {
 		})
 	}
 }
+
+// istiod makes the rules of a PeerAuthentication with ports when that comes, and not again when one above it does.
+func TestPeerAuthenticationThatIstiodMayNotKnow(t *testing.T) {
+	policies := func(root, own string) string {
+		return "{kind: PeerAuthentication, metadata: {namespace: istio-system, name: root, creationTimestamp: '" + root + "'}, spec: {mtls: {mode: STRICT}}}\n---\n" +
+			"{kind: PeerAuthentication, metadata: {namespace: shop, name: own, creationTimestamp: '" + own + "'}, spec: {selector: {matchLabels: {app: orders}}, mtls: {mode: PERMISSIVE}, portLevelMtls: {9090: {mode: STRICT}}}}"
+	}
+	plain := Request{Source: Absent[spiffeid.ID](), WorkloadPort: Of(uint16(9090))}
+	for name, tt := range map[string][3]string{
+		"the one above came before":    {"2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "allow"},
+		"the one above came later":     {"2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "depends on condition that is not understood (PeerAuthentication shop/own portLevelMtls)"},
+		"they came in the same second": {"2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "depends"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := policies(tt[0], tt[1])
+			p := New(objects(t, text)).Ztunnel(pod)
+			example{text, tt[2]}.check(t, p.Decide(&plain))
+			other := plain
+			other.WorkloadPort = Of(uint16(8080))
+			example{text, "allow"}.check(t, p.Decide(&other))
+		})
+	}
+}
