@@ -92,14 +92,14 @@ func FuzzDecide(f *testing.F) {
 		m := toService(objects(t, ruled("DENY", op+"paths: ['/a/{**}', '/b', '*c'], hosts: [h, '*.x']}}], when: [{key: 'request.headers[k]', values: [x, 'g*']}]}")))
 		point := New(m).Waypoint(shopWay, orders)
 		r := fromGateway()
-		r.Path, r.Host, r.Headers = Of(path), Of(host), map[string]Values[string]{"k": Of(header)}
+		r.Path, r.Host, r.Headers = Of(path), Of(host), map[string]Values[Header]{"k": Of(Header{header})}
 		if a, err := netip.ParseAddr(from); err == nil {
 			r.RemoteIP = Of(a)
 		}
 		d := point.Decide(&r)
-		any := r
-		any.Path, any.Host, any.Headers, any.NoOtherHeaders = Values[string]{}, Values[string]{}, nil, false
-		if class := point.Decide(&any); class.Verdict != Depends {
+		all := r
+		all.Path, all.Host, all.Headers, all.NoOtherHeaders = Values[string]{}, Values[string]{}, nil, false
+		if class := point.Decide(&all); class.Verdict != Depends {
 			t.Fatalf("%v for all, %v for one", class, d)
 		}
 	})

@@ -83,7 +83,8 @@ func (c *cond) eval(v *view) tri {
 	case sourceText:
 		return over(v.source, no, func(id *spiffeid.ID) tri { return anyHolds(c.texts, principalOf(*id)) }).flip(c.not)
 	case clientAddress:
-		return over(&v.r.RemoteIP, no, func(a *netip.Addr) tri { return is(within(*a, c.nets)) }).flip(c.not)
+		at := func(a *netip.Addr) tri { return is(within(*a, c.nets)) }
+		return over(&v.r.RemoteIP, over(v.sourceIP, maybe, at), at).flip(c.not)
 	case destAddress:
 		return over(v.destIP, no, func(a *netip.Addr) tri { return is(within(*a, c.nets)) }).flip(c.not)
 	case destPort:
@@ -138,16 +139,16 @@ func (c *cond) evalHeader(v *view) tri {
 	}
 	switch c.name {
 	case ":authority", "host":
-		return over(&v.r.Host, no, func(s *string) tri { return c.headerHolds(*s) })
+		return over(&v.r.Host, no, c.lineHolds)
 	case ":method":
-		return over(&v.r.Method, no, func(s *string) tri { return c.headerHolds(*s) })
+		return over(&v.r.Method, no, c.lineHolds)
 	}
 	values, ok := v.r.Headers[c.name]
 	switch {
 	case rewritten(c.name):
 		return maybe
 	case ok:
-		return over(&values, no, func(s *string) tri { return c.headerHolds(*s) })
+		return over(&values, no, c.headerHolds)
 	case v.r.NoOtherHeaders:
 		return no
 	}
@@ -168,12 +169,28 @@ func rewritten(name string) bool {
 	return false
 }
 
-// headerHolds compares a header that is there; an empty one is there too.
-func (c *cond) headerHolds(s string) tri {
+// headerHolds compares a header that is there. Of one that is sent several times Envoy looks at each value, and older ones at all of them joined.
+func (c *cond) headerHolds(h *Header) tri {
+	if len(*h) == 0 {
+		return no
+	}
+	each := no
+	for i := range *h {
+		each = each.or(c.lineHolds(&(*h)[i]))
+	}
+	if len(*h) == 1 {
+		return each
+	}
+	joined := strings.Join(*h, ",")
+	return each | c.lineHolds(&joined)
+}
+
+// lineHolds compares a value; an empty one is there too.
+func (c *cond) lineHolds(s *string) tri {
 	if c.present {
 		return yes
 	}
-	return anyHolds(c.texts, s)
+	return anyHolds(c.texts, *s)
 }
 
 // mayBe reports whether the attribute may be there.

@@ -40,7 +40,7 @@ var (
 	someMethods = []string{"GET", "POST", "get"}
 	somePaths   = []string{"/", "/a", "/a/b", "//a", "/a/", "/a?b", "/x/../a", "/%61", "/a%2fb", "/a|b", "/A", "/a/b/c"}
 	someHosts   = []string{"h", "H", "h:80", "x.h"}
-	someHeaders = []string{"", "v", "v,w", "w"}
+	someHeaders = []Header{{""}, {"v"}, {"v,w"}, {"w"}, {"v", "w"}}
 	someTokens  = []Token{
 		{Claims: map[string]any{"iss": "i", "sub": "s"}}, {Claims: map[string]any{"iss": "i", "sub": "t", "g": []any{"v", "w"}}}, {Claims: map[string]any{"iss": "other", "sub": "s"}},
 		{Claims: map[string]any{"iss": "i", "sub": "s"}, Bad: true}, {Claims: map[string]any{"iss": "i", "sub": "s", "g": "v", "scope": "v w", "n": map[string]any{"m": "v"}}},
@@ -123,11 +123,11 @@ func randomRequest(rng *rand.Rand) (Request, func() Request) {
 	remote, oneRemote := class(rng, someAddrs, true)
 	token, oneToken := class(rng, someTokens, true)
 	r = Request{Source: source, SourceIP: sourceIP, ServiceIP: destIP, WorkloadIP: destIP, ServicePort: port, WorkloadPort: port, Protocol: protocol, Method: method, Path: path, Host: host,
-		Headers: map[string]Values[string]{"h": header}, RemoteIP: remote, Token: token}
+		Headers: map[string]Values[Header]{"h": header}, RemoteIP: remote, Token: token}
 	return r, func() Request {
 		dest, port := oneDest(), onePort()
 		return Request{Source: ones(), SourceIP: oneIP(), ServiceIP: dest, WorkloadIP: dest, ServicePort: port, WorkloadPort: port, Protocol: oneProtocol(), Method: oneMethod(), Path: onePath(),
-			Host: oneHost(), Headers: map[string]Values[string]{"h": oneHeader()}, NoOtherHeaders: true, RemoteIP: oneRemote(), Token: oneToken()}
+			Host: oneHost(), Headers: map[string]Values[Header]{"h": oneHeader()}, NoOtherHeaders: true, RemoteIP: oneRemote(), Token: oneToken()}
 	}
 }
 

@@ -38,14 +38,18 @@ type Request struct {
 	Path Values[string]
 	// Host is as it is sent, with a port if it has one.
 	Host Values[string]
-	// Headers by lower-case name, repeated ones joined by commas as Envoy does. One that is not here is unknown, or absent with NoOtherHeaders.
-	Headers        map[string]Values[string]
+	// Headers by lower-case name. One that is not here is unknown, or absent with NoOtherHeaders.
+	Headers        map[string]Values[Header]
 	NoOtherHeaders bool
-	// RemoteIP is the client's address by X-Forwarded-For, as the mesh counts trusted hops. Absent: no such header.
+	// RemoteIP is the client's address by X-Forwarded-For, as the mesh counts trusted hops. Absent: there is no such header, or none that can be read,
+	// and SourceIP is taken.
 	RemoteIP Values[netip.Addr]
 	// Token is the JWT. Absent: none is sent.
 	Token Values[Token]
 }
+
+// Header is the values of a header, one for each time that it is sent.
+type Header []string
 
 // Token is a JWT.
 type Token struct {

@@ -182,7 +182,7 @@ func (v *view) preflight() tri {
 		values, ok := v.r.Headers[name]
 		switch {
 		case ok:
-			t = t.and(over(&values, no, func(s *string) tri { return is(*s != "") }))
+			t = t.and(over(&values, no, func(h *Header) tri { return is(strings.Join(*h, "") != "") }))
 		case v.r.NoOtherHeaders:
 			t = no
 		default:

@@ -12,8 +12,8 @@ func TestAtWaypoint(t *testing.T) {
 	const gw = "cluster.local/ns/edge/sa/gateway"
 	path := func(s string) func(*Request) { return func(r *Request) { r.Path = Of(s) } }
 	hostIs := func(s string) func(*Request) { return func(r *Request) { r.Host = Of(s) } }
-	send := func(name, value string) func(*Request) {
-		return func(r *Request) { r.Headers = map[string]Values[string]{name: Of(value)} }
+	send := func(name string, values ...string) func(*Request) {
+		return func(r *Request) { r.Headers = map[string]Values[Header]{name: Of(Header(values))} }
 	}
 	tcp := func(r *Request) { r.Protocol = Of(TCP) }
 	deny := func(what string) string { return ruled("DENY", what) }
@@ -66,7 +66,9 @@ func TestAtWaypoint(t *testing.T) {
 		"1: notIpBlocks always match":              {example{deny("{from: [{source: {notIpBlocks: [0.0.0.0/0]}}]}"), "deny"}, nil},
 		"1: source.ip too":                         {example{when("source.ip", "10.244.1.5"), "allow"}, nil},
 		"1: remoteIpBlocks are of X-Forwarded-For": {example{deny("{from: [{source: {remoteIpBlocks: [192.0.2.0/24]}}]}"), "deny"}, func(r *Request) { r.RemoteIP = addr("192.0.2.7") }},
-		"1: and do not match without":              {example{deny("{from: [{source: {remoteIpBlocks: [0.0.0.0/0]}}]}"), "allow"}, nil},
+		"1: or of the source without":              {example{deny("{from: [{source: {remoteIpBlocks: [10.244.1.0/24]}}]}"), "deny"}, nil},
+		"1: which is another":                      {example{deny("{from: [{source: {remoteIpBlocks: [192.0.2.0/24]}}]}"), "allow"}, nil},
+		"1: without, and a source of who knows":    {example{deny("{from: [{source: {remoteIpBlocks: [192.0.2.0/24]}}]}"), "depends on client address"}, func(r *Request) { r.SourceIP = Values[netip.Addr]{} }},
 		"remoteIpBlocks of who knows":              {example{deny("{from: [{source: {remoteIpBlocks: [192.0.2.0/24]}}]}"), "depends on client address"}, func(r *Request) { r.RemoteIP = Values[netip.Addr]{} }},
 
 		// Operations.
@@ -112,16 +114,19 @@ func TestAtWaypoint(t *testing.T) {
 		"one of two paths, both":           {example{paths("/admin*"), "deny"}, func(r *Request) { r.Path = Of("/admin", "/admin/b") }},
 
 		// Headers.
-		"a header":                         {example{when("request.headers[x-tenant]", "gold"), "deny"}, send("x-tenant", "gold")},
-		"12: its name ignores case":        {example{when("request.headers[X-Tenant]", "gold"), "deny"}, send("x-tenant", "gold")},
-		"12: a doubled one is joined":      {example{when("request.headers[x-tenant]", "gold"), "allow"}, send("x-tenant", "gold,silver")},
-		"12: * is an empty one too":        {example{when("request.headers[x-tenant]", "'*'"), "deny"}, send("x-tenant", "")},
-		"12: * is not an absent one":       {example{when("request.headers[x-tenant]", "'*'"), "allow"}, nil},
-		"a header of who knows":            {example{when("request.headers[x-tenant]", "gold"), "depends on header"}, func(r *Request) { r.NoOtherHeaders = false }},
-		"notValues hold for an absent one": {example{deny("{when: [{key: 'request.headers[x]', notValues: [z]}]}"), "deny"}, nil},
-		":authority":                       {example{when("request.headers[:authority]", "orders.shop"), "deny"}, nil},
-		"a condition nobody knows":         {example{when("no.such", "x"), "allow"}, nil},
-		"Envoy's metadata":                 {example{when("experimental.envoy.filters.a[b]", "x"), "depends on condition that is not understood"}, nil},
+		"a header":                   {example{when("request.headers[x-tenant]", "gold"), "deny"}, send("x-tenant", "gold")},
+		"12: its name ignores case":  {example{when("request.headers[X-Tenant]", "gold"), "deny"}, send("x-tenant", "gold")},
+		"12: one value with a comma": {example{when("request.headers[x-tenant]", "gold"), "allow"}, send("x-tenant", "gold,silver")},
+		"12: a doubled one is each of its values, or both joined": {example{when("request.headers[x-tenant]", "gold"), "depends on header"}, send("x-tenant", "gold", "silver")},
+		"12: a doubled one of which nothing fits":                 {example{when("request.headers[x-tenant]", "iron"), "allow"}, send("x-tenant", "gold", "silver")},
+		"12: a doubled one that fits in both ways":                {example{when("request.headers[x-tenant]", "gold*"), "deny"}, send("x-tenant", "gold", "silver")},
+		"12: * is an empty one too":                               {example{when("request.headers[x-tenant]", "'*'"), "deny"}, send("x-tenant", "")},
+		"12: * is not an absent one":                              {example{when("request.headers[x-tenant]", "'*'"), "allow"}, nil},
+		"a header of who knows":                                   {example{when("request.headers[x-tenant]", "gold"), "depends on header"}, func(r *Request) { r.NoOtherHeaders = false }},
+		"notValues hold for an absent one":                        {example{deny("{when: [{key: 'request.headers[x]', notValues: [z]}]}"), "deny"}, nil},
+		":authority":                                              {example{when("request.headers[:authority]", "orders.shop"), "deny"}, nil},
+		"a condition nobody knows":                                {example{when("no.such", "x"), "allow"}, nil},
+		"Envoy's metadata":                                        {example{when("experimental.envoy.filters.a[b]", "x"), "depends on condition that is not understood"}, nil},
 
 		// Other protocols.
 		"a DENY of HTTP on a TCP port denies all":     {example{paths("/admin"), "deny"}, tcp},
@@ -220,12 +225,12 @@ func TestPreflight(t *testing.T) {
 	r.Method = Of("OPTIONS")
 	for _, tt := range []struct {
 		what, want string
-		headers    map[string]Values[string]
+		headers    map[string]Values[Header]
 		all        bool
 	}{
 		{"another OPTIONS", "deny: the token is refused", nil, true},
-		{"a preflight", "allow", map[string]Values[string]{"origin": Of("https://x"), "access-control-request-method": Of("GET")}, true},
-		{"perhaps a preflight", "depends on token", map[string]Values[string]{"origin": Of("https://x")}, false},
+		{"a preflight", "allow", map[string]Values[Header]{"origin": Of(Header{"https://x"}), "access-control-request-method": Of(Header{"GET"})}, true},
+		{"perhaps a preflight", "depends on token", map[string]Values[Header]{"origin": Of(Header{"https://x"})}, false},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			r.Token, r.Headers, r.NoOtherHeaders = Of(Token{Claims: map[string]any{"iss": "https://other"}}), tt.headers, tt.all
@@ -242,7 +247,7 @@ func TestHeadersThatTokensWrite(t *testing.T) {
 	for header, want := range map[string]string{"x-tenant": "depends", "authorization": "depends", "x-other": "deny: a DENY"} {
 		r := fromGateway()
 		r.Token = Of(Token{Claims: map[string]any{"iss": "https://idp", "sub": "ann"}})
-		r.Headers = map[string]Values[string]{header: Of("gold")}
+		r.Headers = map[string]Values[Header]{header: Of(Header{"gold"})}
 		policy := ruled("DENY", "{when: [{key: 'request.headers["+header+"]', values: [gold]}]}")
 		point := New(toService(objects(t, policy+"\n---\n"+authn))).Waypoint(shopWay, orders)
 		example{policy, want}.check(t, point.Decide(&r))

@@ -71,16 +71,16 @@ func (v *view) exceptions() (all []Change) {
 			continue
 		}
 		var places []Change
-		any := false // an alternative without conditions, which takes every source
+		open := false // an alternative without conditions, which takes every source
 		for _, c := range r.clauses {
 			for _, a := range c {
-				any = any || len(a) == 0
+				open = open || len(a) == 0
 				if at, ok := sourceOf(a); ok && a.eval(v) != no {
 					places = append(places, Change{Policy: r.policy, Field: at + "notPrincipals", Value: who})
 				}
 			}
 		}
-		if any || len(places) == 0 {
+		if open || len(places) == 0 {
 			places = []Change{{Policy: r.policy, Field: fmt.Sprintf("rules[%d].from[].source.notPrincipals", r.index), Value: who}}
 		}
 		all = append(all, places...)
