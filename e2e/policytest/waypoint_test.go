@@ -43,11 +43,11 @@ const issuer = "https://idp.example"
 
 // requestWords are what policies at the waypoint are made of.
 var requestWords = policytest.Words{
-	Principals: []string{"cluster.local/ns/one/sa/x", "old.example/ns/one/sa/y", "*/sa/x", "cluster.local/ns/one/*", "*", "spiffe://cluster.local/ns/one/sa/x", "cluster.local/ns/*/sa/x"},
+	Principals: []string{"cluster.local/ns/one/sa/x", "old.example/ns/one/sa/z", "*/sa/x", "cluster.local/ns/one/*", "*", "spiffe://cluster.local/ns/one/sa/x", "cluster.local/ns/*/sa/x"},
 	Namespaces: []string{"one", "two", "o*", "*", "*wo", "t*o", "on"},
-	Accounts:   []string{"one/x", "x", "two/x", "one/y"},
+	Accounts:   []string{"one/x", "x", "two/x", "one/z"},
 	Domains:    []string{"cluster.local", "old.example", "other.example"},
-	Blocks:     []string{"192.0.2.0/24", "192.0.2.1", "198.51.100.0/24", "0.0.0.0/0", "10.96.81.0/30"},
+	Blocks:     []string{"192.0.2.0/24", "192.0.2.1", "198.51.100.0/24", "0.0.0.0/0", "10.96.81.0/30", "10.244.0.0/16"},
 	Ports:      []string{"80", "8080"},
 	Methods:    []string{"GET", "POST", "*", "P*", "*T", "get", "HEAD"},
 	Paths:      []string{"/a", "/a*", "*/b", "*", "/{*}", "/a/{**}", "/{*}/b", "/{**}", "/A", "/admin", "/a/{*}/c"},
@@ -118,7 +118,7 @@ func newProxy(t *testing.T) *proxy {
 	}
 	p.pod = p.waypoint()
 	at := netip.AddrPortFrom(netip.MustParseAddr(p.pod.Status.PodIP), 15008)
-	for _, name := range []string{"one/x", "one/y", "two/x"} {
+	for _, name := range []string{"one/x", "one/z", "two/x"} {
 		p.dialers[name] = p.dialer(name, at)
 	}
 	p.makeTokens()
@@ -285,20 +285,22 @@ func (p *proxy) request(rng *rand.Rand) asked {
 	method := policytest.Pick(rng, []string{"GET", "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS"})
 	path := policytest.Pick(rng, []string{"/", "/a", "/a/b", "//a", "/a/", "/a?b", "/x/../a", "/./a", "/%61", "/a%2fb", "/a%2Fb", "/A", "/a/b/c", "/a;x", "/a//b", "/admin", "/%2e%2e/admin", "/a/..", "/b", "/a\\b"})
 	host := policytest.Pick(rng, []string{"h.example", "H.example", "h.example:80", "x.h.example", "other"})
-	a := asked{service: rng.IntN(services), source: policytest.Pick(rng, []string{"one/x", "one/y", "two/x"}), method: method}
+	a := asked{service: rng.IntN(services), source: policytest.Pick(rng, []string{"one/x", "one/z", "two/x"}), method: method}
 	ip := netip.MustParseAddr(serviceIP(a.service))
 	a.Request = policy.Request{
-		Source: policy.Of(sourceID(a.source)), ServiceIP: policy.Of(ip), ServicePort: policy.Of(uint16(80)), Protocol: policy.Of(policy.HTTP), Method: policy.Of(method),
-		Path: policy.Of(path), Host: policy.Of(host), NoOtherHeaders: true, Headers: map[string]policy.Values[string]{}, RemoteIP: policy.Absent[netip.Addr](),
+		Source: policy.Of(sourceID(a.source)), SourceIP: policy.Of(netip.MustParseAddr("10.244.0.1")), ServiceIP: policy.Of(ip), ServicePort: policy.Of(uint16(80)), Protocol: policy.Of(policy.HTTP), Method: policy.Of(method),
+		Path: policy.Of(path), Host: policy.Of(host), NoOtherHeaders: true, Headers: map[string]policy.Values[policy.Header]{}, RemoteIP: policy.Absent[netip.Addr](),
 	}
 	text := method + " " + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 0\r\n"
 	switch rng.IntN(5) {
 	case 0:
-		a.Headers["x-h"], text = policy.Of("v"), text+"X-h: v\r\n"
+		a.Headers["x-h"], text = policy.Of(policy.Header{"v"}), text+"X-h: v\r\n"
 	case 1:
-		a.Headers["x-h"], text = policy.Of("v,w"), text+"x-H: v\r\nx-h: w\r\n"
+		a.Headers["x-h"], text = policy.Of(policy.Header{"v", "w"}), text+"x-H: v\r\nx-h: w\r\n"
 	case 2:
-		a.Headers["x-h"], text = policy.Of(""), text+"x-h:\r\n"
+		a.Headers["x-h"], text = policy.Of(policy.Header{"v,w"}), text+"x-h: v,w\r\n"
+	case 3:
+		a.Headers["x-h"], text = policy.Of(policy.Header{""}), text+"x-h:\r\n"
 	}
 	switch rng.IntN(3) {
 	case 0:

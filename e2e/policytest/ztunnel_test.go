@@ -55,6 +55,7 @@ type istiod struct {
 	*testing.T
 	m         *mesh.Mesh
 	workloads []workload
+	token     func(context.Context) (string, error)
 	client    *wds.Client
 	mark      *wds.Authorizer // it waits for policies that are listed
 	round     int
@@ -80,23 +81,8 @@ func newIstiod(t *testing.T) *istiod {
 	for _, ns := range []string{"one", "two", "mark"} {
 		apply("{apiVersion: v1, kind: Namespace, metadata: {name: " + ns + ", labels: {istio.io/dataplane-mode: ambient}}}")
 	}
-	tokens := token(t, m, "one", "gateway")
-	c, err := wds.New(wds.Config{
-		Addresses: []string{m.Istiod.XDS.String()}, Roots: func() ([]byte, error) { return m.RootPEM, nil }, Token: tokens, Policies: true,
-		Node: wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "gateway-1", Namespace: "one", ServiceAccount: "gateway"},
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return m.NS.DialContext(ctx, network, address)
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	authorizer := func(ip netip.Addr) *wds.Authorizer {
-		a := c.Authorizer(ip)
-		a.Lenient = true // as ztunnel is
-		return a
-	}
+	s.token = token(t, m, "one", "gateway")
+	s.client = s.connect()
 	for i, w := range []policy.Workload{
 		{Namespace: "one", Labels: map[string]string{"app": "a", "tier": "front"}}, {Namespace: "one", Labels: map[string]string{"app": "b", "tier": "back"}},
 		{Namespace: "two", Labels: map[string]string{"app": "a", "tier": "back"}}, {Namespace: "two", Labels: map[string]string{"app": "c"}},
@@ -107,11 +93,35 @@ func newIstiod(t *testing.T) *istiod {
 			labels = append(labels, k+": "+v)
 		}
 		apply(fmt.Sprintf(entryFor, fmt.Sprintf("w%d", i), w.Namespace, strings.Join(labels, ", "), ip))
-		s.workloads = append(s.workloads, workload{w, ip, authorizer(ip)})
+		s.workloads = append(s.workloads, workload{w, ip, lenient(s.client, ip)})
 	}
 	apply(fmt.Sprintf(entryFor, "mark", "mark", "app: mark", markPod))
-	s.client, s.mark = c, c.Authorizer(netip.MustParseAddr(markPod))
+	s.mark = s.client.Authorizer(netip.MustParseAddr(markPod))
 	return s
+}
+
+// connect makes a client of istiod's.
+func (s *istiod) connect() *wds.Client {
+	s.Helper()
+	c, err := wds.New(wds.Config{
+		Addresses: []string{s.m.Istiod.XDS.String()}, Roots: func() ([]byte, error) { return s.m.RootPEM, nil }, Token: s.token, Policies: true,
+		Node: wds.Node{IP: netip.MustParseAddr("10.244.9.9"), Pod: "gateway-1", Namespace: "one", ServiceAccount: "gateway"},
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.m.NS.DialContext(ctx, network, address)
+		},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { c.Close() })
+	return c
+}
+
+// lenient decides as ztunnel does, also without policies that are listed and not there.
+func lenient(c *wds.Client, ip netip.Addr) *wds.Authorizer {
+	a := c.Authorizer(ip)
+	a.Lenient = true
+	return a
 }
 
 // objects are policies in the order in which they were made.
@@ -243,7 +253,7 @@ func (q *question) request() policy.Request {
 }
 
 // differs finds a question on which they do not agree.
-func (s *istiod) differs(o policy.Mesh, questions []question) (q question, why string, allowed int) {
+func (s *istiod) differs(o policy.Mesh, questions []question) (q question, why string, allowed, unsure int) {
 	set := policy.New(o)
 	points := make([]*policy.Point, len(s.workloads))
 	for i, w := range s.workloads {
@@ -252,31 +262,35 @@ func (s *istiod) differs(o policy.Mesh, questions []question) (q question, why s
 	for _, q := range questions {
 		r := q.request()
 		ours, theirs := points[q.w].Decide(&r), s.workloads[q.w].asks.Decide(s.Context(), q.conn)
+		if ours.Verdict == policy.Depends && ours.On == policy.OnUnreadable {
+			unsure++ // what istiod makes of PeerAuthentications that came in one second depends on their order
+			continue
+		}
 		if ours.Verdict == policy.Depends || (ours.Verdict == policy.Allow) != theirs.Allow || theirs.Missing {
-			return q, fmt.Sprintf("%v says the evaluator, %+v say istiod's policies, for %+v at %+v", ours, theirs, q.conn, s.workloads[q.w].Workload), 0
+			return q, fmt.Sprintf("%v says the evaluator, %+v say istiod's policies, for %+v at %+v", ours, theirs, q.conn, s.workloads[q.w].Workload), 0, 0
 		}
 		if theirs.Allow {
 			allowed++
 		}
 	}
-	return question{}, "", allowed
+	return question{}, "", allowed, unsure
 }
 
 // agree waits a moment for agreement: PeerAuthentications may come later than what settled waits for.
-func (s *istiod) agree(o policy.Mesh, questions []question) (q question, why string, allowed int) {
+func (s *istiod) agree(o policy.Mesh, questions []question) (q question, why string, allowed, unsure int) {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if q, why, allowed = s.differs(o, questions); why == "" {
+		if q, why, allowed, unsure = s.differs(o, questions); why == "" {
 			break
 		}
 	}
-	return q, why, allowed
+	return q, why, allowed, unsure
 }
 
 // The evaluator at ztunnel decides as the policies do that istiod sends.
 func TestAtZtunnelAsIstiodHasIt(t *testing.T) {
 	s := newIstiod(t)
 	rng := rand.New(rand.NewPCG(*seed, 1))
-	asked, allowed := 0, 0
+	asked, allowed, unsure := 0, 0, 0
 	for round := range *rounds {
 		o := s.make(rng)
 		s.settled()
@@ -284,30 +298,38 @@ func TestAtZtunnelAsIstiodHasIt(t *testing.T) {
 		for i := range questions {
 			questions[i] = s.question(rng)
 		}
-		q, why, yes := s.agree(o.mesh, questions)
+		q, why, yes, perhaps := s.agree(o.mesh, questions)
 		if why != "" {
 			s.smallest(o, q, why, round)
 			return
 		}
-		asked, allowed = asked+len(questions), allowed+yes
+		asked, allowed, unsure = asked+len(questions), allowed+yes, unsure+perhaps
 		s.remove(o.there)
 	}
-	t.Logf("%d questions, %d allowed, in %d sets of policies", asked, allowed, *rounds)
-	if allowed < asked/10 || allowed > asked*9/10 {
+	t.Logf("%d questions, %d allowed, %d depend on the order of PeerAuthentications, in %d sets of policies", asked, allowed, unsure, *rounds)
+	if allowed < asked/10 || allowed > asked*9/10 || unsure > asked/10 {
 		t.Errorf("%d of %d are allowed: the cases are too much alike", allowed, asked)
 	}
 }
 
 // smallest takes policies away as long as they do not agree, and shows what is left.
 func (s *istiod) smallest(o objects, q question, why string, round int) {
+	ip, fresh := s.workloads[q.w].ip, s.connect()
+	why += fmt.Sprintf("\na new client says %+v", lenient(fresh, ip).Decide(s.Context(), q.conn))
+	for name, c := range map[string]*wds.Client{"the old one": s.client, "the new one": fresh} {
+		if w, err := c.Workload(s.Context(), ip); err == nil {
+			why += fmt.Sprintf("\n%s has it list %v; without leniency: %+v", name, w.Policies, c.Authorizer(ip).Decide(s.Context(), q.conn))
+		}
+	}
+	first := why
 	for _, one := range slices.Clone(o.there) {
 		without := o.mesh
 		without.AuthorizationPolicies = slices.DeleteFunc(slices.Clone(o.mesh.AuthorizationPolicies), func(p *securityv1.AuthorizationPolicy) bool { return client.Object(p) == one })
 		without.PeerAuthentications = slices.DeleteFunc(slices.Clone(o.mesh.PeerAuthentications), func(p *securityv1.PeerAuthentication) bool { return client.Object(p) == one })
 		s.remove([]client.Object{one})
 		s.settled()
-		if _, still, _ := s.agree(without, []question{q}); still != "" {
-			o.mesh, why = without, still
+		if _, still, _, _ := s.agree(without, []question{q}); still != "" {
+			o.mesh = without
 			continue
 		}
 		one.SetResourceVersion("")
@@ -316,12 +338,14 @@ func (s *istiod) smallest(o objects, q question, why string, round int) {
 	}
 	var left []string
 	for _, p := range o.mesh.AuthorizationPolicies {
+		p.ManagedFields = nil
 		b, _ := yaml.Marshal(p)
 		left = append(left, string(b))
 	}
 	for _, p := range o.mesh.PeerAuthentications {
+		p.ManagedFields = nil
 		b, _ := yaml.Marshal(p)
 		left = append(left, string(b))
 	}
-	s.Errorf("seed %d, round %d: %s\n%s", *seed, round, why, strings.Join(left, "---\n"))
+	s.Errorf("seed %d, round %d: %s\n%s", *seed, round, first, strings.Join(left, "---\n"))
 }
