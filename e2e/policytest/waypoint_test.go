@@ -75,6 +75,8 @@ spec:
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
 `
 
+const meshConfig = envoyshim.MeshConfig + "trustDomainAliases: [old.example]\n"
+
 const services = 6
 
 func serviceIP(i int) string { return fmt.Sprintf("10.96.81.%d", i+1) }
@@ -111,7 +113,7 @@ func newProxy(t *testing.T) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{T: t, dialers: map[string]*hbone.Dialer{}, tunnels: map[string]*tunnel{}}
-	p.m = meshtest.New(t, mesh.Options{MeshConfig: envoyshim.MeshConfig + "trustDomainAliases: [old.example]\n", Images: map[string]node.Image{programs.ProxyImage: image}})
+	p.m = meshtest.New(t, mesh.Options{MeshConfig: meshConfig, Images: map[string]node.Image{programs.ProxyImage: image}})
 	p.apply(waypointWorld)
 	for i := range services + 1 { // the last is for settled
 		p.apply(fmt.Sprintf("{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}, spec: {clusterIP: %s, ports: [{name: http, port: 80}]}}", i, serviceIP(i)))
@@ -273,6 +275,25 @@ func (p *proxy) policies(rng *rand.Rand) (o objects) {
 	return o
 }
 
+// normalize sets what becomes of paths, a round this and a round that.
+func (p *proxy) normalize(round int) policy.Normalization {
+	p.Helper()
+	ways := []struct {
+		name string
+		is   policy.Normalization
+	}{{"BASE", policy.Base}, {"NONE", policy.None}, {"MERGE_SLASHES", policy.MergeSlashes}, {"DECODE_AND_MERGE_SLASHES", policy.DecodeAndMergeSlashes}}
+	way := ways[round%len(ways)]
+	config := &corev1.ConfigMap{}
+	if err := p.m.Client().Get(p.Context(), client.ObjectKey{Namespace: root, Name: "istio"}, config); err != nil {
+		p.Fatal(err)
+	}
+	config.Data["mesh"] = meshConfig + "pathNormalization: {normalization: " + way.name + "}\n"
+	if err := p.m.Client().Update(p.Context(), config); err != nil {
+		p.Fatal(err)
+	}
+	return way.is
+}
+
 // asked is a request and what it is to a policy.
 type asked struct {
 	service      int
@@ -283,7 +304,7 @@ type asked struct {
 
 func (p *proxy) request(rng *rand.Rand) asked {
 	method := policytest.Pick(rng, []string{"GET", "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS"})
-	path := policytest.Pick(rng, []string{"/", "/a", "/a/b", "//a", "/a/", "/a?b", "/x/../a", "/./a", "/%61", "/a%2fb", "/a%2Fb", "/A", "/a/b/c", "/a;x", "/a//b", "/admin", "/%2e%2e/admin", "/a/..", "/b", "/a\\b"})
+	path := policytest.Pick(rng, []string{"/", "/a", "/a/b", "//a", "/a/", "/a?b", "/x/../a", "/./a", "/%61", "/a%2fb", "/a%2Fb", "/A", "/a/b/c", "/a;x", "/a//b", "/admin", "/a%5Cb", "//a/../b", "/a/b//c", "/%2E/a", "/%2e%2e/admin", "/a/..", "/b", "/a\\b"})
 	host := policytest.Pick(rng, []string{"h.example", "H.example", "h.example:80", "x.h.example", "other"})
 	a := asked{service: rng.IntN(services), source: policytest.Pick(rng, []string{"one/x", "one/z", "two/x"}), method: method}
 	ip := netip.MustParseAddr(serviceIP(a.service))
@@ -391,19 +412,21 @@ func (p *proxy) settled() {
 func TestAtWaypointAsEnvoyHasIt(t *testing.T) {
 	p := newProxy(t)
 	rng := rand.New(rand.NewPCG(*seed, 2))
-	total, allowed, open, refused := 0, 0, 0, 0
+	total, allowed, open, refused, by := 0, 0, 0, 0, 0
 	for round := range *rounds {
 		o := p.policies(rng)
+		o.mesh.PathNormalization = p.normalize(round)
 		p.settled()
-		points := make([]*policy.Point, services)
-		set := policy.New(o.mesh)
-		for i := range points {
-			points[i] = set.Waypoint(policy.Target{Kind: policy.KindGateway, Namespace: "shop", Name: "waypoint"}, policy.Target{Kind: policy.KindService, Namespace: "shop", Name: fmt.Sprintf("s%d", i)})
-		}
+		points := waypoints(o.mesh)
+		o.mesh.PathNormalization = (o.mesh.PathNormalization + 2) % 4
+		others := waypoints(o.mesh)
 		for range 2500 {
 			a := p.request(rng)
 			d := points[a.service].Decide(&a.Request)
 			total++
+			if others[a.service].Decide(&a.Request).Verdict != d.Verdict {
+				by++
+			}
 			if d.Verdict == policy.Depends {
 				open++
 				continue
@@ -425,10 +448,20 @@ func TestAtWaypointAsEnvoyHasIt(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d requests in %d sets of policies: %d allowed, %d depend, %d were no requests to Envoy", total, *rounds, allowed, open, refused)
-	if decided := total - open - refused; decided < total*3/4 || allowed < decided/10 || allowed > decided*9/10 {
+	t.Logf("%d requests in %d sets of policies: %d allowed, %d depend, %d were no requests to Envoy, %d are decided by how paths are normalized", total, *rounds, allowed, open, refused, by)
+	if decided := total - open - refused; decided < total*3/4 || allowed < decided/10 || allowed > decided*9/10 || by == 0 {
 		t.Error("the cases are too much alike")
 	}
+}
+
+// waypoints are the enforcement points of all services.
+func waypoints(m policy.Mesh) []*policy.Point {
+	set := policy.New(m)
+	list := make([]*policy.Point, services)
+	for i := range list {
+		list[i] = set.Waypoint(policy.Target{Kind: policy.KindGateway, Namespace: "shop", Name: "waypoint"}, policy.Target{Kind: policy.KindService, Namespace: "shop", Name: fmt.Sprintf("s%d", i)})
+	}
+	return list
 }
 
 // agree asks the waypoint. It may not have all of a new configuration at once, so that it is asked again for a while.
