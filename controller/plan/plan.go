@@ -105,9 +105,10 @@ type maker struct {
 	doubts   []doubt
 	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
-	unsure bool
-	lack   map[string]*lack       // by namespace
-	trees  map[any]map[string]any // of objects, by pointer; see tree
+	unsure   bool
+	lack     map[string]*lack       // by namespace
+	trees    map[any]map[string]any // of objects, by pointer; see tree
+	policies *policies              // see index
 }
 
 // Make decides. It does not change the snapshot.
@@ -126,6 +127,7 @@ func Make(s *Snapshot) *Plan {
 		m.enrol()
 		m.waypoints()
 		m.wire()
+		m.authorize()
 		m.awaitRoutes()
 		m.earlier()
 		m.withdrawn()

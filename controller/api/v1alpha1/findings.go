@@ -30,6 +30,10 @@ const (
 	FindingObserver        = "ISM335" // an edge is to be managed, and its controller only observes
 	FindingUnable          = "ISM336" // the controller has no identity to ask waypoints with
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
+	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
+	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends
+	FindingPathChange      = "ISM207" // a policy ends for a Service that is to be led to another waypoint
+	FindingHandedOver      = "ISM208" // what another AmbientEdge uses too is left to it
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
 	FindingWaypointSilent  = "ISM103" // a waypoint does not answer

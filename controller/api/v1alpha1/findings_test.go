@@ -37,6 +37,14 @@ func findings() []told {
 		{"ISM105", "Error, Warning", "A route is of a kind that is not followed to Services, as GRPCRoute. It is an error where the gateway has no others: nothing would be wired, and all seem well.", author,
 			"Name all Services of the gateway in `spec.backends.services`."},
 		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service has no waypoint and `spec.waypoint.policy` is None.", author, "Set `spec.waypoint.policy` to Create."},
+		{"ISM205", "Error", "A policy at the pods of a Service tells callers apart, and behind a waypoint pods see the waypoint in place of the caller: what it denies would get in, or nobody would. " +
+			"Nothing is written; where it comes after the wiring, `Ready` is false.", owner,
+			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
+		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and nothing is. " +
+			"Where all is done it may be meant so, and is a warning.", owner, "Let them admit the gateway's principal, as the finding says."},
+		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. Nothing is written.", author,
+			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
+		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
 		{"ISM300", "Error", "The gateway that the AmbientEdge names does not exist, or nothing is known that labels its pods alone.", author, "Correct the name, or name its Deployment in `workloadRefs`."},
 		{"ISM302", "Error, Warning", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written anywhere; where other namespaces consent, " +
 			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended.", owner,

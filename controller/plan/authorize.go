@@ -1,0 +1,259 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	securityapi "istio.io/api/security/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
+)
+
+// authorize finds policies that a waypoint would void, or that let nobody through behind one, and those that refuse all that the gateways send. Behind a
+// waypoint a pod's ztunnel sees the waypoint in place of the caller.
+func (m *maker) authorize() {
+	if len(m.Policies) == 0 {
+		return // what is Strict takes everybody who has an identity
+	}
+	for _, b := range m.backends {
+		if !b.wanted && (b.refused || m.bound(b)) {
+			continue // where the gateway sends is not for us to say
+		}
+		at := m.pods(b)
+		if b.wanted && slices.ContainsFunc(at, func(p *policy.Point) bool { return !m.keepsMeaning(b, p) }) {
+			continue
+		}
+		m.admitted(b, at)
+	}
+}
+
+// keepsMeaning says whether policies at a backend's pods mean the same behind its waypoint, and finds those that do not: for every caller between whom
+// they tell, and each port.
+func (m *maker) keepsMeaning(b *backend, at *policy.Point) bool {
+	list, waypoint := m.policiesAt(at), m.waypointIDs(b.waypoint)
+	if len(list) == 0 || len(waypoint) == 0 {
+		return true
+	}
+	callers := m.callers(list)
+	for _, g := range m.gateways {
+		callers = append(callers, parseIDs(g.identities(m.trustDomain()))...)
+	}
+	callers = slices.DeleteFunc(callers, func(id spiffeid.ID) bool { return slices.Contains(waypoint, id) })
+	path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(waypoint...), Workload: at}
+	for _, port := range ports(b.service) {
+		before := make([]policy.Decision, len(callers))
+		anybody := false
+		for i, id := range callers {
+			before[i] = at.Decide(port.request(policy.Of(id)))
+			if before[i].Verdict == policy.Depends && before[i].On&policy.OnSourceIP != 0 {
+				m.voided(b, before[i], at, "decides by the caller's address, and %s see the waypoint's in its place", "let it tell callers apart by their identity; ")
+				return false
+			}
+			anybody = anybody || before[i].Verdict != policy.Deny
+		}
+		if !anybody {
+			continue // pods take the waypoint alone, or nobody
+		}
+		if d := at.Decide(port.request(policy.Of(waypoint...))); d.Verdict == policy.Deny {
+			m.cutsOff(b, d, at, port, waypoint[0])
+			return false
+		}
+		for i, id := range callers {
+			if before[i].Verdict == policy.Allow {
+				continue
+			}
+			after := path.Decide(port.request(policy.Of(id)))
+			if after.Verdict == policy.Allow || after.Verdict == policy.Depends && before[i].Verdict == policy.Deny {
+				m.voided(b, before[i], at, "refuses "+caller(id)+", and %s see "+short(waypoint[0])+" in its place: nothing refuses that caller for sure", "")
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// policiesAt are the AuthorizationPolicies of a point.
+func (m *maker) policiesAt(at *policy.Point) (list []*securityv1.AuthorizationPolicy) {
+	for _, ref := range at.Policies() {
+		if p := m.index().byRef[ref]; p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// caller names an identity, or one that stands for all others.
+func caller(id spiffeid.ID) string {
+	if strings.Contains(id.String(), somebody) {
+		return "a caller that it does not name"
+	}
+	return short(id)
+}
+
+// voided finds a policy at pods that a waypoint voids. what has a verb for those pods.
+func (m *maker) voided(b *backend, d policy.Decision, at *policy.Point, what, first string) {
+	obj, field := m.decider(b, d, m.policiesAt(at))
+	m.once(v1alpha1.Finding{
+		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: obj, Field: field,
+		Message: m.subject(b, obj) + " " + fmt.Sprintf(what, m.behind(b)), Fix: first + twin(b),
+	})
+}
+
+// cutsOff finds that pods refuse the waypoint itself, and so everybody.
+func (m *maker) cutsOff(b *backend, d policy.Decision, at *policy.Point, p port, waypoint spiffeid.ID) {
+	obj, field := m.decider(b, d, m.policiesAt(at))
+	fix := twin(b) + "; then have the policies at the pods admit principal " + short(waypoint) + " too"
+	if obj != b.String() {
+		if all := at.WhyNot(p.request(policy.Of(waypoint))); len(all) > 0 {
+			fix = twin(b) + "; then " + changes(all)
+			if ref := all[0].Policy; !ref.IsZero() {
+				obj, field = ref.String(), "spec."+all[0].Field
+			}
+		}
+	}
+	m.once(v1alpha1.Finding{
+		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: obj, Field: field,
+		Message: fmt.Sprintf("%s does not admit %s, which %s see in place of every caller: they refuse all requests", m.subject(b, obj), short(waypoint), m.behind(b)), Fix: fix,
+	})
+}
+
+// subject is what a finding about a policy is about, where its object is the policy, or the Service.
+func (m *maker) subject(b *backend, obj string) string {
+	if obj == b.String() {
+		return "a policy at its pods"
+	}
+	return "this"
+}
+
+func (m *maker) behind(b *backend) string {
+	return fmt.Sprintf("the pods of %s behind waypoint %s", b, b.waypoint)
+}
+
+// twin is how a policy at pods is had at a waypoint.
+func twin(b *backend) string {
+	return fmt.Sprintf("create an AuthorizationPolicy with the same action and rules, and in place of a selector targetRefs: [{group: \"\", kind: Service, name: %s}]: the waypoint enforces it, for each caller", b.key.Name)
+}
+
+func changes(list []policy.Change) string {
+	var texts []string
+	for _, c := range list {
+		texts = append(texts, c.String())
+	}
+	return strings.Join(texts, ", and ")
+}
+
+// decider is the object of a finding about a decision, with the field of its rule. Of a namespace that has not consented it tells no policy.
+func (m *maker) decider(b *backend, d policy.Decision, list []*securityv1.AuthorizationPolicy) (obj, field string) {
+	ref := d.Policy
+	if ref.IsZero() { // none of several admits
+		i := slices.IndexFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
+			return p.Spec.GetAction() == securityapi.AuthorizationPolicy_ALLOW
+		})
+		if i >= 0 {
+			ref = policy.Ref{Kind: "AuthorizationPolicy", Namespace: list[i].Namespace, Name: list[i].Name}
+		}
+	}
+	if ref.IsZero() || !m.consents(b.key.Namespace, "", "Service") {
+		return b.String(), ""
+	}
+	switch field = "spec.rules"; {
+	case d.Field != "":
+		field = "spec." + d.Field
+	case d.Rule >= 0:
+		field = fmt.Sprintf("spec.rules[%d]", d.Rule)
+	}
+	return ref.String(), field
+}
+
+// admitted finds where everything that a gateway sends to a backend is refused, or will be when what is left to do is done.
+func (m *maker) admitted(b *backend, at []*policy.Point) {
+	for _, g := range m.gateways {
+		ids := parseIDs(g.identities(m.trustDomain()))
+		if len(ids) == 0 || g.capture == v1alpha1.CaptureNone {
+			continue
+		}
+		request := everything(b)
+		request.Source = policy.Of(ids...)
+		who := ids[0]
+		if b.wanted {
+			if point := m.atWaypoint(b.waypoint, b.key); point.Decide(request).Verdict == policy.Deny {
+				m.refuses(b, g, who, who, point, request, "at waypoint "+b.waypoint.String())
+				continue
+			}
+			seen := m.waypointIDs(b.waypoint)
+			if len(seen) == 0 {
+				continue
+			}
+			request.Source, who = policy.Of(seen...), seen[0]
+		}
+		if len(at) > 0 && !slices.ContainsFunc(at, func(p *policy.Point) bool { return p.Decide(request).Verdict != policy.Deny }) {
+			m.refuses(b, g, ids[0], who, at[0], request, "at its pods")
+		}
+	}
+}
+
+// everything is the class of all requests to a backend.
+func everything(b *backend) *policy.Request {
+	r := &policy.Request{}
+	var service, pod []uint16
+	for _, p := range ports(b.service) {
+		service, pod = append(service, p.service), append(pod, p.pod)
+	}
+	if !slices.Contains(service, 0) {
+		r.ServicePort = policy.Of(service...)
+	}
+	if !slices.Contains(pod, 0) {
+		r.WorkloadPort = policy.Of(pod...)
+	}
+	return r
+}
+
+// refuses finds that a gateway is not let through at a point, which sees another in its place behind a waypoint.
+func (m *maker) refuses(b *backend, g *gateway, is, seen spiffeid.ID, point *policy.Point, r *policy.Request, where string) {
+	obj, field := m.decider(b, point.Decide(r), m.policiesAt(point))
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingNotAdmitted, Severity: v1alpha1.SeverityWarning, Object: obj, Field: field,
+		Message: fmt.Sprintf("%s, every request of %s to %s is refused: principal %s is not admitted", where, g, b, short(is)),
+		Fix:     "let the policies there admit principal " + short(seen),
+	}
+	if m.begins(b, g) {
+		f.Severity = v1alpha1.SeverityError
+		f.Message = fmt.Sprintf("%s, every request of %s to %s will be refused once it is enforced: principal %s is not admitted", where, g, b, short(is))
+	}
+	if obj != b.String() {
+		one := *r
+		one.Source = policy.Of(seen)
+		f.Fix = cmp.Or(changes(point.WhyNot(&one)), f.Fix)
+	}
+	m.once(f)
+}
+
+// begins says whether a gateway is about to be led to a backend, and was not before: something is left to be written for it. What was done and got lost
+// is mended all the same, as policies may refuse on purpose.
+func (m *maker) begins(b *backend, g *gateway) bool {
+	last, was := stepID(VerbVerify, g.String()), &m.Edge.Status
+	if b.wanted {
+		last = stepID(VerbConfirm, b.String())
+	}
+	if find(was.Plan.Steps, func(s *v1alpha1.Step) bool { return s.ID == last && s.State == v1alpha1.StepDone }) != nil ||
+		was.Plan.StepsLeftOut > 0 && meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionReady) {
+		return false
+	}
+	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
+		ofAll := s.part == partEnrol || b.wanted && s.part == partWaypoint
+		return (ofAll || b.wanted && s.part == partWire && s.Object == b.String()) && (s.Write != nil || s.later != nil)
+	})
+}
+
+// once adds a finding, unless one with the same code is there for the object: one policy may be at many Services.
+func (m *maker) once(f v1alpha1.Finding) {
+	if find(m.plan.Findings, func(o *v1alpha1.Finding) bool { return o.Code == f.Code && o.Object == f.Object }) == nil {
+		m.found(f)
+	}
+}
