@@ -1,12 +1,10 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -54,38 +52,6 @@ func (m *maker) stay(s *Step) {
 	if !m.plan.Undoing {
 		s.State, s.Write, s.Reason = v1alpha1.StepBlocked, nil, "something depends on it"
 	}
-}
-
-// users finds what leads to a waypoint which is about to be deleted, and was not labelled for this edge, and says whether the waypoint has to stay.
-func (m *maker) users(key types.NamespacedName) bool {
-	var names []string
-	add := func(kind, namespace string, o metav1.Object) {
-		labels := o.GetLabels()
-		if labels[LabelUseWaypoint] == key.Name && cmp.Or(labels[LabelUseWaypointNamespace], namespace) == key.Namespace {
-			names = append(names, object(kind, keyOf(o)))
-		}
-	}
-	for i := range m.Namespaces {
-		add("Namespace", m.Namespaces[i].Name, &m.Namespaces[i])
-	}
-	path := labelled(LabelUseWaypoint, "").managed()
-	for i := range m.Services {
-		if s := &m.Services[i]; !holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path) {
-			add("Service", s.Namespace, s)
-		}
-	}
-	for _, o := range m.ServiceEntries {
-		add("ServiceEntry", o.GetNamespace(), o)
-	}
-	for i := range m.Pods {
-		if p := &m.Pods[i]; alive(p) {
-			add("Pod", p.Namespace, p)
-		}
-	}
-	if len(names) == 0 {
-		return false
-	}
-	return m.halt(object("Gateway", key), "this waypoint is used by what was not labelled for this edge: "+listed(names))
 }
 
 // listed joins names, the first few of many.

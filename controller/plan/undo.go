@@ -20,10 +20,11 @@ func (m *maker) undo() {
 		m.keep()
 		return
 	}
-	m.unswitch(nil)
+	m.unswitch(nil, nil)
 	m.unwire(nil)
 	m.deleteWaypoints(nil)
 	m.unenrol(nil)
+	m.plaintext()
 }
 
 // release takes back what is ours and is not wanted any more, as the spec has changed. It comes when all the rest is done.
@@ -42,19 +43,24 @@ func (m *maker) release() {
 		return // what is wanted is not known for sure
 	}
 	m.plan.Whole = true
-	m.unswitch(objects)
+	m.unswitch(objects, services)
 	m.unwire(services)
 	m.deleteWaypoints(waypoints)
 	m.unenrol(objects)
 }
 
 // unswitch takes our switches back from objects that are not kept, but Services, whose labels go together.
-func (m *maker) unswitch(keep map[string]bool) {
+func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName]bool) {
+	held := m.heldWired(services)
 	take := func(c carrier, what string, w *Write) {
 		if w.Restore {
 			what = "give the values back that were there before"
 		}
-		m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: what}, Write: w}, partEnrol, partWaypoint, partWire)
+		step := Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: what}, Write: w}
+		if held {
+			m.stay(&step)
+		}
+		m.add(step, partEnrol, partWaypoint, partWire)
 	}
 	for _, o := range m.Objects {
 		c := carrier{o.GetAPIVersion(), o.GetKind(), o}
@@ -64,6 +70,9 @@ func (m *maker) unswitch(keep map[string]bool) {
 			if m.made(o) {
 				m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: "it is being deleted"}})
 			}
+		case m.made(o) && len(m.sharers(o)) > 0:
+			m.handOver(c, m.sharers(o))
+			take(c, "leave it to whoever needs it too", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Release: true})
 		case m.made(o):
 			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
 		case holds(o, m.Edge.FieldOwner()):
@@ -93,8 +102,8 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
 			stays := m.haltFor(keyOf(s), "Service", waypoint.String())
-			if g := m.gateway(waypoint); g != nil && !m.madeWaypoint(g) {
-				stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays // that of a waypoint of ours is found when it is to be deleted
+			if m.gateway(waypoint) != nil { // whether it goes or not, its policies end for this Service
+				stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays
 			}
 			if stays {
 				m.stay(&step)
@@ -126,8 +135,13 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
 		if g.DeletionTimestamp == nil {
 			step.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, UID: g.UID, Delete: true}
-			stays := m.haltFor(key, "Gateway", key.String())
-			if m.users(key) || stays {
+			heirs, used := m.users(key)
+			switch {
+			case len(heirs) > 0 && !used:
+				m.handOver(carrier{gatewayAPI, "Gateway", g}, heirs)
+				step.Verb, step.Reason = VerbRelease, "leave the waypoint to whoever needs it too"
+				step.Write.Delete, step.Write.Release = false, true
+			case m.haltFor(key, "Gateway", key.String()) || used:
 				m.stay(&step)
 			}
 		}

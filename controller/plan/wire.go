@@ -67,6 +67,9 @@ func (m *maker) serviceStep(b *backend, verb, how string, want, way []setting) {
 			}
 		}
 	}
+	if verb == VerbWire && s.Write != nil {
+		m.leaves(b)
+	}
 	m.add(s, partEnrol, partWaypoint, partWire)
 }
 

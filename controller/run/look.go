@@ -347,6 +347,13 @@ func (v *viewer) held() error {
 		if err := v.ledTo(client.MatchingFields{indexWaypoint: key.String()}); err != nil {
 			return err
 		}
+		for _, o := range v.s.ServiceEntries {
+			if at, ok := waypointOf(o.GetNamespace(), o.GetLabels()); ok && at == key {
+				if err := v.space(o.GetNamespace()); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return nil
 }
@@ -365,6 +372,9 @@ func (v *viewer) ledTo(waypoint client.ListOption) error {
 	}
 	for i := range pods.Items {
 		v.pod(&pods.Items[i])
+		if err := v.space(pods.Items[i].Namespace); err != nil { // by whose labels it may be admitted
+			return err
+		}
 	}
 	return nil
 }
