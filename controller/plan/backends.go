@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -88,12 +87,10 @@ func (m *maker) outside(b *backend) {
 
 func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 	st := v1alpha1.BackendStatus{Service: b.key.String()}
-	hops := []string{"gateway"}
+	st.Path = m.path(b)
 	if b.wanted || m.bound(b) {
 		st.Waypoint = b.waypoint.String()
-		hops = append(hops, "waypoint "+st.Waypoint)
 	}
-	st.Path = strings.Join(append(hops, "pods of "+b.key.String()), " > ")
 	for _, p := range m.Policies {
 		if m.concerns(p, b) && len(st.Policies) < 32 {
 			st.Policies = append(st.Policies, keyOf(p).String())

@@ -59,8 +59,12 @@ func (m *maker) enrolAmbient(g *gateway) {
 		}})
 		return
 	}
+	before := len(m.plan.Findings)
 	for _, s := range m.enrolSteps(g, modeAmbient) {
 		m.add(s)
+	}
+	if !slices.ContainsFunc(m.plan.Findings[before:], func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingForeignValue }) {
+		m.optedOut(g)
 	}
 	m.roll(g)
 	done, late, state := 0, 0, v1alpha1.StepNext
@@ -76,6 +80,9 @@ func (m *maker) enrolAmbient(g *gateway) {
 		state = v1alpha1.StepDone
 	}
 	reason := fmt.Sprintf("%d of %d pods are captured", done, len(g.pods))
+	if why := m.idles(g); why != "" {
+		state, reason = v1alpha1.StepBlocked, why
+	}
 	if late > 0 {
 		reason += fmt.Sprintf(", and %d have not noticed that they are", late)
 	}
@@ -120,11 +127,16 @@ func (m *maker) enrolNone(g *gateway) {
 		}
 	}
 	state, reason := v1alpha1.StepDone, fmt.Sprintf("%d pods speak HBONE themselves", len(g.pods))
+	idle := m.idles(g)
 	switch {
+	case idle != "":
+		state, reason = v1alpha1.StepBlocked, idle
 	case len(g.pods) == 0:
 		state, reason = v1alpha1.StepNext, "there are no pods yet"
 	case inside > 0:
 		state, reason = v1alpha1.StepNext, fmt.Sprintf("%d of %d pods are still captured", inside, len(g.pods))
+	case g.assumed():
+		reason = fmt.Sprintf("%d pods are taken to speak HBONE themselves, as spec.capture says", len(g.pods))
 	case g.capture == v1alpha1.CaptureNone:
 		reason = fmt.Sprintf("%d pods stay outside the mesh, as capture None asks", len(g.pods))
 	}

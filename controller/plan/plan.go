@@ -109,6 +109,7 @@ type maker struct {
 	lack     map[string]*lack       // by namespace
 	trees    map[any]map[string]any // of objects, by pointer; see tree
 	policies *policies              // see index
+	passes   *passage               // see passing
 }
 
 // Make decides. It does not change the snapshot.
@@ -126,12 +127,14 @@ func Make(s *Snapshot) *Plan {
 		m.conflicts()
 		m.enrol()
 		m.waypoints()
+		m.reaches()
 		m.wire()
 		m.authorize()
 		m.awaitRoutes()
 		m.earlier()
 		m.withdrawn()
 		m.release()
+		m.unled()
 		m.report()
 	}
 	m.onlyObserved()

@@ -133,6 +133,9 @@ func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 		c.Reason, c.Message = p.why(e, left), sentence(left)
 	default:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonDone, fmt.Sprintf("%d steps are done, and were seen to hold", len(p.Steps))
+		if p.firstOf(v1alpha1.FindingAssumed).Code != "" {
+			c.Message = fmt.Sprintf("%d steps are done; that the gateway speaks HBONE itself is assumed", len(p.Steps))
+		}
 	}
 	c.Message = cut(c.Message)
 	return c

@@ -65,6 +65,23 @@ func (m *maker) workloads(fit func(*workload) bool) []*workload {
 	return list
 }
 
+// scaledDown says whether no pods are asked for.
+func (w *workload) scaledDown() bool {
+	d, ok := w.object.(*appsv1.Deployment)
+	return ok && d.Spec.Replicas != nil && *d.Spec.Replicas == 0
+}
+
+// rolls says whether a rollout is under way, as far as that is told.
+func (w *workload) rolls() bool {
+	switch o := w.object.(type) {
+	case *appsv1.Deployment:
+		return o.Status.ObservedGeneration < o.Generation || o.Status.UpdatedReplicas < o.Status.Replicas
+	case *appsv1.DaemonSet:
+		return o.Status.ObservedGeneration < o.Generation || o.Status.UpdatedNumberScheduled < o.Status.DesiredNumberScheduled
+	}
+	return false
+}
+
 func (w *workload) images() []string {
 	var list []string
 	for i := range w.template.Spec.Containers {
@@ -144,11 +161,15 @@ func (m *maker) atOnce(g *gateway) {
 			}
 		}
 		if why != "" {
-			m.found(v1alpha1.Finding{
+			f := v1alpha1.Finding{
 				Code: v1alpha1.FindingRollout, Severity: v1alpha1.SeverityWarning, Object: w.String(), Field: "spec.strategy",
 				Message: fmt.Sprintf("the pods of %s are about to be rolled, and their workload %s", g, why),
 				Fix:     "set its strategy to RollingUpdate, one pod at a time, before spec.mode is Manage",
-			})
+			}
+			if len(g.pods) == 1 {
+				f.Fix = "set its strategy to RollingUpdate with maxUnavailable 0 and maxSurge 1, before spec.mode is Manage"
+			}
+			m.found(f)
 		}
 	}
 }
@@ -158,7 +179,7 @@ func several(most *intstr.IntOrString, of int, up bool) string {
 		return ""
 	}
 	n, err := intstr.GetScaledValueFromIntOrPercent(most, of, up)
-	if err != nil || n < 2 {
+	if err != nil || n < 2 && n < of || of == 0 {
 		return ""
 	}
 	return fmt.Sprintf("takes %d of %d pods away at a time", n, of)

@@ -36,7 +36,7 @@ func findings() []told {
 			"What was done for it stays, and `Ready` is false where the gateway may send there.", owner, "See the route's conditions; create the ReferenceGrant that the finding names, or take the reference from the route."},
 		{"ISM105", "Error, Warning", "A route is of a kind that is not followed to Services, as GRPCRoute. It is an error where the gateway has no others: nothing would be wired, and all seem well.", author,
 			"Name all Services of the gateway in `spec.backends.services`."},
-		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service has no waypoint and `spec.waypoint.policy` is None.", author, "Set `spec.waypoint.policy` to Create."},
+		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service leads to no waypoint: `spec.waypoint.policy` is None, or something else stops the AmbientEdge.", author, "Set `spec.waypoint.policy` to Create, or mend what stops it."},
 		{"ISM205", "Error", "A policy at the pods of a Service tells callers apart, and behind a waypoint pods see the waypoint in place of the caller: what it denies would get in, or nobody would. " +
 			"Nothing is written; where it comes after the wiring, `Ready` is false.", owner,
 			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
@@ -72,7 +72,7 @@ func findings() []told {
 		{"ISM327", "Warning", "STRICT has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
 		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
 		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves.", platform, "Remove the field, or set it as the finding says."},
-		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones.", platform, "Set its strategy to RollingUpdate."},
+		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones, or several at a time.", platform, "Set its strategy to RollingUpdate."},
 		{"ISM331", "Warning", "The gateway does not accept the policy that carries its switch: it goes on sending to pods.", platform, "See the conditions of the policy."},
 		{"ISM332", "Error", "The GatewayClass of the gateway is not there: nobody can tell what kind it is.", platform, "Install the gateway's controller, or correct the name."},
 		{"ISM333", "Warning", "Pods that came later are in the mesh by the label that was set for the gateway.", owner, "Label those that should stay outside `istio.io/dataplane-mode=none`."},
@@ -81,6 +81,12 @@ func findings() []told {
 			"Run the controller that manages, or set `spec.mode` to Observe."},
 		{"ISM336", "Error", "The controller has no identity of the mesh, and cannot ask waypoints whether they answer. It writes nothing that it could not see to hold.", platform,
 			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
+		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
+			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
+		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,
+			"Look for its identity in the waypoint's access log."},
+		{"ISM342", "Error", "Pods of the gateway are labelled `istio.io/dataplane-mode=none`, and so are never captured.", platform, "Take the label away where the finding says that it is set."},
+		{"ISM343", "Warning", "The gateway has no pods, as its workload has 0 replicas: nothing can be seen to hold, and `Ready` is false.", platform, "Scale it up, with the command that the finding prints."},
 	}
 }
 
