@@ -67,6 +67,7 @@ func (m *maker) enrolAmbient(g *gateway) {
 		m.optedOut(g)
 	}
 	m.roll(g)
+	m.shut(g)
 	done, late, state := 0, 0, v1alpha1.StepNext
 	for _, p := range g.pods {
 		switch {
@@ -201,7 +202,11 @@ func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...s
 		m.refused(g, strict)
 		return Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: "its pods are labelled already, not by us"}}
 	}
-	s := m.put(c, VerbEnrol, how, want, append(want, annotated(v1alpha1.AnnotationRollout, "", at...)))
+	all := append(slices.Clip(want), annotated(v1alpha1.AnnotationRollout, "", at...))
+	s := m.put(c, VerbEnrol, how, want, all)
+	if strict == "" {
+		m.takeInbound(&s, c, want, all, at...)
+	}
 	s.part = partEnrol
 	if s.Write != nil && c.kind != "Namespace" {
 		m.atOnce(g)

@@ -2,26 +2,93 @@ package plan
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
-// refusesOutside says why a captured gateway would refuse those who call it from outside the mesh, or "": PeerAuthentication STRICT holds for its pods.
-// The API server is among the callers where one of its webhooks is in the same pods.
+// inbound is what ztunnel enforces before pods: what PeerAuthentications ask, and AuthorizationPolicies.
+type inbound struct{ strictness, policies *policy.Set }
+
+// gate is inbound of the snapshot, made once.
+func (m *maker) gate() *inbound {
+	if m.inbound == nil {
+		m.inbound = &inbound{
+			policy.New(policy.Mesh{PeerAuthentications: m.Strictness, RootNamespace: m.Root(), TrustDomain: m.trustDomain()}),
+			policy.New(policy.Mesh{AuthorizationPolicies: m.Policies, RootNamespace: m.Root(), TrustDomain: m.trustDomain()}),
+		}
+	}
+	return m.inbound
+}
+
+// refusesOutside says why a captured gateway would refuse some who may call it now, or "": PeerAuthentication STRICT holds for its pods or one of
+// their ports, or an AuthorizationPolicy that nobody enforces before it is captured. A policy counts where that is still to come: one that came later
+// is meant. The API server is among the callers where one of its webhooks is in the same pods.
 func (m *maker) refusesOutside(g *gateway) string {
+	settled := m.takesInbound(g)
 	for _, p := range g.pods {
-		by := m.strict(p)
+		w := policy.Workload{Namespace: p.Namespace, Labels: p.Labels}
+		by := ""
+		if d := m.gate().strictness.Ztunnel(w).Decide(&policy.Request{Source: policy.Absent[spiffeid.ID]()}); d.Verdict != policy.Allow {
+			by = strictly(d)
+		} else if point := m.gate().policies.Ztunnel(w); !settled {
+			if d := point.Decide(&policy.Request{}); d.Verdict != policy.Allow {
+				by = deciders(point, d) + " does not let in all who may call it now"
+			}
+		}
 		if by == "" {
 			continue
 		}
 		if callee := m.called(p); callee != nil {
-			return fmt.Sprintf("%s is STRICT for it, and the API server calls it for %s", by, callee.By)
+			return fmt.Sprintf("%s, and the API server calls it for %s", by, callee.By)
 		}
-		return by + " is STRICT for it"
+		return by
 	}
 	return ""
+}
+
+// strictly says who asks for mTLS, and where.
+func strictly(d policy.Decision) string {
+	port, ok := strings.CutPrefix(d.Field, "portLevelMtls[")
+	if !ok {
+		return d.Policy.String() + " is STRICT for it"
+	}
+	return d.Policy.String() + " is STRICT for its port " + strings.TrimSuffix(port, "]")
+}
+
+// deciders are the policies that a decision of a point comes from.
+func deciders(point *policy.Point, d policy.Decision) string {
+	if !d.Policy.IsZero() {
+		return d.Policy.String()
+	}
+	var names []string
+	for _, p := range point.Policies() {
+		names = append(names, p.String())
+	}
+	return listed(names)
+}
+
+// takesInbound says whether ztunnel carries what comes to a gateway already, or is to by a label that is set: policies before it are enforced then, as
+// their authors see.
+func (m *maker) takesInbound(g *gateway) bool {
+	if slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return captured(p) && p.Annotations[AnnotationBypassInbound] != "true" }) {
+		return true
+	}
+	if ns := m.namespace(m.Edge.Namespace); ns != nil && holds(ns, m.Edge.FieldOwner(), labelled(LabelDataplaneMode, "").managed()...) {
+		return true
+	}
+	mine := func(c carrier, at ...string) bool {
+		_, bypass := value(c.object, annotated(AnnotationBypassInbound, "", at...).path)
+		return !bypass && holds(c.object, m.Edge.FieldOwner(), labelled(LabelDataplaneMode, "", at...).managed()...)
+	}
+	return g.object != nil && mine(carrier{gatewayAPI, "Gateway", g.object}, "spec", "infrastructure") ||
+		slices.ContainsFunc(g.workloads, func(w *workload) bool { return mine(w.carrier, "spec", "template", "metadata") })
 }
 
 // refused finds a gateway that is captured by others and refuses those outside.
@@ -33,37 +100,83 @@ func (m *maker) refused(g *gateway, strict string) {
 		if p.Annotations[AnnotationBypassInbound] == "true" {
 			continue
 		}
-		m.found(v1alpha1.Finding{
-			Code: v1alpha1.FindingRefusesOutside, Severity: v1alpha1.SeverityWarning, Object: object("Pod", keyOf(p)), Field: "metadata.annotations[" + AnnotationBypassInbound + "]",
-			Message: fmt.Sprintf("this pod of %s refuses those who call it from outside the mesh: %s", g, strict),
-			Fix:     "annotate its pod template with " + AnnotationBypassInbound + "=true, or make an exception with a PeerAuthentication PERMISSIVE for it",
-		})
+		m.refuses(g, p, strict, exception)
 		return // one is enough
 	}
 }
 
-// strict is the PeerAuthentication that has a pod take mTLS only, or "": that of its labels comes before that of its namespace, and this before the mesh's.
-func (m *maker) strict(p *corev1.Pod) string {
-	for _, fits := range []func(ns string, selector map[string]string) bool{
-		func(ns string, selector map[string]string) bool {
-			return ns == p.Namespace && hasLabels(p.Labels, selector)
-		},
-		func(ns string, selector map[string]string) bool { return ns == p.Namespace && len(selector) == 0 },
-		func(ns string, selector map[string]string) bool { return ns == m.Root() && len(selector) == 0 },
-	} {
-		for _, a := range m.Strictness {
-			if !fits(a.Namespace, a.Spec.GetSelector().GetMatchLabels()) {
-				continue
+// shut finds a gateway that is captured and refuses all who call one of its ports from outside the mesh, whoever has captured it and since when.
+func (m *maker) shut(g *gateway) {
+	if slices.ContainsFunc(m.plan.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingRefusesOutside }) {
+		return
+	}
+	for _, p := range g.pods {
+		if !captured(p) || p.Annotations[AnnotationBypassInbound] == "true" {
+			continue
+		}
+		w := policy.Workload{Namespace: p.Namespace, Labels: p.Labels}
+		strictness, policies := m.gate().strictness.Ztunnel(w), m.gate().policies.Ztunnel(w)
+		for _, r := range m.fromOutside(p) {
+			if d := strictness.Decide(&r); d.Verdict == policy.Deny {
+				m.refuses(g, p, strictly(d), exception)
+				return
 			}
-			switch a.Spec.GetMtls().GetMode().String() {
-			case "STRICT":
-				return object("PeerAuthentication", keyOf(a))
-			case "PERMISSIVE", "DISABLE":
-				return ""
+			if d := policies.Decide(&r); d.Verdict == policy.Deny {
+				m.refuses(g, p, deciders(policies, d)+" lets in nobody without an identity of the mesh", "let a policy allow what comes without an identity: a rule without from")
+				return
 			}
 		}
 	}
-	return ""
+}
+
+// fromOutside are the requests that come to a pod from outside the mesh: to any port, and to each that a Service leads to.
+func (m *maker) fromOutside(p *corev1.Pod) []policy.Request {
+	outside := policy.Request{Source: policy.Absent[spiffeid.ID]()}
+	list := []policy.Request{outside}
+	for i := range m.Services {
+		s := &m.Services[i]
+		if s.Namespace != p.Namespace || !hasLabels(p.Labels, s.Spec.Selector) {
+			continue
+		}
+		for j := range s.Spec.Ports {
+			port := s.Spec.Ports[j].TargetPort.IntVal
+			if s.Spec.Ports[j].TargetPort == (intstr.IntOrString{}) {
+				port = s.Spec.Ports[j].Port
+			}
+			if port > 0 && port < 1<<16 { // others have a name, which only the pod knows
+				r := outside
+				r.WorkloadPort = policy.Of(uint16(port))
+				list = append(list, r)
+			}
+		}
+	}
+	return list
+}
+
+const exception = "make an exception with a PeerAuthentication PERMISSIVE for it"
+
+func (m *maker) refuses(g *gateway, p *corev1.Pod, why, or string) {
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingRefusesOutside, Severity: v1alpha1.SeverityWarning, Object: object("Pod", keyOf(p)), Field: "metadata.annotations[" + AnnotationBypassInbound + "]",
+		Message: fmt.Sprintf("this pod of %s refuses those who call it from outside the mesh: %s", g, why),
+		Fix:     "annotate its pod template with " + AnnotationBypassInbound + "=true, or " + or,
+	})
+}
+
+// takeInbound makes a step take our bypass of inbound capture from an object, where nothing asks for it any more. want and all are as for put.
+func (m *maker) takeInbound(s *Step, c carrier, want, all []setting, at ...string) {
+	path := annotated(AnnotationBypassInbound, "", at...)
+	if s.State != v1alpha1.StepDone || !holds(c.object, m.Edge.FieldOwner(), path.managed()...) {
+		return // a write takes it away by itself
+	}
+	fields := map[string]any{}
+	for _, x := range slices.Concat(want, all) {
+		if is, set := value(c.object, x.path); set && x.field() != path.field() && holds(c.object, m.Edge.FieldOwner(), x.managed()...) {
+			nest(fields, x.path, is)
+		}
+	}
+	s.State, s.Reason = v1alpha1.StepNext, "leave its inbound connections to the mesh again: nothing refuses those who call it"
+	s.Write = &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(c.object), UID: c.object.GetUID(), Fields: fields}
 }
 
 // called says whether the API server calls a pod, by a Service that selects it. Nil: it does not.

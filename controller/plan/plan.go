@@ -110,6 +110,7 @@ type maker struct {
 	trees    map[any]map[string]any // of objects, by pointer; see tree
 	policies *policies              // see index
 	passes   *passage               // see passing
+	inbound  *inbound               // see gate
 }
 
 // Make decides. It does not change the snapshot.
