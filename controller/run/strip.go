@@ -81,15 +81,21 @@ func stripAnnotations(o metav1.Object, keeps func(key string) bool) {
 	}
 }
 
-// redirection is the field that tells of capture, as managed fields have it.
-const redirection = `{"f:metadata":{"f:annotations":{"f:` + plan.AnnotationRedirection + `":{}}}}`
+// What managed fields tell of a pod's capture: that it is captured, or that it is labelled to stay outside.
+const (
+	redirection = `{"f:metadata":{"f:annotations":{"f:` + plan.AnnotationRedirection + `":{}}}}`
+	optedOut    = `{"f:metadata":{"f:labels":{"f:` + plan.LabelDataplaneMode + `":{}}}}`
+)
 
-// captures are who has said that a pod is captured, and when: nothing else of them.
-func captures(fields []metav1.ManagedFieldsEntry) (list []metav1.ManagedFieldsEntry) {
-	for i := range fields {
-		if f := fields[i].FieldsV1; f != nil && strings.Contains(f.GetRawString(), `"f:`+plan.AnnotationRedirection+`"`) {
-			e := fields[i]
-			e.FieldsV1 = metav1.NewFieldsV1(redirection)
+// captures are who has said that a pod is captured, or is to stay outside, and when: nothing else of them.
+func captures(o *corev1.Pod) (list []metav1.ManagedFieldsEntry) {
+	key, fields := plan.AnnotationRedirection, redirection
+	if o.Labels[plan.LabelDataplaneMode] == "none" {
+		key, fields = plan.LabelDataplaneMode, optedOut
+	}
+	for _, e := range o.ManagedFields {
+		if f := e.FieldsV1; f != nil && strings.Contains(f.GetRawString(), `"f:`+key+`"`) {
+			e.FieldsV1 = metav1.NewFieldsV1(fields)
 			list = append(list, e)
 		}
 	}
@@ -101,7 +107,7 @@ func stripPod(o *corev1.Pod) {
 	stripAnnotations(o, func(key string) bool {
 		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
 	})
-	o.ManagedFields = captures(o.ManagedFields)
+	o.ManagedFields = captures(o)
 	o.Spec = corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
 	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
 	for i := range o.Status.ContainerStatuses {
@@ -127,9 +133,9 @@ func stripRoute(o *gatewayv1.HTTPRoute) {
 	o.Annotations, o.ManagedFields = nil, nil
 	for i := range o.Spec.Rules {
 		r := &o.Spec.Rules[i]
-		r.Matches, r.Filters = nil, nil
+		r.Matches, r.Filters = nil, mirrors(r.Filters)
 		for j := range r.BackendRefs {
-			r.BackendRefs[j].Filters = nil
+			r.BackendRefs[j].Filters = mirrors(r.BackendRefs[j].Filters)
 		}
 	}
 	for i := range o.Status.Parents {
@@ -137,4 +143,14 @@ func stripRoute(o *gatewayv1.HTTPRoute) {
 			o.Status.Parents[i].Conditions[j].Message = ""
 		}
 	}
+}
+
+// mirrors are the filters that send requests elsewhere, too.
+func mirrors(filters []gatewayv1.HTTPRouteFilter) (list []gatewayv1.HTTPRouteFilter) {
+	for i := range filters {
+		if filters[i].RequestMirror != nil {
+			list = append(list, filters[i])
+		}
+	}
+	return list
 }

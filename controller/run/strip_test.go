@@ -60,11 +60,22 @@ func TestWhatIsNotKeptChangesNothing(t *testing.T) {
 		"a hostname's spec": {func(r *gatewayv1.HTTPRoute) { r.Generation++ }, false}, // its status is for another generation now
 		"an annotation":     {func(r *gatewayv1.HTTPRoute) { r.Annotations = map[string]string{"a": "b"} }, true},
 		"a label":           {func(r *gatewayv1.HTTPRoute) { r.Labels = map[string]string{"a": "b"} }, false},
-		"another object":    {func(r *gatewayv1.HTTPRoute) { r.UID = "other" }, false},
+		"a mirror": {func(r *gatewayv1.HTTPRoute) {
+			r.Spec.Rules = []gatewayv1.HTTPRouteRule{{Filters: []gatewayv1.HTTPRouteFilter{{Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{}}}}}
+		}, false},
+		"another object": {func(r *gatewayv1.HTTPRoute) { r.UID = "other" }, false},
 	} {
 		if got := alike(before, kept(c.change)); got != c.want {
 			t.Errorf("%s: alike is %v", name, got)
 		}
+	}
+	filters := []gatewayv1.HTTPRouteFilter{{Type: "RequestHeaderModifier"}, {Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{}}}
+	kept(func(r *gatewayv1.HTTPRoute) {
+		r.Spec.Rules = []gatewayv1.HTTPRouteRule{{Filters: filters, BackendRefs: []gatewayv1.HTTPBackendRef{{Filters: filters}}}}
+		before = r
+	})
+	if rule := before.Spec.Rules[0]; len(rule.Filters) != 1 || rule.Filters[0].RequestMirror == nil || len(rule.BackendRefs[0].Filters) != 1 {
+		t.Errorf("of a route's filters there are %+v", rule)
 	}
 	now := metav1.Now()
 	held := func(manager string, at *metav1.Time) *corev1.Service {
