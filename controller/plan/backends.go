@@ -45,6 +45,8 @@ func (m *maker) findBackends() {
 		keys = m.routedServices()
 		keys = append(keys, m.ingressServices()...)
 		m.otherRoutes()
+		m.unfollowed(len(keys))
+		m.nothingRouted(len(keys))
 	}
 	slices.SortFunc(keys, compareKeys)
 	for _, key := range slices.Compact(keys) {

@@ -100,7 +100,7 @@ func (m *maker) refused(g *gateway, strict string) {
 		if p.Annotations[AnnotationBypassInbound] == "true" {
 			continue
 		}
-		m.refuses(g, p, strict, exception)
+		m.refusesClients(g, p, strict, exception)
 		return // one is enough
 	}
 }
@@ -118,11 +118,11 @@ func (m *maker) shut(g *gateway) {
 		strictness, policies := m.gate().strictness.Ztunnel(w), m.gate().policies.Ztunnel(w)
 		for _, r := range m.fromOutside(p) {
 			if d := strictness.Decide(&r); d.Verdict == policy.Deny {
-				m.refuses(g, p, strictly(d), exception)
+				m.refusesClients(g, p, strictly(d), exception)
 				return
 			}
 			if d := policies.Decide(&r); d.Verdict == policy.Deny {
-				m.refuses(g, p, deciders(policies, d)+" lets in nobody without an identity of the mesh", "let a policy allow what comes without an identity: a rule without from")
+				m.refusesClients(g, p, deciders(policies, d)+" lets in nobody without an identity of the mesh", "let a policy allow what comes without an identity: a rule without from")
 				return
 			}
 		}
@@ -155,7 +155,7 @@ func (m *maker) fromOutside(p *corev1.Pod) []policy.Request {
 
 const exception = "make an exception with a PeerAuthentication PERMISSIVE for it"
 
-func (m *maker) refuses(g *gateway, p *corev1.Pod, why, or string) {
+func (m *maker) refusesClients(g *gateway, p *corev1.Pod, why, or string) {
 	m.found(v1alpha1.Finding{
 		Code: v1alpha1.FindingRefusesOutside, Severity: v1alpha1.SeverityWarning, Object: object("Pod", keyOf(p)), Field: "metadata.annotations[" + AnnotationBypassInbound + "]",
 		Message: fmt.Sprintf("this pod of %s refuses those who call it from outside the mesh: %s", g, why),

@@ -33,6 +33,8 @@ const (
 	FindingAssumed         = "ISM341" // that a gateway speaks HBONE is assumed
 	FindingOptedOut        = "ISM342" // pods of a gateway are labelled to stay outside
 	FindingNoPods          = "ISM343" // a gateway has no pods, as none are asked for
+	FindingUnfollowed      = "ISM344" // a route sends to what is not followed to a Service
+	FindingNoRoute         = "ISM345" // no route names a gateway
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends

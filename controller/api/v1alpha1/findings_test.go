@@ -87,6 +87,10 @@ func findings() []told {
 			"Look for its identity in the waypoint's access log."},
 		{"ISM342", "Error", "Pods of the gateway are labelled `istio.io/dataplane-mode=none`, and so are never captured.", platform, "Take the label away where the finding says that it is set."},
 		{"ISM343", "Warning", "The gateway has no pods, as its workload has 0 replicas: nothing can be seen to hold, and `Ready` is false.", platform, "Scale it up, with the command that the finding prints."},
+		{"ISM344", "Error, Warning", "A route sends to what is not followed to a Service: a route that it delegates to, a vendor's backend, a ServiceImport, a mirror. It is an error where no route names a Service: nothing would be wired, and all seem well.", author,
+			"Name all Services of the gateway in `spec.backends.services`."},
+		{"ISM345", "Error, Info", "No route names the gateway, and no Service is wired. Routes of its ListenerSets are not followed: it is an error where it admits such.", author,
+			"Name its Services in `spec.backends.services`, or give it a route."},
 	}
 }
 
