@@ -110,7 +110,7 @@ func (m *maker) proxies(g *gateway) {
 		}
 		g.workloads = m.runs(g)
 	case at.Anywhere:
-		g.pods = m.podsWith("", of(at.Labels))
+		g.pods = m.podsAnywhere(g, of(at.Labels))
 	default:
 		g.pods = m.podsWith(ns, of(at.Labels))
 	}
