@@ -159,23 +159,40 @@ func (m *maker) classIsThere(g *gateway) bool {
 	return false
 }
 
-// conflicts finds older edges with the same gateways.
+// conflicts finds edges with the same gateways that come first. One that only observes stands in nobody's way: it takes no rights to make.
 func (m *maker) conflicts() {
 	for i := range m.Edges {
 		other := &m.Edges[i]
-		if keyOf(other) == keyOf(m.Edge) || other.Namespace != m.Edge.Namespace || other.DeletionTimestamp != nil || !older(other, m.Edge) {
+		if keyOf(other) == keyOf(m.Edge) || other.Namespace != m.Edge.Namespace || other.DeletionTimestamp != nil || !manages(other) || !first(other, m.Edge) {
 			continue
 		}
 		for _, g := range m.gateways {
 			if !names(other, g) {
 				continue
 			}
+			why := "is older"
+			if !older(other, m.Edge) {
+				why = "manages it already"
+			}
 			m.found(v1alpha1.Finding{
 				Code: v1alpha1.FindingConflictedEdge, Severity: v1alpha1.SeverityError, Object: "AmbientEdge " + keyOf(m.Edge).String(),
-				Message: fmt.Sprintf("%s belongs to AmbientEdge %s, which is older", g, keyOf(other)), Fix: "delete one of the two",
+				Message: fmt.Sprintf("%s belongs to AmbientEdge %s, which %s", g, keyOf(other), why), Fix: "delete one of the two",
 			})
 		}
 	}
+}
+
+// manages says whether an edge writes, or has written.
+func manages(e *v1alpha1.AmbientEdge) bool {
+	return e.Spec.Mode == v1alpha1.ModeManage || slices.Contains(e.Finalizers, v1alpha1.Finalizer)
+}
+
+// first says whether a comes before b: the one that writes already, if the other only has observed until now, else the older.
+func first(a, b *v1alpha1.AmbientEdge) bool {
+	if writes := slices.Contains(a.Finalizers, v1alpha1.Finalizer); writes != slices.Contains(b.Finalizers, v1alpha1.Finalizer) {
+		return writes
+	}
+	return older(a, b)
 }
 
 // older compares ages, which are whole seconds. Of the same age that one comes first which writes already.
