@@ -56,6 +56,9 @@ func (m *maker) need(g *gateway, n *edge.Setting) {
 		switch f.Object = w.String(); {
 		case known && is != n.Want:
 			f.Message = fmt.Sprintf("%s is %q, and must be %q: %s", n.Env, is, n.Want, n.Why)
+			if !set {
+				f.Message = fmt.Sprintf("%s is not set, its default is %q, and it must be %q: %s", n.Env, is, n.Want, n.Why)
+			}
 			m.found(f)
 		case !known && n.Default != n.Want:
 			m.unseen(f, n, "its value is not in the pod template")
