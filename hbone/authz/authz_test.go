@@ -35,6 +35,8 @@ func TestDecide(t *testing.T) {
 	deny := func(m Match) *Policy {
 		return &Policy{Namespace: "shop", Name: "d", Scope: ScopeNamespace, Action: Deny, Rules: one(m)}
 	}
+	onLink := gateway
+	onLink.SourceAddr, onLink.Dest = netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddrPort("[fe80::2%eth0]:8080")
 	tests := map[string]struct {
 		policies []*Policy
 		conn     Conn
@@ -57,6 +59,8 @@ func TestDecide(t *testing.T) {
 		"service accounts need an identity":              {[]*Policy{allow(Match{ServiceAccounts: []ServiceAccount{{"", ""}}})}, plain, false, "shop/a"},
 		"source addresses":                               {[]*Policy{allow(Match{SourceIPs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})}, gateway, true, "shop/a"},
 		"not source addresses":                           {[]*Policy{deny(Match{NotSourceIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})}, gateway, true, ""},
+		"source addresses of a link":                     {[]*Policy{deny(Match{SourceIPs: []netip.Prefix{netip.MustParsePrefix("fe80::/10")}})}, onLink, false, "shop/d"},
+		"destination addresses of a link":                {[]*Policy{deny(Match{DestinationIPs: []netip.Prefix{netip.MustParsePrefix("fe80::2/128")}})}, onLink, false, "shop/d"},
 		"destination addresses":                          {[]*Policy{deny(Match{DestinationIPs: []netip.Prefix{netip.MustParsePrefix("10.244.1.9/32")}})}, gateway, false, "shop/d"},
 		"ports":                                          {[]*Policy{deny(Match{DestinationPorts: []uint16{8080}})}, gateway, false, "shop/d"},
 		"not ports":                                      {[]*Policy{deny(Match{NotPorts: []uint16{8080}})}, gateway, true, ""},

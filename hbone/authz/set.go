@@ -53,8 +53,9 @@ func (s *Set) Missing() []string { return s.missing }
 // Decide answers for one connection: DENY before ALLOW; with ALLOW policies one must match; without any the connection is allowed.
 // It says nothing of missing policies: Missing does.
 func (s *Set) Decide(c Conn) Decision {
-	c.SourceAddr = c.SourceAddr.Unmap() // a socket of both families shows IPv4 in IPv6, which no prefix contains
-	c.Dest = netip.AddrPortFrom(c.Dest.Addr().Unmap(), c.Dest.Port())
+	// A socket of both families shows IPv4 in IPv6, and one of a link names the link: no prefix contains either.
+	c.SourceAddr = c.SourceAddr.Unmap().WithZone("")
+	c.Dest = netip.AddrPortFrom(c.Dest.Addr().Unmap().WithZone(""), c.Dest.Port())
 	w := c.who()
 	for _, p := range s.deny {
 		if i := p.match(&c, &w); i >= 0 {
