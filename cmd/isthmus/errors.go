@@ -104,4 +104,4 @@ func (a *app) report(err error) {
 }
 
 // oneLine joins what errors.Join and others put on lines of their own.
-func oneLine(s string) string { return strings.Join(strings.Split(strings.TrimSpace(s), "\n"), "; ") }
+func oneLine(s string) string { return clean(strings.TrimSpace(s)) }

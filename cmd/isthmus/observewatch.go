@@ -97,13 +97,13 @@ func (f *observeFlags) cache(ctx context.Context, cancel context.CancelCauseFunc
 // showAgain shows a document that has changed: on a terminal in place of the one before, else below it; JSON as one line.
 func (a *app) showAgain(doc *observeDocument, text []byte, f *observeFlags, first bool) error {
 	if a.output == outputJSON {
-		_, err := fmt.Fprintf(a.stdout, "%s\n", text)
+		_, err := fmt.Fprintf(cleaner{w: a.stdout}, "%s\n", text)
 		return err
 	}
 	p := a.page(a.stdout)
 	switch {
 	case p.width > 0:
-		fmt.Fprint(p.w, "\x1b[H\x1b[2J")
+		fmt.Fprint(a.stdout, "\x1b[H\x1b[2J")
 	case !first:
 		fmt.Fprintln(p.w)
 	}

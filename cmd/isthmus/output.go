@@ -28,7 +28,7 @@ func newHeader(kind string) header { return header{APIVersion: "cli.isthmus.dev/
 func (a *app) writeJSON(v any) error { return encode(a.stdout, v) }
 
 func encode(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(cleaner{w: w})
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -68,10 +68,12 @@ type page struct {
 
 func (a *app) page(w io.Writer) *page {
 	width := terminal(w)
-	return &page{w: w, width: width, colours: width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"}
+	colours := width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+	return &page{w: cleaner{w, colours}, width: width, colours: colours}
 }
 
 func (p *page) paint(c colour, text string) string {
+	text = clean(text)
 	if !p.colours || c == plain || text == "" {
 		return text
 	}
@@ -101,6 +103,8 @@ func (p *page) table(titles []string, rows [][]cell) error {
 	}
 	for _, row := range append([][]cell{head}, rows...) {
 		for i, c := range row {
+			row[i].text = clean(c.text)
+			c = row[i]
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}

@@ -108,7 +108,7 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 		err = a.writeJSON(doc)
 	} else {
 		for _, n := range doc.Notes {
-			fmt.Fprintln(a.stderr, "note:", n)
+			fmt.Fprintln(a.stderr, "note:", oneLine(n))
 		}
 		err = doc.print(a.page(a.stdout))
 	}
@@ -117,6 +117,9 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 	}
 	return doc.blocked()
 }
+
+// maxFile is how long a file may be, in bytes.
+const maxFile = 4 << 20
 
 // readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already.
 func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
@@ -129,9 +132,12 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 		defer file.Close()
 		in, where = file, path
 	}
-	data, err := io.ReadAll(io.LimitReader(in, 4<<20))
+	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err != nil {
 		return nil, &failure{what: "cannot read the AmbientEdge", where: where, err: err}
+	}
+	if len(data) > maxFile {
+		return nil, &failure{what: fmt.Sprintf("this file is longer than %d MiB", maxFile>>20), where: where, next: "name one with the AmbientEdge alone"}
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
 	var found *v1alpha1.AmbientEdge

@@ -39,6 +39,7 @@ func TestReadingAnEdge(t *testing.T) {
 		{"no YAML", "kind: [", "no YAML"},
 		{"unknown field", strings.Replace(edgeYAML, "backends", "backend", 1), `unknown field "spec.backend"`},
 		{"field twice", edgeYAML + "  mode: Observe\n  mode: Manage\n", `"mode" already set`},
+		{"longer than is read, which would cut its spec", edgeYAML + strings.Repeat("# more\n", 1<<20) + "  mode: Manage\n", "longer than 4 MiB"},
 		{"wrong type", strings.Replace(edgeYAML, "[{kind: Deployment, name: gateway}]", "gateway", 1), "workloadRefs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -83,7 +83,7 @@ func (d *planDocument) print(p *page) error {
 	if d.Undoing {
 		verb = "Undoing"
 	}
-	fmt.Fprintf(p.w, "%s %s/%s, mode %s: %s\n", p.paint(bold, verb+" of AmbientEdge"), d.Namespace, d.Name, d.Mode, p.paint(c, word))
+	fmt.Fprintf(p.w, "%s %s/%s, mode %s: %s\n", p.paint(bold, verb+" of AmbientEdge"), clean(d.Namespace), clean(d.Name), clean(string(d.Mode)), p.paint(c, word))
 	if err := p.gateways(d.Gateways); err != nil {
 		return err
 	}

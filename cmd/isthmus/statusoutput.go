@@ -78,7 +78,7 @@ func findingCount(s v1alpha1.AmbientEdgeStatus) cell {
 // print shows everything about one edge.
 func (e *edgeStatus) print(p *page) error {
 	word, why := e.ready()
-	fmt.Fprintf(p.w, "%s %s/%s, mode %s: ready %s (%s)\n", p.paint(bold, "AmbientEdge"), e.Namespace, e.Name, e.Mode, p.paint(word.colour, word.text), why)
+	fmt.Fprintf(p.w, "%s %s/%s, mode %s: ready %s (%s)\n", p.paint(bold, "AmbientEdge"), e.Namespace, e.Name, clean(string(e.Mode)), p.paint(word.colour, word.text), clean(why))
 	if e.Deleting {
 		fmt.Fprintln(p.w, p.paint(yellow, "It is being deleted."))
 	}
@@ -162,7 +162,7 @@ func (p *page) findings(list []v1alpha1.Finding, leftOut int) error {
 		if f.Field != "" {
 			head += " " + f.Field
 		}
-		b.WriteString(f.Code + "  " + p.paint(c, string(f.Severity)) + "  " + head + "\n")
+		b.WriteString(f.Code + "  " + p.paint(c, string(f.Severity)) + "  " + clean(head) + "\n")
 		texts := []string{oneLine(f.Message)}
 		if f.Fix != "" {
 			texts = append(texts, "fix: "+oneLine(f.Fix))
