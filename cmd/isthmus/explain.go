@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -128,6 +129,10 @@ func explainResolve(target string, m *meshFlags, err error) error {
 		f.next = "bring the waypoint back, or take the label istio.io/use-waypoint away: kubectl get gateways -A, isthmus status -A"
 	case strings.Contains(no.Why, "no Service of that name"):
 		f.next = "check name and namespace: kubectl get services -A"
+		if host, port, err := net.SplitHostPort(target); err == nil && strings.Count(strings.TrimSuffix(host, ".svc"), ".") == 1 {
+			full := strings.TrimSuffix(host, ".svc") + ".svc.cluster.local"
+			f.next = fmt.Sprintf("names are not completed as a pod's DNS does: write %s, or %s", net.JoinHostPort(full, port), f.next)
+		}
 	case strings.Contains(no.Why, "has no port"):
 		f.next = "dial a port of the Service, not of its pods: kubectl get services -A"
 	case strings.Contains(no.Why, "endpoints"):

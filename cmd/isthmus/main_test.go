@@ -91,6 +91,7 @@ func TestUsageErrorsEndWithTwo(t *testing.T) {
 		{"pod ip", []string{"dial", "a:1", "--pod-ip", "x"}, []string{"--pod-ip"}},
 		{"service account", []string{"dial", "a:1", "--service-account", "gateway"}, []string{"NAMESPACE/NAME"}},
 		{"timeout", []string{"dial", "a:1", "--timeout", "0s"}, []string{"--timeout"}},
+		{"time that is over", []string{"status", "--timeout", "-1s"}, []string{"--timeout takes a time above zero", "isthmus status --help"}},
 		{"help for an unknown command", []string{"help", "dail"}, []string{`no command "dail"`, "dial", "see isthmus help --help"}},
 		{"completion for nothing", []string{"completion"}, []string{"the shell's name is missing", "see isthmus completion --help"}},
 		{"completion for no shell", []string{"completion", "tcsh"}, []string{`no completion for "tcsh"`, "bash, fish, powershell, zsh"}},

@@ -102,16 +102,19 @@ func (a *app) observe(ctx context.Context, f *observeFlags) error {
 		return a.writeJSON(doc)
 	}
 	if len(doc.Gateways) == 0 {
-		fmt.Fprintln(a.stderr, doc.nothing(f.kube.namespace))
+		fmt.Fprintf(a.stderr, "%s\n  next:  %s\n", doc.nothing(f.kube.namespace), nextOther)
 		return nil
 	}
 	return doc.print(a.page(a.stdout))
 }
 
+// nextOther is for gateways that nothing here knows.
+const nextOther = "any other workload can be named in an AmbientEdge: isthmus plan -f FILE, and samples are in manifests/samples"
+
 // observeOne shows the one gateway of doc.
 func (a *app) observeOne(doc *observeDocument, f *observeFlags) error {
 	if len(doc.Gateways) == 0 {
-		return &failure{what: "there is no gateway " + f.only, next: "isthmus observe shows those that there are; any other workload can be named in an AmbientEdge: isthmus plan -f FILE"}
+		return &failure{what: "there is no gateway " + f.only, next: "isthmus observe shows those that there are; " + nextOther}
 	}
 	if a.output == outputJSON {
 		return a.writeJSON(doc)

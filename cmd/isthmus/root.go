@@ -56,7 +56,12 @@ func newRoot(a *app) *cobra.Command {
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
 		Args:                       knownCommand,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if t := cmd.Flags().Lookup("timeout"); t != nil {
+				if d, err := cmd.Flags().GetDuration("timeout"); err == nil && d <= 0 {
+					return fmt.Errorf("--timeout takes a time above zero, as 30s, not %s", t.Value)
+				}
+			}
 			if a.output != outputText && a.output != outputJSON {
 				return fmt.Errorf("-o takes %s or %s, not %q", outputText, outputJSON, a.output)
 			}
