@@ -97,7 +97,7 @@ func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
 // nothing is stopped; what takes another write is an error of ask.
 func (m *maker) withdrawn() {
 	for _, b := range m.backends {
-		if holds(b.service, m.Edge.FieldOwner()) && !m.consents(b.key.Namespace, "", "Service") {
+		if m.wrote(b.service) && !m.consents(b.key.Namespace, "", "Service") {
 			m.noLonger(b.key.Namespace, "labelled Service "+b.key.Name, groupKind{"", "Service"})
 		}
 		if g := m.gateway(b.waypoint); b.wanted && g != nil && m.madeWaypoint(g) && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {

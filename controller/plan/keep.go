@@ -1,10 +1,6 @@
 package plan
 
 import (
-	"slices"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
@@ -33,7 +29,7 @@ func (m *maker) keep() {
 		list = append(list, carrier{o.GetAPIVersion(), o.GetKind(), o})
 	}
 	for _, c := range list {
-		if !slices.ContainsFunc(c.object.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == m.Edge.FieldOwner() }) {
+		if !m.created(c.object) && !m.wrote(c.object) {
 			continue
 		}
 		m.add(Step{

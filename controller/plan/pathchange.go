@@ -50,7 +50,7 @@ func (m *maker) heldWired(keep map[types.NamespacedName]bool) bool {
 	path := labelled(LabelUseWaypoint, "").managed()
 	for i := range m.Services {
 		s := &m.Services[i]
-		if keep[keyOf(s)] || !holds(s, m.Edge.FieldOwner(), path...) || m.shared(s, path) {
+		if keep[keyOf(s)] || !holds(s, m.Edge.FieldOwner(), path...) || !m.wrote(s) || m.shared(s, path) {
 			continue
 		}
 		waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}

@@ -75,13 +75,13 @@ func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName
 			take(c, "leave it to whoever needs it too", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Release: true})
 		case m.made(o):
 			take(c, "delete it: it was made for this edge", &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(o), UID: o.GetUID(), Delete: true})
-		case holds(o, m.Edge.FieldOwner()):
+		case m.wrote(o):
 			take(c, "take our setting away", m.takeBack(c))
 		}
 	}
 	for i := range m.Ingresses {
 		c := carrier{"networking.k8s.io/v1", "Ingress", &m.Ingresses[i]}
-		if !keep[c.String()] && holds(c.object, m.Edge.FieldOwner()) {
+		if !keep[c.String()] && m.wrote(c.object) {
 			take(c, "take our setting away", m.takeBack(c))
 		}
 	}
@@ -91,7 +91,7 @@ func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName
 func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 	for i := range m.Services {
 		s := &m.Services[i]
-		if keep[keyOf(s)] || !holds(s, m.Edge.FieldOwner()) {
+		if keep[keyOf(s)] || !m.wrote(s) {
 			continue
 		}
 		obj := object("Service", keyOf(s))
@@ -238,7 +238,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 	}
 	for _, h := range list {
 		obj := object(h.kind, keyOf(h.object))
-		if keep[obj] || !holds(h.object, m.Edge.FieldOwner()) {
+		if keep[obj] || !m.wrote(h.object) {
 			continue
 		}
 		m.add(Step{
