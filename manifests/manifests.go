@@ -24,8 +24,8 @@ var files embed.FS
 // order is that of an installation: what others need comes first.
 func order() []string {
 	return []string{
-		"crd/isthmus.dev_ambientedges.yaml", "install/namespace.yaml", "install/role-view.yaml", "install/role-observe.yaml", "install/role-manage.yaml", "install/leases.yaml",
-		"install/bindings.yaml", "install/admission-author.yaml", "install/admission-controller.yaml", "install/controller.yaml",
+		"crd/isthmus.dev_ambientedges.yaml", "install/namespace.yaml", "install/role-view.yaml", "install/role-observe.yaml", "install/role-manage.yaml",
+		"install/role-author.yaml", "install/leases.yaml", "install/bindings.yaml", "install/admission-author.yaml", "install/admission-controller.yaml", "install/controller.yaml",
 	}
 }
 

@@ -41,6 +41,12 @@ const (
 	patchDaemonSet  = `{apiGroups: [apps], resources: [daemonsets], resourceNames: [gateway], verbs: [patch]}`
 	patchGateway    = `{apiGroups: [gateway.networking.k8s.io], resources: [gateways], resourceNames: [http], verbs: [patch]}`
 	patchHTTP       = `{apiGroups: [apps], resources: [deployments], resourceNames: [http], verbs: [patch]}`
+	allDeployments  = `{apiGroups: [apps], resources: [deployments], verbs: [patch]}`
+	allDaemonSets   = `{apiGroups: [apps], resources: [daemonsets], verbs: [patch]}`
+	envoyProxies    = `{apiGroups: [gateway.envoyproxy.io], resources: [envoyproxies], verbs: [patch]}`
+	trafficPolicies = `{apiGroups: [gateway.envoyproxy.io], resources: [backendtrafficpolicies], verbs: [create, patch]}`
+	nginxProxies    = `{apiGroups: [gateway.nginx.org], resources: [nginxproxies], verbs: [patch]}`
+	upstreams       = `{apiGroups: [gateway.nginx.org], resources: [upstreamsettingspolicies], verbs: [create, patch]}`
 	patchService    = `{apiGroups: [""], resources: [services], resourceNames: [orders], verbs: [patch]}`
 	patchServices   = `{apiGroups: [""], resources: [services], verbs: [patch]}`
 	patchIngresses  = `{apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [patch]}`
@@ -59,7 +65,10 @@ func TestAuthorNeedsTheRightsThatTheControllerUses(t *testing.T) {
 		{"daemonset", `{mode: Manage, workloadRefs: [{kind: DaemonSet, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}}`,
 			map[string]string{patchNamespace: "patch this Namespace", patchDaemonSet: "patch these DaemonSets", patchService: "patch those", createPolicies: "AuthorizationPolicies"}},
 		{"gateway", `{mode: Manage, targetRefs: [{name: http}]}`,
-			map[string]string{patchNamespace: "patch this Namespace", patchGateway: "labels its Gateways", patchHTTP: "Deployments", patchServices: "patch those", createPolicies: "AuthorizationPolicies"}},
+			map[string]string{patchNamespace: "patch this Namespace", patchGateway: "labels its Gateways", allDeployments: "Deployments", allDaemonSets: "DaemonSets", patchServices: "patch those", createPolicies: "AuthorizationPolicies",
+				envoyProxies: "EnvoyProxies", trafficPolicies: "BackendTrafficPolicies", nginxProxies: "NginxProxies", upstreams: "UpstreamSettingsPolicies"}},
+		{"gateway-without-waypoints", `{mode: Manage, capture: Native, targetRefs: [{name: http}], waypoint: {policy: None}}`,
+			map[string]string{patchGateway: "labels its Gateways", allDeployments: "Deployments", allDaemonSets: "DaemonSets", patchServices: "patch those", createPolicies: "AuthorizationPolicies"}},
 		{"ingresses", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {from: Ingresses}}`,
 			map[string]string{patchDeployment: "Deployments", patchServices: "patch those", patchIngresses: "annotates them", createPolicies: "AuthorizationPolicies"}},
 		{"waypoint", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: shop, name: orders}]}, waypoint: {policy: Create, name: w}}`,
@@ -89,6 +98,49 @@ func TestAuthorNeedsTheRightsThatTheControllerUses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestARightToOneDeploymentIsNotThatToSharedProxies: those of a Gateway may have any name, and Native takes them out of the mesh.
+func TestARightToOneDeploymentIsNotThatToSharedProxies(t *testing.T) {
+	rights := []string{patchNamespace, patchGateway, patchHTTP, allDaemonSets, patchServices, createPolicies, envoyProxies, trafficPolicies, nginxProxies, upstreams}
+	err := user(t, "shared", rights...).Create(t.Context(), parse(edge("shared", `{mode: Manage, capture: Native, targetRefs: [{name: http}]}`)), client.DryRunAll)
+	if !refused(err) || !strings.Contains(err.Error(), "Deployments") {
+		t.Errorf("got %v, want a refusal that names Deployments", err)
+	}
+}
+
+// TestTheRoleForAuthorsIsEnough, and is for the namespace that it is given in.
+func TestTheRoleForAuthorsIsEnough(t *testing.T) {
+	if err := installed(t).Apply(t.Context(), `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: authors, namespace: edge}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: isthmus-author}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: by-role}]
+`); err != nil {
+		t.Fatal(err)
+	}
+	author := user(t, "by-role")
+	for name, spec := range map[string]string{
+		"a-gateway": `{mode: Manage, targetRefs: [{name: http}], waypoint: {policy: Create, name: w}}`, "a-workload": capturing,
+		"ingresses": `{mode: Manage, workloadRefs: [{kind: DaemonSet, name: gateway}], backends: {from: Ingresses}}`,
+	} {
+		e := parse(held(name, spec))
+		if err := author.Create(t.Context(), e, client.DryRunAll); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := installed(t).Apply(t.Context(), held(name, spec)); err != nil {
+			t.Fatal(err)
+		}
+		if err := author.Delete(t.Context(), e, client.DryRunAll); err != nil {
+			t.Errorf("delete %s: %v", name, err)
+		}
+	}
+	elsewhere := parse(edge("elsewhere", capturing))
+	elsewhere.SetNamespace("default")
+	if err := author.Create(t.Context(), elsewhere, client.DryRunAll); err == nil {
+		t.Error("it is enough in another namespace too")
 	}
 }
 
