@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,9 +21,9 @@ import (
 const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions, the gateway, the
 backends and the way to them, findings with what to do about them, and the steps of its plan.
 
-What is shown is what the controller saw and wrote last. Nothing is written. The exit code says
-whether the cluster could be read; with --require-ready it also is 1 when an AmbientEdge is not
-ready.
+What is shown is what the controller saw and wrote last; a note on standard error tells when none
+seems to be at work. Nothing is written. The exit code says whether the cluster could be read; with
+--require-ready it also is 1 when an AmbientEdge is not ready.
 
 ` + planWords
 
@@ -45,6 +47,7 @@ type statusFlags struct {
 type statusDocument struct {
 	header
 	Edges []edgeStatus `json:"edges"`
+	Notes []string     `json:"notes,omitempty"` // why this may be out of date
 }
 
 // edgeStatus is one AmbientEdge.
@@ -98,6 +101,11 @@ func (a *app) status(ctx context.Context, f *statusFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if a.output != outputJSON {
+		for _, n := range doc.Notes {
+			fmt.Fprintln(a.stderr, "note:", oneLine(n))
+		}
+	}
 	switch {
 	case a.output == outputJSON:
 		err = a.writeJSON(doc)
@@ -119,8 +127,10 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 	ctx, cancel := context.WithTimeout(ctx, f.kube.timeout)
 	defer cancel()
 	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, "", err
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, appsv1.AddToScheme, coordinationv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, "", err
+		}
 	}
 	c, ns, err := f.kube.client(scheme)
 	if err != nil {
@@ -134,6 +144,7 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 			return nil, "", err
 		}
 		doc.Edges = append(doc.Edges, newEdgeStatus(&e))
+		doc.note(ctx, c)
 		return doc, key.Namespace, nil
 	}
 	where := "all namespaces"
@@ -156,7 +167,18 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 	slices.SortFunc(doc.Edges, func(x, y edgeStatus) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
 	})
+	doc.note(ctx, c)
 	return doc, where, nil
+}
+
+// note tells why what is shown may be out of date. Without AmbientEdges nothing is.
+func (d *statusDocument) note(ctx context.Context, c client.Reader) {
+	if len(d.Edges) == 0 {
+		return
+	}
+	if why := idleController(ctx, c, time.Now()); why != "" {
+		d.Notes = append(d.Notes, "what is shown may be out of date: "+why)
+	}
 }
 
 func newEdgeStatus(e *v1alpha1.AmbientEdge) edgeStatus {
