@@ -5,7 +5,7 @@ const (
 	FindingNoTarget        = "ISM300" // the gateway is not there
 	FindingNoConsent       = "ISM302" // another namespace has not consented
 	FindingForeignValue    = "ISM303" // somebody else has set a field that we would write
-	FindingConflictedEdge  = "ISM304" // an older AmbientEdge has the gateway
+	FindingConflictedEdge  = "ISM304" // an AmbientEdge that comes first has the gateway
 	FindingHostNetwork     = "ISM305" // a pod cannot be captured
 	FindingSidecar         = "ISM306" // a pod has a sidecar
 	FindingUndoHalted      = "ISM307" // policies depend on what undo would take away

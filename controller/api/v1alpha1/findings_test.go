@@ -51,7 +51,7 @@ func findings() []told {
 			"Run the command that the finding prints: it keeps those who are consented to already. Or create the ReferenceGrant that it names."},
 		{"ISM303", "Error", "Somebody else has set a field that is needed otherwise. It is never overwritten, and nothing is written.", platform,
 			"Remove it there, or set it alike; that of a gateway's own switch may be named in `spec.takeOver`."},
-		{"ISM304", "Error", "An older AmbientEdge has the gateway.", author, "Delete one of the two."},
+		{"ISM304", "Error", "An AmbientEdge that is older, or manages already, has the gateway.", author, "Delete one of the two."},
 		{"ISM305", "Error", "A gateway, or a pod of it, cannot be captured: it has the node's network.", platform, "Run it without, or set `spec.capture` to Native or None."},
 		{"ISM306", "Error", "A pod of the gateway has a sidecar, and sidecars are left alone.", platform, "Run it without, or set `spec.capture` to None."},
 		{"ISM307", "Error, Warning, Info", "Something depends on what would be taken away: a policy that nobody would enforce, what leads to the waypoint, or a waypoint of ours that lost its owner label. " +
