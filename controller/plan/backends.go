@@ -20,6 +20,7 @@ type backend struct {
 	waypoint types.NamespacedName
 	wanted   bool   // a waypoint is asked for
 	refused  bool   // and its namespace does not consent, so that it stays as it is
+	hidden   bool   // its namespace does not consent, and of what is there nothing is told: service is empty
 	ahead    string // the first Service of that waypoint, which is wired before the others are
 }
 
@@ -51,6 +52,7 @@ func (m *maker) findBackends() {
 	slices.SortFunc(keys, compareKeys)
 	for _, key := range slices.Compact(keys) {
 		b := &backend{key: key, service: m.service(key), settings: settings}
+		m.hide(b)
 		if b.service == nil {
 			f := v1alpha1.Finding{
 				Code: v1alpha1.FindingNoBackend, Severity: v1alpha1.SeverityError, Object: b.String(),

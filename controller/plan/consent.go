@@ -164,22 +164,20 @@ func (m *maker) lacks(namespace string, l lack, want string, kinds ...groupKind)
 	f.Fix = fmt.Sprintf("%s # or a ReferenceGrant there from AmbientEdge in %s to %s%s", m.consentCommand(namespace), m.Edge.Namespace, strings.Join(names, " and "), is.instead)
 }
 
-// consentCommand adds the edge to those that the namespace has consented to.
+// consentCommand adds the edge to those that the namespace has consented to. Those are read when it is run: who reads a status need not know them.
 func (m *maker) consentCommand(namespace string) string {
-	var edges []string
 	overwrite := ""
 	if ns := m.namespace(namespace); ns != nil {
 		value, there := ns.Annotations[v1alpha1.AnnotationEdges]
-		if there {
+		switch {
+		case there && value == "":
 			overwrite = " --overwrite"
-		}
-		for name := range strings.SplitSeq(value, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				edges = append(edges, name)
-			}
+		case there:
+			return fmt.Sprintf(`kubectl annotate --overwrite namespace %s "%s=$(kubectl get namespace %s -o jsonpath='{.metadata.annotations.%s}'),%s"`,
+				namespace, v1alpha1.AnnotationEdges, namespace, strings.ReplaceAll(v1alpha1.AnnotationEdges, ".", `\.`), keyOf(m.Edge))
 		}
 	}
-	return fmt.Sprintf("kubectl annotate%s namespace %s %s", overwrite, namespace, shellWord(v1alpha1.AnnotationEdges+"="+strings.Join(append(edges, keyOf(m.Edge).String()), ",")))
+	return fmt.Sprintf("kubectl annotate%s namespace %s %s=%s", overwrite, namespace, v1alpha1.AnnotationEdges, keyOf(m.Edge))
 }
 
 // shellWord quotes what a shell would take for more than a word.

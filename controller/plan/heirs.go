@@ -34,7 +34,7 @@ func (m *maker) users(key types.NamespacedName) (heirs []string, used bool) {
 	path := labelled(LabelUseWaypoint, "").managed()
 	for i := range m.Services {
 		s := &m.Services[i]
-		if holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
+		if holds(s, m.Edge.FieldOwner(), path...) && m.wrote(s) && !m.shared(s, path) {
 			continue
 		}
 		if edges := m.sharers(s, path...); len(edges) > 0 && len(othersHold(s, path...)) == 0 {

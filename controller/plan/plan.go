@@ -111,6 +111,8 @@ type maker struct {
 	policies *policies              // see index
 	passes   *passage               // see passing
 	inbound  *inbound               // see gate
+	// concealing is concealed, by namespace.
+	concealing map[string]bool
 }
 
 // Make decides. It does not change the snapshot.
@@ -137,6 +139,7 @@ func Make(s *Snapshot) *Plan {
 		m.release()
 		m.unled()
 		m.report()
+		m.conceal()
 	}
 	m.onlyObserved()
 	m.finish()

@@ -281,6 +281,7 @@ func (m *maker) reportUndo() {
 	now.findGateways()
 	now.findBackends()
 	now.report()
+	now.conceal()
 	m.plan.Gateways, m.plan.Backends = now.plan.Gateways, now.plan.Backends
 }
 

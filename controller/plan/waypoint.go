@@ -203,7 +203,7 @@ func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 	m.waypoints()
 	chosen := map[types.NamespacedName]bool{}
 	for _, b := range m.backends {
-		if g := m.gateway(b.waypoint); b.wanted && g != nil && Programmed(g) {
+		if g := m.gateway(b.waypoint); b.wanted && !b.hidden && g != nil && Programmed(g) {
 			chosen[b.waypoint] = true
 		}
 	}

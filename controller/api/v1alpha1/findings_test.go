@@ -46,8 +46,9 @@ func findings() []told {
 			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
 		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
 		{"ISM300", "Error", "The gateway that the AmbientEdge names does not exist, or nothing is known that labels its pods alone.", author, "Correct the name, or name its Deployment in `workloadRefs`."},
-		{"ISM302", "Error, Warning", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written anywhere; where other namespaces consent, " +
-			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended.", owner,
+		{"ISM302", "Error, Warning, Info", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written anywhere; where other namespaces consent, " +
+			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended. " +
+			"Info: nothing has to be written. Without consent nothing is told of what is there.", owner,
 			"Run the command that the finding prints: it keeps those who are consented to already. Or create the ReferenceGrant that it names."},
 		{"ISM303", "Error", "Somebody else has set a field that is needed otherwise. It is never overwritten, and nothing is written.", platform,
 			"Remove it there, or set it alike; that of a gateway's own switch may be named in `spec.takeOver`."},
