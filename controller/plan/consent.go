@@ -73,6 +73,9 @@ func (m *maker) refuse(policy v1alpha1.WaypointPolicy) {
 		if creates && !m.consents(b.waypoint.Namespace, gatewayv1.GroupName, "Gateway") {
 			missing[b] = append(missing[b], groupKind{gatewayv1.GroupName, "Gateway"})
 		}
+		if m.Edge.Locks() && m.policyAt(m.lockKey(b)) == nil && !m.consents(b.key.Namespace, securityGroup, "AuthorizationPolicy") {
+			missing[b] = append(missing[b], groupKind{securityGroup, "AuthorizationPolicy"})
+		}
 		if writes && !m.consents(b.key.Namespace, "", "Service") {
 			missing[b] = append(missing[b], groupKind{"", "Service"})
 		}
@@ -99,6 +102,9 @@ func (m *maker) withdrawn() {
 	for _, b := range m.backends {
 		if m.wrote(b.service) && !m.consents(b.key.Namespace, "", "Service") {
 			m.noLonger(b.key.Namespace, "labelled Service "+b.key.Name, groupKind{"", "Service"})
+		}
+		if p := m.policyAt(m.lockKey(b)); p != nil && m.made(p) && !m.consents(b.key.Namespace, securityGroup, "AuthorizationPolicy") {
+			m.noLonger(b.key.Namespace, "locked Service "+b.key.Name, groupKind{securityGroup, "AuthorizationPolicy"})
 		}
 		if g := m.gateway(b.waypoint); b.wanted && g != nil && m.madeWaypoint(g) && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
 			m.noLonger(g.Namespace, "created waypoint "+g.Name, groupKind{gatewayv1.GroupName, "Gateway"})

@@ -25,6 +25,9 @@ func (m *maker) keep() {
 	for i := range m.Gateways {
 		list = append(list, carrier{gatewayAPI, "Gateway", &m.Gateways[i]})
 	}
+	for _, p := range m.Policies {
+		list = append(list, carrier{policyAPI, "AuthorizationPolicy", p})
+	}
 	for _, o := range m.Objects {
 		list = append(list, carrier{o.GetAPIVersion(), o.GetKind(), o})
 	}

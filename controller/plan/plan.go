@@ -49,6 +49,8 @@ const (
 	VerbWire     = "Wire"    // let a Service lead to its waypoint
 	VerbSwitch   = "Switch"  // set the gateway's own switch
 	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
+	VerbLock     = "Lock"    // keep the gateway from the pods but by their waypoint
+	VerbUnlock   = "Unlock"  // let it reach them again
 	VerbUnswitch = "Unswitch"
 	VerbUnwire   = "Unwire"
 	VerbDelete   = "Delete"
@@ -63,6 +65,8 @@ const (
 	partEnrol part = iota
 	partWaypoint
 	partWire
+	partLock
+	partUnlock
 	partUnswitch
 	partRelease
 	partRefused // nothing waits for these
@@ -135,6 +139,7 @@ func Make(s *Snapshot) *Plan {
 		m.authorize()
 		m.awaitRoutes()
 		m.earlier()
+		m.lock()
 		m.withdrawn()
 		m.release()
 		m.unled()

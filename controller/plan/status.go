@@ -113,7 +113,7 @@ func (p *Plan) firstOf(code string) v1alpha1.Finding {
 
 func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
-	left := p.left(partEnrol, partWaypoint, partWire, partUnswitch, partRelease, partRefused)
+	left := p.left(partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease, partRefused)
 	f := p.firstError()
 	switch halted, conflict := p.firstError(v1alpha1.FindingUndoHalted), p.firstError(v1alpha1.FindingConflictedEdge); {
 	case halted.Code != "":

@@ -20,6 +20,7 @@ func (m *maker) undo() {
 		m.keep()
 		return
 	}
+	m.unlock(nil)
 	m.unswitch(nil, nil)
 	m.unwire(nil)
 	m.deleteWaypoints(nil)
@@ -43,6 +44,7 @@ func (m *maker) release() {
 		return // what is wanted is not known for sure
 	}
 	m.plan.Whole = true
+	m.unlock(services)
 	m.unswitch(objects, services)
 	m.unwire(services)
 	m.deleteWaypoints(waypoints)
@@ -60,7 +62,7 @@ func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName
 		if held {
 			m.stay(&step)
 		}
-		m.add(step, partEnrol, partWaypoint, partWire)
+		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock)
 	}
 	for _, o := range m.Objects {
 		c := carrier{o.GetAPIVersion(), o.GetKind(), o}
@@ -109,7 +111,7 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 				m.stay(&step)
 			}
 		}
-		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch)
+		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch)
 	}
 }
 
@@ -145,7 +147,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 				m.stay(&step)
 			}
 		}
-		m.add(step, partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
+		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
 	}
 	policy, name := m.waypointPolicy()
 	if policy != v1alpha1.WaypointCreate || !m.plan.Undoing {
@@ -244,7 +246,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 		m.add(Step{
 			part: partRelease, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
 			Write: &Write{APIVersion: h.apiVersion, Kind: h.kind, Key: keyOf(h.object), UID: h.object.GetUID(), Fields: map[string]any{}},
-		}, partEnrol, partWaypoint, partWire, partUnswitch, partRelease)
+		}, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
 	}
 	if m.plan.Undoing {
 		m.awaitOutside()

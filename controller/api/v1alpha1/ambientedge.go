@@ -41,6 +41,8 @@ type AmbientEdgeList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && (has(self.backends.services) || (has(self.backends.from) && self.backends.from == 'Ingresses')))",message="with workloadRefs no routes say where the gateway sends to: list backends.services, or set backends.from to Ingresses"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock needs a gateway with an identity of the mesh: capture None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock leaves the way by the waypoint only: waypoint.policy None has none"
 type AmbientEdgeSpec struct {
 	// TargetRefs are the Gateways, in this namespace. Empty: the gateway is named by workloadRefs.
 	//
@@ -76,6 +78,10 @@ type AmbientEdgeSpec struct {
 	//
 	// +optional
 	Waypoint *Waypoint `json:"waypoint,omitempty"`
+	// Authorization says what is kept up by policies. Empty: nothing.
+	//
+	// +optional
+	Authorization *Authorization `json:"authorization,omitempty"`
 	// TakeOver names fields that somebody else has set to another value, and that are set anyway where the gateway's own switch needs them:
 	// metadata.labels[istio.io/ingress-use-waypoint], spec.routingType. The value of before is kept in an annotation of the object, and comes
 	// back with undo. Empty: nothing is taken over.
@@ -214,6 +220,31 @@ type Waypoint struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
+}
+
+// AuthorizationMode says what is kept up by policies.
+//
+// +kubebuilder:validation:Enum=Off;Lock
+type AuthorizationMode string
+
+// The modes. The empty one is AuthorizationOff.
+const (
+	AuthorizationOff  AuthorizationMode = "Off"
+	AuthorizationLock AuthorizationMode = "Lock"
+)
+
+// Authorization says what is kept up by policies.
+type Authorization struct {
+	// Mode is Off (no policy is written), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
+	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Empty means Off.
+	//
+	// +optional
+	Mode AuthorizationMode `json:"mode,omitempty"`
+}
+
+// Locks says whether e asks for authorization Lock.
+func (e *AmbientEdge) Locks() bool {
+	return e.Spec.Authorization != nil && e.Spec.Authorization.Mode == AuthorizationLock
 }
 
 // OnDelete says what becomes of what was written.

@@ -35,6 +35,7 @@ const (
 	FindingNoPods          = "ISM343" // a gateway has no pods, as none are asked for
 	FindingUnfollowed      = "ISM344" // a route sends to what is not followed to a Service
 	FindingNoRoute         = "ISM345" // no route names a gateway
+	FindingNotLocked       = "ISM337" // a Service's pods cannot be locked, or cannot yet
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends

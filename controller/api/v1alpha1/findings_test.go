@@ -92,6 +92,8 @@ func findings() []told {
 			"Name all Services of the gateway in `spec.backends.services`."},
 		{"ISM345", "Error, Info", "No route names the gateway, and no Service is wired. Routes of its ListenerSets are not followed: it is an error where it admits such.", author,
 			"Name its Services in `spec.backends.services`, or give it a route."},
+		{"ISM337", "Warning", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
+			"or connections from before would be cut. One that is there stays.", platform, "Do what the finding says."},
 	}
 }
 
