@@ -1,6 +1,7 @@
 package run
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -115,8 +116,13 @@ func (c *concerns) whom(o client.Object, all set) {
 	case *corev1.Namespace:
 		all.add(c.namespaces[o.Name])
 		c.leads(o.Name, o.Labels, all)
-	case *gatewayv1beta1.ReferenceGrant, *securityv1.AuthorizationPolicy:
+	case *gatewayv1beta1.ReferenceGrant:
 		all.add(c.namespaces[key.Namespace])
+	case *securityv1.AuthorizationPolicy:
+		all.add(c.namespaces[key.Namespace])
+		for _, owner := range holdersAny(o) {
+			c.owner(owner, all)
+		}
 	case *corev1.Pod:
 		for e := range c.namespaces[o.Namespace] {
 			if c.scopes[e].wants(o) {
@@ -180,6 +186,11 @@ func (c *concerns) service(o *corev1.Service, all set) {
 		c.owner(owner, all)
 	}
 	c.leads(o.Namespace, o.Labels, all)
+	for e := range c.namespaces[o.Namespace] {
+		if c.scopes[e].locks[o.Namespace] { // it may be of the same pods
+			all[e] = true
+		}
+	}
 }
 
 // leads adds those for whom the waypoint was made that labels name.
@@ -210,6 +221,17 @@ func (s set) add(more set) {
 	for e := range more {
 		s[e] = true
 	}
+}
+
+// holdersAny are holders of what was created too, and not applied since.
+func holdersAny(o metav1.Object) []string {
+	var all []string
+	for _, m := range o.GetManagedFields() {
+		if owner, ours := strings.CutPrefix(m.Manager, v1alpha1.FieldOwnerPrefix); ours && !slices.Contains(all, owner) {
+			all = append(all, owner)
+		}
+	}
+	return all
 }
 
 // holders are the owners, as AmbientEdge.Owner says, of the edges that have fields of an object.

@@ -157,6 +157,12 @@ func objectOf(s *plan.Snapshot, w *plan.Write) metav1.Object {
 		return find(s.DaemonSets, w)
 	case "Gateway":
 		return find(s.Gateways, w)
+	case "AuthorizationPolicy":
+		for _, o := range s.Policies {
+			if client.ObjectKeyFromObject(o) == w.Key {
+				return o
+			}
+		}
 	}
 	return nil
 }

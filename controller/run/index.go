@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,7 +19,7 @@ import (
 
 // Indexes of the cache.
 const (
-	indexOwner    = "isthmus.dev/owner"    // Services and Gateways that an edge holds, by AmbientEdge.Owner
+	indexOwner    = "isthmus.dev/owner"    // Services, Gateways and AuthorizationPolicies that an edge holds, by AmbientEdge.Owner
 	indexWaypoint = "isthmus.dev/waypoint" // Services, Namespaces and pods that name a waypoint, by namespace/name of it
 	indexGateway  = "isthmus.dev/gateway"  // Services that were made for a Gateway
 	indexParent   = "isthmus.dev/parent"   // HTTPRoutes of a Gateway
@@ -51,6 +52,7 @@ func index(ctx context.Context, in client.FieldIndexer) error {
 			}
 			return nil
 		}},
+		{&securityv1.AuthorizationPolicy{}, indexOwner, func(o client.Object) []string { return holdersAny(o) }},
 		{&gatewayv1.Gateway{}, indexClass, func(o client.Object) []string { return []string{string(o.(*gatewayv1.Gateway).Spec.GatewayClassName)} }},
 		{&appsv1.Deployment{}, indexVendor, func(o client.Object) []string { return when(vendorOf(&o.(*appsv1.Deployment).Spec.Template) != "") }},
 		{&appsv1.DaemonSet{}, indexVendor, func(o client.Object) []string { return when(vendorOf(&o.(*appsv1.DaemonSet).Spec.Template) != "") }},

@@ -294,6 +294,9 @@ func (v *viewer) backend(key types.NamespacedName) error {
 	if w := v.edge.Spec.Waypoint; w != nil && w.Name != "" {
 		v.scope.gateways[types.NamespacedName{Namespace: key.Namespace, Name: w.Name}] = true
 	}
+	if v.edge.Locks() {
+		v.scope.locks[key.Namespace] = true
+	}
 	o, err := v.service(key)
 	if o != nil && len(o.Spec.Selector) > 0 {
 		v.selects(key.Namespace, o.Spec.Selector)
@@ -313,6 +316,14 @@ func (v *viewer) service(key types.NamespacedName) (*corev1.Service, error) {
 	}
 	v.s.Services = append(v.s.Services, *o)
 	return o, nil
+}
+
+func (v *viewer) policies(list []*securityv1.AuthorizationPolicy) {
+	for _, o := range list {
+		if v.first("AuthorizationPolicy", client.ObjectKeyFromObject(o)) {
+			v.s.Policies = append(v.s.Policies, o)
+		}
+	}
 }
 
 func (v *viewer) services(match client.ListOption) error {
@@ -336,6 +347,16 @@ func (v *viewer) held() error {
 	if err := v.services(client.MatchingFields{indexOwner: v.edge.Owner()}); err != nil {
 		return err
 	}
+	for ns := range v.scope.locks {
+		if err := v.services(client.InNamespace(ns)); err != nil {
+			return err
+		}
+	}
+	var policies securityv1.AuthorizationPolicyList
+	if err := v.list("AuthorizationPolicies", &policies, client.MatchingFields{indexOwner: v.edge.Owner()}); err != nil {
+		return err
+	}
+	v.policies(policies.Items)
 	var made gatewayv1.GatewayList
 	if err := v.list("Gateways", &made, client.MatchingFields{indexOwner: v.edge.Owner()}); err != nil {
 		return err
@@ -464,7 +485,7 @@ func (v *viewer) surroundings() error {
 			return err
 		}
 		v.s.ReferenceGrants = append(v.s.ReferenceGrants, grants.Items...)
-		v.s.Policies = append(v.s.Policies, policies.Items...)
+		v.policies(policies.Items)
 		for i := range pods.Items {
 			if o := &pods.Items[i]; v.scope.wants(o) {
 				v.pod(o)

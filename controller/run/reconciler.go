@@ -43,8 +43,9 @@ type reconciler struct {
 	metrics     metrics
 	vendors     vendors
 
-	mu      sync.Mutex // guards the field below
+	mu      sync.Mutex // guards the fields below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
+	opened  map[types.NamespacedName]time.Time // when locks were taken away last
 }
 
 // Reconcile looks at an AmbientEdge, and does what is next.
@@ -149,6 +150,7 @@ func (r *reconciler) forget(e types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, e)
+	delete(r.opened, e)
 }
 
 func (r *reconciler) manages(e *v1alpha1.AmbientEdge) bool {

@@ -45,6 +45,7 @@ func ManageRules() []rbacv1.PolicyRule {
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/finalizers"}, Verbs: []string{"update"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingresses"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies"}, Verbs: []string{"create", "delete", "patch"}},
 	}
 	for _, u := range edge.Uses() {
 		verbs := []string{}

@@ -22,13 +22,14 @@ type scope struct {
 	services   map[types.NamespacedName]bool
 	gateways   map[types.NamespacedName]bool // its own, and waypoints
 	made       map[types.NamespacedName]bool // waypoints that were made for it
+	locks      map[string]bool               // namespaces whose Services all matter, as it locks pods there
 	selectors  map[string][]map[string]string
 }
 
 func newScope(owner, home string) *scope {
 	return &scope{
 		owner: owner, home: home, vendors: map[string]bool{}, classes: map[string]bool{}, namespaces: map[string]bool{home: true}, services: map[types.NamespacedName]bool{},
-		gateways: map[types.NamespacedName]bool{}, made: map[types.NamespacedName]bool{}, selectors: map[string][]map[string]string{},
+		gateways: map[types.NamespacedName]bool{}, made: map[types.NamespacedName]bool{}, locks: map[string]bool{}, selectors: map[string][]map[string]string{},
 	}
 }
 
@@ -111,7 +112,7 @@ func (s *scope) within(other *scope) bool {
 		}
 	}
 	return (!s.workloads || other.workloads) && (!s.anywhere || other.anywhere) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
-		inside(s.gateways, other.gateways) && inside(s.made, other.made)
+		inside(s.gateways, other.gateways) && inside(s.made, other.made) && inside(s.locks, other.locks)
 }
 
 func inside[K comparable](a, b map[K]bool) bool {

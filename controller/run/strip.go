@@ -62,7 +62,9 @@ func strip(o any) (any, error) {
 		o.Status = networkingv1.IngressStatus{}
 	case *securityv1.AuthorizationPolicy:
 		stripMeta(o)
-		o.ManagedFields = nil
+		if !slices.ContainsFunc(o.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return strings.HasPrefix(f.Manager, v1alpha1.FieldOwnerPrefix) }) {
+			o.ManagedFields = nil // not one of ours
+		}
 	}
 	return o, nil
 }
@@ -102,13 +104,25 @@ func captures(o *corev1.Pod) (list []metav1.ManagedFieldsEntry) {
 	return list
 }
 
-// stripPod keeps what tells whether a pod is in the mesh, and since when its containers run.
+// stripPod keeps what tells whether a pod is in the mesh, since when its containers run, and what the names of its ports mean.
 func stripPod(o *corev1.Pod) {
 	stripAnnotations(o, func(key string) bool {
 		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
 	})
 	o.ManagedFields = captures(o)
-	o.Spec = corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
+	spec := corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
+	for i := range o.Spec.Containers {
+		var named []corev1.ContainerPort
+		for _, p := range o.Spec.Containers[i].Ports {
+			if p.Name != "" {
+				named = append(named, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort})
+			}
+		}
+		if len(named) > 0 {
+			spec.Containers = append(spec.Containers, corev1.Container{Ports: named})
+		}
+	}
+	o.Spec = spec
 	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
 	for i := range o.Status.ContainerStatuses {
 		c := &o.Status.ContainerStatuses[i]

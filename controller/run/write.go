@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -37,6 +39,15 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 	if len(writes) == 0 {
 		return did, nil
 	}
+	if r.opening(key) {
+		did.waits = true
+		return did, nil
+	}
+	defer func() {
+		if did.wrote && slices.ContainsFunc(writes, unlocks) {
+			r.open(key)
+		}
+	}()
 	if p.Undoing {
 		did.wrote, err = r.takeBack(ctx, e, writes)
 		return did, err
@@ -55,6 +66,30 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 	r.remember(e)
 	did.wrote, err = r.carry(ctx, e, writes)
 	return did, err
+}
+
+// heard is how long istiod and ztunnels may take to hear that a lock is gone. Nobody tells when they have: a Service that leads to its pods before would
+// be denied there for a moment.
+const heard = 2 * time.Second
+
+// unlocks says whether a write takes a lock away.
+func unlocks(w *plan.Write) bool { return w.Delete && w.Kind == "AuthorizationPolicy" }
+
+// open notes that a lock was taken away.
+func (r *reconciler) open(key types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.opened == nil {
+		r.opened = map[types.NamespacedName]time.Time{}
+	}
+	r.opened[key] = time.Now()
+}
+
+// opening says whether that was so short ago that nothing else is to be taken away yet.
+func (r *reconciler) opening(key types.NamespacedName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.opened[key]) < heard
 }
 
 // outcome of write.
