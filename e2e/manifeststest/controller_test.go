@@ -1,6 +1,7 @@
 package manifeststest
 
 import (
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -30,8 +31,16 @@ spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTT
 	theIngress    = `{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: orders, namespace: edge}}`
 	theCopy       = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: copy, namespace: edge}}`
 	theWaypoint   = `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: edge}}`
+	theLock       = `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: lock, namespace: edge}}`
+	thePolicy     = `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: theirs, namespace: edge}}`
 	theEdge       = `{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: bounds, namespace: edge}}`
 )
+
+// lockPolicy is an AuthorizationPolicy of the edge's namespace; selector ends with a comma, or is empty.
+func lockPolicy(name, label, action, selector string) string {
+	return "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: " + name + ", namespace: edge, labels: {" + label + "}}, spec: {" + selector +
+		"action: " + action + ", rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], to: [{operation: {ports: [\"8080\"]}}]}]}}"
+}
 
 // attempt is a write; an empty patch creates or deletes the object.
 type attempt struct {
@@ -63,7 +72,8 @@ func (a attempt) do(t *testing.T, c client.Client) error {
 func bounds(t *testing.T) {
 	t.Helper()
 	m := installed(t)
-	if err := m.Apply(t.Context(), waypoint+"---\n"+copied+"---\n"+edge("bounds", manages)); err != nil {
+	if err := m.Apply(t.Context(), waypoint+"---\n"+copied+"---\n"+lockPolicy("lock", "isthmus.dev/owner: edge.public", "DENY", "selector: {matchLabels: {app: orders}}, ")+"\n---\n"+
+		lockPolicy("theirs", "a: b", "ALLOW", "selector: {matchLabels: {app: orders}}, ")+"\n---\n"+edge("bounds", manages)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -90,6 +100,10 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "change a waypoint of ours", object: theWaypoint, patch: `{"metadata":{"labels":{"istio.io/waypoint-for":"all"}}}`},
 		{name: "release a waypoint of ours", object: theWaypoint, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "delete a waypoint of ours", object: theWaypoint, delete: true},
+		{name: "lock pods", object: lockPolicy("x", "isthmus.dev/owner: edge.public", "DENY", "selector: {matchLabels: {app: orders}}, ")},
+		{name: "change a lock of ours", object: theLock, patch: `{"spec":{"rules":[{"from":[{"source":{"principals":["cluster.local/ns/edge/sa/other"]}}]}]}}`},
+		{name: "release a lock of ours", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
+		{name: "delete a lock of ours", object: theLock, delete: true},
 		{name: "hold an AmbientEdge", object: theEdge, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
 		{name: "report", object: theEdge, patch: `{"status":{"observedGeneration":1}}`, sub: "status"},
 		{name: "take the lease", object: `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: isthmus-controller, namespace: isthmus-system}}`},
@@ -113,6 +127,16 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "make a Pod", object: `{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: edge, labels: {isthmus.dev/owner: a.b}}, spec: {containers: [{name: c, image: c}]}}`},
 		{name: "make a ClusterRoleBinding", object: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: x}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}`},
 		{name: "make an AuthorizationPolicy", object: `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: x, namespace: edge}, spec: {}}`},
+		{name: "make a policy without our label", object: lockPolicy("x", "a: b", "DENY", "selector: {matchLabels: {app: orders}}, ")},
+		{name: "make a policy that allows", object: lockPolicy("x", "isthmus.dev/owner: a.b", "ALLOW", "selector: {matchLabels: {app: orders}}, ")},
+		{name: "make a policy for a whole namespace", object: lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "")},
+		{name: "make a policy that denies everybody", object: strings.Replace(lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "selector: {matchLabels: {app: orders}}, "), "from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], ", "", 1)},
+		{name: "make a policy that denies whoever has an identity", object: strings.Replace(lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "selector: {matchLabels: {app: orders}}, "), "cluster.local/ns/edge/sa/gateway", `"*"`, 1)},
+		{name: "have a lock of ours allow", object: theLock, patch: `{"spec":{"action":"ALLOW"}}`},
+		{name: "have a lock of ours deny everybody", object: theLock, patch: `{"spec":{"rules":[{}]}}`},
+		{name: "give a lock to somebody else", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"a.b"}}}`},
+		{name: "change a policy of others", object: thePolicy, patch: `{"spec":{"action":"DENY"}}`},
+		{name: "delete a policy of others", object: thePolicy, delete: true},
 		{name: "make an AmbientEdge", object: edge("x", manages)},
 		{name: "make a Namespace", object: `{apiVersion: v1, kind: Namespace, metadata: {name: x}}`},
 		{name: "make a Gateway without our label", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: x, namespace: edge}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`},

@@ -68,7 +68,7 @@ func TestDeletionNeedsTheRightsOfUndo(t *testing.T) {
 	m := installed(t)
 	confirmed := strings.Replace(held("goes-confirmed", capturing), "metadata: {", "metadata: {annotations: {isthmus.dev/undo: confirmed}, ", 1)
 	if err := m.Apply(t.Context(), strings.Join([]string{
-		held("goes", capturing), held("goes-looking", heldObserves), edge("goes-looked", heldObserves), confirmed,
+		held("goes", capturing), held("goes-locked", strings.Replace(capturing, "mode: Manage", "mode: Manage, authorization: {mode: Lock}", 1)), held("goes-looking", heldObserves), edge("goes-looked", heldObserves), confirmed,
 	}, "\n---\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestDeletionNeedsTheRightsOfUndo(t *testing.T) {
 		return c.Delete(t.Context(), parse(edge(name, "{}")), client.DryRunAll)
 	}
 	nobody := user(t, "nobody")
-	for _, name := range []string{"goes", "goes-looking", "goes-confirmed"} {
+	for _, name := range []string{"goes", "goes-locked", "goes-looking", "goes-confirmed"} {
 		if err := remove(nobody, name); !refused(err) {
 			t.Errorf("nobody deletes %s: %v, want a refusal", name, err)
 		}
@@ -88,6 +88,13 @@ func TestDeletionNeedsTheRightsOfUndo(t *testing.T) {
 	able := user(t, "deletion-able", undoes...)
 	if err := remove(able, "goes"); err != nil {
 		t.Errorf("with the rights of undo: %v", err)
+	}
+	if err := remove(able, "goes-locked"); !refused(err) || !strings.Contains(err.Error(), "delete AuthorizationPolicies") {
+		t.Errorf("without a right to delete policies, where pods are locked: %v, want a refusal", err)
+	}
+	unlocks := `{apiGroups: [security.istio.io], resources: [authorizationpolicies], verbs: [delete]}`
+	if err := remove(user(t, "deletion-able-unlocks", append(undoes, unlocks)...), "goes-locked"); err != nil {
+		t.Errorf("with all rights, where pods are locked: %v", err)
 	}
 	if err := remove(able, "goes-confirmed"); !refused(err) || !strings.Contains(err.Error(), "AuthorizationPolicies") {
 		t.Errorf("without a right to policies, where undo is confirmed: %v, want a refusal", err)
