@@ -29,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders}))
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders, "caller": apps.Caller}))
 	ctrl.SetLogger(logr.Discard())
 	// Most tests wait: for the controller, for the API server. Those that want it for themselves come first, one by one.
 	if err := flag.Set("test.parallel", "4"); err != nil {

@@ -82,7 +82,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 	}
 	var m *mesh.Mesh
 	m = meshtest.New(t, mesh.Options{
-		Images: map[string]node.Image{"orders": {Func: "orders"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig,
+		Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	all, err := manifests.Install()
@@ -118,6 +118,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 func TestEdgesOfAWholeMesh(t *testing.T) {
 	m := wholeMesh(t)
 	t.Run("a gateway that is captured", func(t *testing.T) { capturedGateway(t, newSiteOf(t, m, "whole")) })
+	t.Run("a gateway that is locked", func(t *testing.T) { lockedGateway(t, newSiteOf(t, m, "locked")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, newSiteOf(t, m, "ingress")) })
 }
 
