@@ -11,6 +11,7 @@ import (
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -20,12 +21,20 @@ import (
 const (
 	securityGroup = "security.istio.io"
 	policyAPI     = securityGroup + "/v1"
+	lockPrefix    = "isthmus-lock-"
 )
 
 // lockKey is the policy that locks a Service's pods for the edge.
 func (m *maker) lockKey(b *backend) types.NamespacedName {
 	of := sha256.Sum256([]byte(keyOf(m.Edge).String()))
-	return types.NamespacedName{Namespace: b.key.Namespace, Name: fmt.Sprintf("isthmus-lock-%s-%x", b.key.Name, of[:4])}
+	return types.NamespacedName{Namespace: b.key.Namespace, Name: fmt.Sprintf("%s%s-%x", lockPrefix, b.key.Name, of[:4])}
+}
+
+// isLock says whether a policy is the lock of an AmbientEdge, of this or another one. That an AmbientEdge has written it is what managedFields say.
+func isLock(p *securityv1.AuthorizationPolicy) bool {
+	return strings.HasPrefix(p.Name, lockPrefix) && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+		return strings.HasPrefix(f.Manager, v1alpha1.FieldOwnerPrefix)
+	})
 }
 
 // policyAt is an AuthorizationPolicy, or nil.

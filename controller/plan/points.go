@@ -33,6 +33,9 @@ func newPolicies(list []*securityv1.AuthorizationPolicy) *policies {
 		selected: map[string]map[string]bool{}, byRef: map[policy.Ref]*securityv1.AuthorizationPolicy{},
 	}
 	for _, p := range list {
+		if isLock(p) {
+			continue // it is to deny who does not come by the waypoint, and behind it nobody
+		}
 		ix.byRef[policy.Ref{Kind: "AuthorizationPolicy", Namespace: p.Namespace, Name: p.Name}] = p
 		if hasTargets(p) {
 			for _, ref := range append(slices.Clip(p.Spec.GetTargetRefs()), p.Spec.GetTargetRef()) {
