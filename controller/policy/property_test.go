@@ -135,7 +135,7 @@ func randomRequest(rng *rand.Rand) (Request, func() Request) {
 func TestVerdictsHoldForEveryRequestOfAClass(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	seen := map[Verdict]int{}
-	const rounds = 3_000
+	const rounds = 2_000
 	for range rounds {
 		m := randomMesh(rng)
 		set := New(m)
@@ -169,7 +169,7 @@ func TestVerdictsHoldForEveryRequestOfAClass(t *testing.T) {
 // What the index finds decides as a look at all rules does.
 func TestIndexFindsAll(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 3_000 {
+	for range 2_000 {
 		m := randomMesh(rng)
 		points := []*Point{New(m).Ztunnel(Workload{Namespace: "shop"})}
 		points = append(points, New(toService(m)).Waypoint(shopWay, orders))
