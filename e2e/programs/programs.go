@@ -25,6 +25,7 @@ const (
 	Envoy                 Name = "envoy" // may be missing: Set.Missing
 	SpireServer           Name = "spire-server"
 	SpireAgent            Name = "spire-agent"
+	Kgateway              Name = "kgateway" // the controller
 )
 
 // Files.
@@ -38,6 +39,8 @@ const (
 	Injector Name = "istio-sidecar-injector.yaml"
 	// EnvoyBootstrap is the template from which pilot-agent writes Envoy's bootstrap configuration.
 	EnvoyBootstrap Name = "envoy_bootstrap.json"
+	// KgatewayCRDs are kgateway's custom resource definitions, as YAML documents.
+	KgatewayCRDs Name = "kgateway-crds.yaml"
 )
 
 // ProxyImage is the image of the pods that istiod makes from Injector.
@@ -57,7 +60,7 @@ func All() []Name {
 func SPIRE() []Name { return []Name{SpireServer, SpireAgent} }
 
 // known is all there is.
-func known() []Name { return append(All(), SPIRE()...) }
+func known() []Name { return append(append(All(), SPIRE()...), KgatewayEdge()...) }
 
 // Set is what Ensure found or made.
 type Set struct {
@@ -142,8 +145,8 @@ type group struct {
 // groups are in an order that suits their needs: an earlier one never needs a later one.
 func groups() []group {
 	return []group{
-		etcdModule().group(), kubernetesModule().group(), istioModule().group(), spireModule().group(),
-		istioFiles(), injectorFile(), gatewayFiles(), envoyBinary(),
+		etcdModule().group(), kubernetesModule().group(), istioModule().group(), spireModule().group(), kgatewayModule().group(),
+		istioFiles(), injectorFile(), gatewayFiles(), kgatewayFiles(), envoyBinary(),
 	}
 }
 
