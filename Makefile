@@ -1,5 +1,5 @@
 # Names for commands; each works without make, as the lines show.
-.PHONY: demo demo-up demo-down test build lint generate fuzz bench
+.PHONY: demo demo-up demo-down test build lint generate fuzz bench soak scale kgateway
 
 demo: ; @sh .ci/demo
 demo-up: ; @sh .ci/demo up
@@ -12,3 +12,4 @@ fuzz: ; @sh .ci/fuzz 60s && cd e2e && go test ./policytest -v -count 1 -timeout 
 bench: ; @sh .ci/need go && cd e2e/bench && sh ../../.ci/compile "building the benchmarks" go build -o ../../bin/bench . && ../../bin/bench && cd ../.. && go test -run '^$$' -bench Mesh ./hbone/wds
 soak: ; @sh .ci/need go && cd e2e && go test ./soak -run TestSoak -v -count 1 -timeout 60m -args -duration 30m
 scale: ; @sh .ci/need go && cd e2e && go test ./scale -run TestScale -v -count 1 -timeout 30m -args -edges 50 -namespaces 1000 -services 5000 -churn 1m && go test ./wdstest -run TestManyWorkloads -v -count 1 -timeout 30m -args -entries 10000
+kgateway: ; @sh .ci/need go && cd e2e && go test ./kgatewaytest -v -count 1 -timeout 60m -args -kgateway
