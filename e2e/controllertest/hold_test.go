@@ -95,7 +95,7 @@ func TestWhatHasACopiedLabelIsLeftAlone(t *testing.T) {
 func TestUndoHaltsForAWaypointsUsers(t *testing.T) {
 	t.Parallel()
 	for name, user := range map[string]string{
-		"a-namespace": `{apiVersion: v1, kind: Namespace, metadata: {name: SHOP-other, labels: {istio.io/use-waypoint: waypoint, istio.io/use-waypoint-namespace: SHOP}}}`,
+		"a-namespace": `{apiVersion: v1, kind: Namespace, metadata: {name: SHOP, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}, annotations: {isthmus.dev/edges: "other/edge, EDGE/public"}}}`,
 		"a-pod":       `{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: SHOP, labels: {istio.io/use-waypoint: waypoint}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: nothing}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
