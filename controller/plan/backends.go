@@ -95,8 +95,9 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 	if b.wanted || m.bound(b) {
 		st.Waypoint = b.waypoint.String()
 	}
+	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, p := range m.Policies {
-		if m.concerns(p, b) && len(st.Policies) < 32 {
+		if m.concerns(p, b, pods) && len(st.Policies) < 32 {
 			st.Policies = append(st.Policies, keyOf(p).String())
 		}
 	}
@@ -104,8 +105,8 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 	return st
 }
 
-// concerns says whether a policy is for a backend: by its targetRefs, for its waypoint, or by its selector.
-func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend) bool {
+// concerns says whether a policy is for a backend, which has these pods: by its targetRefs, for its waypoint, or by its selector.
+func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend, pods []*corev1.Pod) bool {
 	if targets(p, &p.Spec, b.key, "Service") || b.waypoint.Name != "" && (targets(p, &p.Spec, b.waypoint, "Gateway") || m.targetsClass(p, &p.Spec)) {
 		return true
 	}
@@ -115,7 +116,7 @@ func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend) bool {
 	if p.Spec.GetSelector() == nil {
 		return true
 	}
-	for _, pod := range m.podsWith(b.key.Namespace, b.service.Spec.Selector) {
+	for _, pod := range pods {
 		if hasLabels(pod.Labels, p.Spec.GetSelector().GetMatchLabels()) {
 			return true
 		}
