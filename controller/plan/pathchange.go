@@ -71,7 +71,7 @@ func (m *maker) plaintext() {
 	now.findBackends()
 	var gateways []string
 	for _, g := range now.gateways {
-		if g.capture == v1alpha1.CaptureAmbient && len(g.pods) > 0 {
+		if g.capture == v1alpha1.CaptureAmbient && slices.ContainsFunc(g.pods, captured) {
 			gateways = append(gateways, g.String())
 		}
 	}
