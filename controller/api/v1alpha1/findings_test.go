@@ -70,7 +70,7 @@ func findings() []told {
 		{"ISM324", "Warning", "What everybody should know of this kind of gateway: see [gateways](gateways.md).", platform, ""},
 		{"ISM325", "Error, Info", "The gateway's pods are in another namespace, or (Info) serve other Gateways too, which come into the mesh with it.", author, "Make an AmbientEdge in the namespace that the finding names."},
 		{"ISM326", "Warning", "A pod was captured after it had connected to its controller, which still sends it past waypoints.", platform, "With mode Manage it is rolled; else delete the pod."},
-		{"ISM327", "Warning", "STRICT has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
+		{"ISM327", "Warning", "STRICT, or an AuthorizationPolicy, has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
 		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
 		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves.", platform, "Remove the field, or set it as the finding says."},
 		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones, or several at a time.", platform, "Set its strategy to RollingUpdate."},
