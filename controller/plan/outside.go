@@ -7,9 +7,11 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -32,7 +34,7 @@ func (m *maker) gate() *inbound {
 // is meant. The API server is among the callers where one of its webhooks is in the same pods.
 func (m *maker) refusesOutside(g *gateway) string {
 	settled := m.takesInbound(g)
-	for _, p := range g.pods {
+	for _, p := range m.expected(g) {
 		w := policy.Workload{Namespace: p.Namespace, Labels: p.Labels}
 		by := ""
 		if d := m.gate().strictness.Ztunnel(w).Decide(&policy.Request{Source: policy.Absent[spiffeid.ID]()}); d.Verdict != policy.Allow {
@@ -51,6 +53,24 @@ func (m *maker) refusesOutside(g *gateway) string {
 		return by
 	}
 	return ""
+}
+
+// expected are the pods of a gateway, or what they will be like where there are none yet.
+func (m *maker) expected(g *gateway) []*corev1.Pod {
+	if len(g.pods) > 0 {
+		return g.pods
+	}
+	like := func(namespace string, labels map[string]string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}}
+	}
+	var list []*corev1.Pod
+	for _, w := range g.workloads {
+		list = append(list, like(w.key.Namespace, w.template.Labels))
+	}
+	if len(list) == 0 {
+		list = append(list, like(g.key.Namespace, map[string]string{edge.LabelGatewayName: g.key.Name}))
+	}
+	return list
 }
 
 // strictly says who asks for mTLS, and where.

@@ -25,6 +25,7 @@ func TestAPolicyBeforeTheGatewayDoesNotCutItOff(t *testing.T) {
 	s.apply(stagesWorld)
 	rules := func(text string) { s.apply(strings.Replace(inboundPolicy, "RULES", text, 1)) }
 	rules("")
+	time.Sleep(2 * time.Second) // whoever is not told of a policy yet cannot heed it
 	s.apply(stagesEdge)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.edge, Name: "gateway"}}
 	bypass := func(want string) {
