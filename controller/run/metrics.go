@@ -101,7 +101,7 @@ func (m *metrics) note(e *v1alpha1.AmbientEdge, p *plan.Plan) {
 	}
 	for i := range p.Backends {
 		switch b := &p.Backends[i]; {
-		case b.Waypoint == "":
+		case b.Waypoint == "" && !left["Service "+b.Service]:
 			t.backends[backendDirect]++
 		case left["Service "+b.Service]:
 			t.backends[backendWaiting]++
