@@ -3,6 +3,7 @@ package run
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -68,9 +69,18 @@ func readiness(before, after *v1alpha1.AmbientEdgeStatus, undoing bool) []event 
 	case c.Status == "True" && !was:
 		return []event{{corev1.EventTypeNormal, eventReady, "Observe", "", c.Message}}
 	case c.Status != "True" && was:
-		return []event{{corev1.EventTypeWarning, eventNotReady, c.Reason, "", c.Reason + ": " + c.Message}}
+		note := c.Reason + ": " + c.Message
+		return []event{{corev1.EventTypeWarning, eventNotReady, worded(c.Reason, note), "", note}}
 	}
 	return nil
+}
+
+// worded makes an action one of these words: Events of the same action, reason and objects are one series, which shows the words of the first, and an
+// edge may be ready no more for the same reason by other steps.
+func worded(action, note string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(note))
+	return fmt.Sprintf("%s-%08x", action, h.Sum32())
 }
 
 // newFindings tells of what stops an edge.

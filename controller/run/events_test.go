@@ -93,7 +93,7 @@ func TestTransitions(t *testing.T) {
 			"Normal StepDone Wire [Service shop/orders] Wire Service shop/orders: for a reason"}},
 		{"the last step", seen(v1alpha1.ReasonInProgress, []string{"Wire=Done", "Confirm=Next"}), seen(v1alpha1.ReasonDone, wired), false, []string{
 			"Normal Ready Observe [] so it is", "Normal StepDone Confirm [Service shop/orders] Confirm Service shop/orders: for a reason"}},
-		{"ready no more", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonInProgress, begun), false, []string{"Warning NotReady InProgress [] InProgress: so it is"}},
+		{"ready no more", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonInProgress, begun), false, []string{"Warning NotReady InProgress-5c3b7392 [] InProgress: so it is"}},
 		{"undo", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoing, begun), true, nil},
 		{"undo halts", seen(v1alpha1.ReasonDone, wired), seen(v1alpha1.ReasonUndoHalted, begun, "ISM307 Service shop/orders"), true, []string{
 			"Warning UndoHalted ISM307 [Service shop/orders] ISM307 Service shop/orders: no"}},
@@ -148,5 +148,22 @@ func TestEventsAreBounded(t *testing.T) {
 	record(&got, fresh().Edge, transitions(&before, &after, planOf(&after, false))...)
 	if want := (notes{"edge/public Normal StepDone Wire [] 64 steps: Wire Service shop/s0, Wire Service shop/s1 and 62 more"}); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestWhyAnEdgeIsNotReadyIsNotHiddenInASeries: Events of one action and reason show the words of the first.
+func TestWhyAnEdgeIsNotReadyIsNotHiddenInASeries(t *testing.T) {
+	actions := map[string]bool{}
+	for _, message := range []string{"Verify Deployment edge/gateway: 1 of 2 pods captured", "Await Gateway shop/waypoint: it is not there", "Await Gateway shop/waypoint: it is not there"} {
+		after := seen(v1alpha1.ReasonInProgress, nil)
+		after.Conditions[0].Message = message
+		list := transitions(seen(v1alpha1.ReasonDone, nil), after, planOf(after, false))
+		if len(list) != 1 || list[0].reason != eventNotReady || !strings.HasPrefix(list[0].action, v1alpha1.ReasonInProgress) || !strings.HasSuffix(list[0].note, message) {
+			t.Fatalf("told %v", list)
+		}
+		actions[list[0].action] = true
+	}
+	if len(actions) != 2 {
+		t.Errorf("three Events with two reasons are of %d series: %v", len(actions), actions)
 	}
 }
