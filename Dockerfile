@@ -1,0 +1,3 @@
+FROM scratch
+COPY bin/isthmus /isthmus
+ENTRYPOINT ["/isthmus"]
