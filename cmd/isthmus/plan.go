@@ -160,6 +160,16 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 			return nil, &failure{what: "this AmbientEdge is malformed", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
 		}
 	}
+	if found != nil && found.Spec.Backends != nil {
+		for i, ref := range found.Spec.Backends.Services {
+			if ref.Namespace == "" {
+				return nil, &failure{
+					what: fmt.Sprintf("this AmbientEdge is malformed: spec.backends.services[%d] has no namespace", i), where: where,
+					next: "name the namespace of Service " + ref.Name + ", that of the AmbientEdge too",
+				}
+			}
+		}
+	}
 	if found == nil {
 		return nil, &failure{what: "there is no AmbientEdge", where: where, next: "samples are in manifests/samples"}
 	}

@@ -40,6 +40,7 @@ func TestReadingAnEdge(t *testing.T) {
 		{"unknown field", strings.Replace(edgeYAML, "backends", "backend", 1), `unknown field "spec.backend"`},
 		{"field twice", edgeYAML + "  mode: Observe\n  mode: Manage\n", `"mode" already set`},
 		{"longer than is read, which would cut its spec", edgeYAML + strings.Repeat("# more\n", 1<<20) + "  mode: Manage\n", "longer than 4 MiB"},
+		{"a Service without its namespace", strings.Replace(edgeYAML, "namespace: shop, ", "", 1), "spec.backends.services[0] has no namespace"},
 		{"wrong type", strings.Replace(edgeYAML, "[{kind: Deployment, name: gateway}]", "gateway", 1), "workloadRefs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
