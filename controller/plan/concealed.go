@@ -66,7 +66,8 @@ func (m *maker) hide(b *backend) {
 			state := m.state(b.service, x)
 			return state == absent || state == foreign
 		})
-		if bound && !wants && !(policy == v1alpha1.WaypointCreate && m.gateway(is.waypoint) == nil) {
+		makes := policy == v1alpha1.WaypointCreate && m.gateway(is.waypoint) == nil
+		if bound && !wants && !makes {
 			return
 		}
 	}
@@ -128,7 +129,8 @@ func (m *maker) conceal() {
 
 // unconsented is the one finding for a concealed namespace.
 func (m *maker) unconsented(namespace string, severity v1alpha1.Severity, services []string) {
-	what, kinds := "", "Service"
+	var what string
+	kinds := "Service"
 	switch severity {
 	case v1alpha1.SeverityError:
 		what = "nothing is written without its consent, and nothing is told of what is there"
