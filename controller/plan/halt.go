@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -30,21 +31,36 @@ func (m *maker) halt(obj, why string) bool {
 			m.Edge.Namespace, m.Edge.Name, shellWord(v1alpha1.AnnotationUndo+"="+m.Edge.UndoConfirmation())),
 	}
 	stays := true
-	said, is := m.Edge.Annotations[v1alpha1.AnnotationUndo]
-	switch confirmed := said == m.Edge.UndoConfirmation(); {
+	_, is := m.Edge.Annotations[v1alpha1.AnnotationUndo]
+	switch {
 	case !m.plan.Undoing:
 		f.Severity, f.Message = v1alpha1.SeverityWarning, "AmbientEdge "+keyOf(m.Edge).String()+" does not need this any more, and leaves it: "+why
 		f.Fix = "remove what depends on it; it is taken back then"
-	case confirmed:
+	case m.confirmed():
 		f.Severity, f.Message, f.Fix = v1alpha1.SeverityInfo, "confirmed: "+why, ""
 		stays = false
 	case is:
-		f.Message += "; the annotation " + v1alpha1.AnnotationUndo + " that it has does not confirm the undo of this AmbientEdge: perhaps that of one before it"
+		f.Message += "; the annotation " + v1alpha1.AnnotationUndo + " that it has does not confirm the undo of this AmbientEdge: it is of one before it, or was there before this one was deleted"
 	}
 	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
 		m.found(f)
 	}
 	return stays
+}
+
+// confirmed says whether somebody has confirmed the undo of this very AmbientEdge: by its uid, or by the plain word, when that came after the deletion
+// began, and is not what it was made with.
+func (m *maker) confirmed() bool {
+	switch m.Edge.Annotations[v1alpha1.AnnotationUndo] {
+	case m.Edge.UndoConfirmation():
+		return true
+	case v1alpha1.UndoConfirmed:
+		return slices.ContainsFunc(m.Edge.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+			return f.FieldsV1 != nil && f.Time != nil && !f.Time.Before(m.Edge.DeletionTimestamp) &&
+				hasPath(f.FieldsV1.GetRawBytes(), []string{"f:metadata", "f:annotations", "f:" + v1alpha1.AnnotationUndo})
+		})
+	}
+	return false
 }
 
 // stay has a step wait for what depends on its object. While undo halts, its error stops all steps.

@@ -78,7 +78,7 @@ The world is up. At first the gateway is outside the mesh, and the shop is in it
   kubectl apply -f e2e/story/manifests/%s.yaml           # 403, by the gateway's identity; delete it again: 200
   kubectl delete --wait=false -f e2e/story/manifests/%s.yaml
   isthmus status -A                                       # it halts, where policies depend on its waypoint
-  kubectl annotate ambientedge -n edge public isthmus.dev/undo=confirmed-$(kubectl get ambientedge -n edge public -o jsonpath={.metadata.uid})
+  kubectl annotate ambientedge -n edge public isthmus.dev/undo=confirmed
   kubectl delete -f e2e/story/manifests/strict.yaml       # and all is as it was: 200 in plaintext
 
 The gateway that embeds hbone; and the way that it takes, from its pod, with its identity:

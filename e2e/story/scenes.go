@@ -218,7 +218,7 @@ func (w *World) leave(ctx context.Context, file string, key types.NamespacedName
 		for _, f := range e.Status.Findings {
 			if halted == "" && f.Code == v1alpha1.FindingUndoHalted {
 				halted = f.Message
-				patch := []byte(`{"metadata":{"annotations":{"` + v1alpha1.AnnotationUndo + `":"` + e.UndoConfirmation() + `"}}}`)
+				patch := []byte(`{"metadata":{"annotations":{"` + v1alpha1.AnnotationUndo + `":"` + v1alpha1.UndoConfirmed + `"}}}`)
 				if err := w.edges.Patch(ctx, &e, client.RawPatch(types.MergePatchType, patch)); err != nil {
 					return err
 				}

@@ -28,9 +28,12 @@ const (
 	LabelOwner = "isthmus.dev/owner"
 	// AnnotationEdges on a Namespace is its consent: a list of namespace/name of AmbientEdges, with commas.
 	AnnotationEdges = "isthmus.dev/edges"
-	// AnnotationUndo on an AmbientEdge, with value "confirmed-" and its uid, lets undo go on where policies depend on it: see
+	// AnnotationUndo on an AmbientEdge that is being deleted, with value "confirmed", lets undo go on where policies depend on it. One that was there
+	// before the deletion does not count, as a manifest may have it for good; "confirmed-" and its uid does, at any time: see
 	// AmbientEdge.UndoConfirmation.
 	AnnotationUndo = "isthmus.dev/undo"
+	// UndoConfirmed is its plain value.
+	UndoConfirmed = "confirmed"
 	// AnnotationBegin on an AmbientEdge, with value "confirmed", lets its plan begin though the API server refuses the write of a later step
 	// as things are today: it may pass when the steps before are done. If it does not, the plan stops half-way.
 	AnnotationBegin = "isthmus.dev/begin"

@@ -1,6 +1,6 @@
 module github.com/isthmus-mesh/isthmus/e2e/tools/kgateway
 
-go 1.26.8
+go 1.26.5
 
 tool github.com/kgateway-dev/kgateway/v2/cmd/kgateway
 
