@@ -29,13 +29,13 @@ const (
 	FindingEarlier         = "ISM334" // a gateway's pods may have connections from before
 	FindingObserver        = "ISM335" // an edge is to be managed, and its controller only observes
 	FindingUnable          = "ISM336" // the controller has no identity to ask waypoints with
+	FindingNotLocked       = "ISM337" // a Service's pods cannot be locked, or cannot yet
 	FindingOutsideMesh     = "ISM340" // a gateway is kept outside the mesh, and waypoints are asked for
 	FindingAssumed         = "ISM341" // that a gateway speaks HBONE is assumed
 	FindingOptedOut        = "ISM342" // pods of a gateway are labelled to stay outside
 	FindingNoPods          = "ISM343" // a gateway has no pods, as none are asked for
 	FindingUnfollowed      = "ISM344" // a route sends to what is not followed to a Service
 	FindingNoRoute         = "ISM345" // no route names a gateway
-	FindingNotLocked       = "ISM337" // a Service's pods cannot be locked, or cannot yet
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends

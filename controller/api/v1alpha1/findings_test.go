@@ -82,6 +82,8 @@ func findings() []told {
 			"Run the controller that manages, or set `spec.mode` to Observe."},
 		{"ISM336", "Error", "The controller has no identity of the mesh, and cannot ask waypoints whether they answer. It writes nothing that it could not see to hold.", platform,
 			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
+		{"ISM337", "Warning", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
+			"or connections from before would be cut. One that is there stays.", platform, "Do what the finding says."},
 		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
 			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
 		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,
@@ -92,8 +94,6 @@ func findings() []told {
 			"Name all Services of the gateway in `spec.backends.services`."},
 		{"ISM345", "Error, Info", "No route names the gateway, and no Service is wired. Routes of its ListenerSets are not followed: it is an error where it admits such.", author,
 			"Name its Services in `spec.backends.services`, or give it a route."},
-		{"ISM337", "Warning", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
-			"or connections from before would be cut. One that is there stays.", platform, "Do what the finding says."},
 	}
 }
 
