@@ -81,7 +81,7 @@ func (s *Source) reread(m *Material, strict bool) (news trustNews, err error) {
 		s.changed = make(chan struct{})
 	}
 	if otherMaterial {
-		s.stats.LastRenewal = now
+		s.stats.LastRenewal, s.stats.LastError = now, nil // whoever sees the one sees the other
 	}
 	if otherRoots || otherLists {
 		close(s.recheck)

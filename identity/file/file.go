@@ -157,6 +157,7 @@ func (r *reader) Fetch(context.Context) (*identity.Material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Chain, err)
 	}
+	secret := text // of one file with both, so that it cannot be replaced in between
 	if text, err = read(r.cfg.Roots); err != nil {
 		return nil, err
 	}
@@ -164,10 +165,12 @@ func (r *reader) Fetch(context.Context) (*identity.Material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Roots, err)
 	}
-	if text, err = read(r.cfg.Key); err != nil {
-		return nil, err
+	if r.cfg.Key != r.cfg.Chain {
+		if secret, err = read(r.cfg.Key); err != nil {
+			return nil, err
+		}
 	}
-	key, err := pemtext.Key(text)
+	key, err := pemtext.Key(secret)
 	if err != nil {
 		return nil, fmt.Errorf("identity file: %s: %w", r.cfg.Key, err)
 	}
