@@ -96,7 +96,7 @@ func TestEveryVendorHasItsPlans(t *testing.T) {
 }
 
 // snapshot reads YAML documents.
-func snapshot(t *testing.T, text string) *plan.Snapshot {
+func snapshot(t testing.TB, text string) *plan.Snapshot {
 	t.Helper()
 	s := &plan.Snapshot{Waypoints: map[types.NamespacedName]plan.WaypointFact{}, Served: map[types.NamespacedName]plan.WaypointFact{}}
 	d := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
@@ -190,7 +190,7 @@ func snapshot(t *testing.T, text string) *plan.Snapshot {
 	return s
 }
 
-func parsed(t *testing.T, raw []byte) *unstructured.Unstructured {
+func parsed(t testing.TB, raw []byte) *unstructured.Unstructured {
 	t.Helper()
 	o := &unstructured.Unstructured{}
 	text, err := yaml.YAMLToJSONStrict(raw)
@@ -204,7 +204,7 @@ func parsed(t *testing.T, raw []byte) *unstructured.Unstructured {
 }
 
 func add[T v1alpha1.AmbientEdge | corev1.Namespace | corev1.Pod | corev1.Service | appsv1.Deployment | appsv1.DaemonSet |
-	gatewayv1.Gateway | gatewayv1.GatewayClass | gatewayv1.HTTPRoute | gatewayv1beta1.ReferenceGrant | networkingv1.Ingress | networkingv1.IngressClass](t *testing.T, raw []byte, list *[]T) {
+	gatewayv1.Gateway | gatewayv1.GatewayClass | gatewayv1.HTTPRoute | gatewayv1beta1.ReferenceGrant | networkingv1.Ingress | networkingv1.IngressClass](t testing.TB, raw []byte, list *[]T) {
 	t.Helper()
 	var o T
 	if err := yaml.UnmarshalStrict(raw, &o); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -220,12 +221,21 @@ func formerText(former map[string]any) string {
 	return string(text)
 }
 
+// switchFields are the fields of all switches that can be written. It is asked for every field that we have in any object.
+var switchFields = sync.OnceValue(func() map[string]bool {
+	fields := map[string]bool{}
+	for _, v := range edge.Vendors() {
+		for _, s := range v.Switches {
+			if s.Writable() {
+				fields[s.Field()] = true
+			}
+		}
+	}
+	return fields
+})
+
 // switched says whether a field is that of a switch.
-func switched(name string) bool {
-	return slices.ContainsFunc(edge.Vendors(), func(v edge.Vendor) bool {
-		return slices.ContainsFunc(v.Switches, func(s edge.Switch) bool { return s.Writable() && s.Field() == name })
-	})
-}
+func switched(name string) bool { return switchFields()[name] }
 
 // pathOf reads what edge.Field writes.
 func pathOf(field string) []string {

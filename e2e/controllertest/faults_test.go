@@ -253,6 +253,7 @@ func TestNamespacesMayTerminate(t *testing.T) {
 		s.ready("public", v1alpha1.ReasonDone)
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.edge}}
 		s.delete(ns)
+		s.patience = time.Minute // what Kubernetes still finds in it, it looks for again after longer and longer pauses
 		s.gone(ns)
 		if labels := s.service("orders").Labels; len(labels) != 1 {
 			t.Errorf("the Service's labels are %v", labels)

@@ -136,7 +136,7 @@ func (t *teller) native(ctx context.Context) error {
 		return err
 	}
 	for _, g := range e.Status.Gateways {
-		t.say("Ready after %.1f s: %d of %d pods are captured; that it speaks HBONE itself is assumed, and seen here:", took.Seconds(), g.Captured, g.Pods)
+		t.say("Ready after %.1f s: %d of %d pods are captured. That it speaks HBONE itself is assumed, and seen:", took.Seconds(), g.Captured, g.Pods)
 	}
 	p, err := t.FromOutside(ctx, Native)
 	if err != nil {
