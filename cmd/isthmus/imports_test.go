@@ -53,6 +53,10 @@ func TestImports(t *testing.T) {
 	}{
 		{"who embeds hbone gets neither Kubernetes, Istio nor gRPC", library(), false, append([]string{"istio.io", "google.golang.org/grpc"}, kubernetes...)},
 		{"no part of the library needs Kubernetes", []string{"./hbone/...", "./identity/..."}, false, kubernetes},
+		{"who takes identities by gRPC gets neither Kubernetes nor Istio", []string{"./identity/spire", "./identity/sds"}, false, append([]string{"istio.io"}, kubernetes...)},
+		{"who tests with hbonetest gets no more with it, and hbone can do so too", []string{"./hbone/hbonetest"}, false, append([]string{
+			"istio.io", "google.golang.org/grpc", module + "/hbone/internal", module + "/hbone/wds", module + "/hbone/route", module + "/identity",
+		}, kubernetes...)},
 		{"the library knows nothing of controller and command", []string{"./hbone/...", "./identity/..."}, false, []string{module + "/controller", module + "/cmd", module + "/manifests", "github.com/spf13"}},
 		{"what decides has no client", []string{"./controller/plan", "./controller/edge", "./controller/api/..."}, false, []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "/hbone", module + "/identity"}},
 		{"what decides has no clock and no I/O", []string{"./controller/plan", "./controller/edge"}, true, []string{"time", "os", "net", "context", "log", "log/slog", "math/rand", "math/rand/v2"}},

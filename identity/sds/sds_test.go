@@ -2,7 +2,6 @@ package sds_test
 
 import (
 	"crypto/x509"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -212,20 +211,5 @@ func TestTrustAndTraceArePassedOn(t *testing.T) {
 	})
 	if _, err := s.GetX509BundleForTrustDomain(other); err != nil || len(renewed) != 1 || renewed[0].ID != me {
 		t.Errorf("got %v, renewals %+v", err, renewed)
-	}
-}
-
-// It imports gRPC, which who uses another source does not want, and nothing of Kubernetes or Istio.
-func TestImports(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, dep := range strings.Fields(string(out)) {
-		for _, banned := range []string{"k8s.io/", "sigs.k8s.io/", "istio.io/"} {
-			if strings.HasPrefix(dep, banned) {
-				t.Errorf("%s is imported", dep)
-			}
-		}
 	}
 }

@@ -1,7 +1,6 @@
 package spire_test
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -192,20 +191,5 @@ func TestTrustIsPassedOn(t *testing.T) {
 	s := a.begin(func(c *spire.Config) { c.Trust = identity.Trust{Additional: append(c.Trust.Additional, other)} })
 	if _, err := s.GetX509BundleForTrustDomain(other); err != nil {
 		t.Error(err)
-	}
-}
-
-// It imports gRPC, which who uses another source does not want, and nothing of Kubernetes or Istio.
-func TestImports(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, dep := range strings.Fields(string(out)) {
-		for _, banned := range []string{"k8s.io/", "sigs.k8s.io/", "istio.io/"} {
-			if strings.HasPrefix(dep, banned) {
-				t.Errorf("%s is imported", dep)
-			}
-		}
 	}
 }
