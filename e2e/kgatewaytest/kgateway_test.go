@@ -99,6 +99,19 @@ spec:
 `)
 }
 
+// TestCIRunsIt: TestKgateway runs where it is asked for, and CI asks for it.
+func TestCIRunsIt(t *testing.T) {
+	for file, line := range map[string]string{"../../.ci/run": "\nmake kgateway\n", "../../Makefile": "go test ./kgatewaytest -v -count 1 -timeout 60m -args -kgateway\n"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), line) {
+			t.Errorf("%s has no line %q", file, strings.TrimSpace(line))
+		}
+	}
+}
+
 func TestKgateway(t *testing.T) {
 	if !*kgateway {
 		t.Skip("kgateway would be built first, which takes a quarter of an hour: ask for it by -args -kgateway")
