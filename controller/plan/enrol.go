@@ -54,9 +54,11 @@ func (m *maker) enrolAmbient(g *gateway) {
 		return
 	}
 	if g.vendor.Native == edge.NativeByMode && len(g.pods) == 0 {
-		m.add(Step{part: partEnrol, Step: v1alpha1.Step{
+		s := Step{part: partEnrol, Step: v1alpha1.Step{
 			Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepNext, Reason: "there are no pods yet, which would tell whether they speak HBONE themselves",
-		}})
+		}}
+		m.capturedOnPaper(&s, g)
+		m.add(s)
 		return
 	}
 	before := len(m.plan.Findings)
@@ -87,7 +89,9 @@ func (m *maker) enrolAmbient(g *gateway) {
 	if late > 0 {
 		reason += fmt.Sprintf(", and %d have not noticed that they are", late)
 	}
-	m.add(Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}, partEnrol)
+	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
+	m.capturedOnPaper(&s, g)
+	m.add(s, partEnrol)
 }
 
 // cannotBeCaptured finds what keeps a gateway outside, and says whether there is any.
@@ -141,7 +145,9 @@ func (m *maker) enrolNone(g *gateway) {
 	case g.capture == v1alpha1.CaptureNone:
 		reason = fmt.Sprintf("%d pods stay outside the mesh, as capture None asks", len(g.pods))
 	}
-	m.add(Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}, partEnrol)
+	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
+	m.capturedOnPaper(&s, g)
+	m.add(s, partEnrol)
 }
 
 // enrolSteps set label dataplane-mode=mode where it reaches the gateway's pods and nobody else.

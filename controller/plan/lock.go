@@ -95,14 +95,21 @@ func (m *maker) lockOne(b *backend) {
 			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
 			break
 		}
-		s.Write = &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: key, Fields: map[string]any{
-			"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelOwner: m.Edge.Owner()}}, "spec": spec,
-		}}
+		s.Write = m.newLock(key, spec)
 		if p != nil { // somebody has changed it, or it is for other pods or ports now
 			s.Write.UID, s.Write.Force = p.UID, true
 		}
 	}
+	if spec != nil {
+		s.wants = func() *Write { return m.newLock(key, spec) }
+	}
 	m.add(s, partEnrol, partWaypoint, partWire)
+}
+
+func (m *maker) newLock(key types.NamespacedName, spec map[string]any) *Write {
+	return &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: key, Fields: map[string]any{
+		"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelOwner: m.Edge.Owner()}}, "spec": spec,
+	}}
 }
 
 // lockSpec is the policy's spec, or why there must be none and what to do.

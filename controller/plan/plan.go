@@ -25,6 +25,7 @@ type Plan struct {
 	Whole bool
 
 	observer bool // nobody carries it out, whatever the mode
+	mayRoll  []rolling
 }
 
 // Step is a step of the plan.
@@ -37,6 +38,8 @@ type Step struct {
 	ahead string
 	// later is what is to be written, as far as it is known, when the steps before are done.
 	later *Write
+	// wants gives what the step is for, done or not: see Effects. Nil: nothing is written for it, or it is not known.
+	wants func() *Write
 }
 
 // Verbs of steps.
@@ -147,6 +150,7 @@ func Make(s *Snapshot) *Plan {
 		m.conceal()
 	}
 	m.onlyObserved()
+	m.approved()
 	m.finish()
 	return &m.plan
 }

@@ -24,7 +24,7 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 	if there == nil {
 		step := Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: object(s.Kind.Kind, key), State: v1alpha1.StepNext, Reason: "make it: " + switchHow}}
 		if m.ask(namespace, s.Kind.Group, s.Kind.Kind, "create "+s.Kind.Kind+" "+key.Name) {
-			step.Write = &Write{APIVersion: s.Kind.APIVersion(), Kind: s.Kind.Kind, Key: key, Fields: policyFields(s, name, m.Edge.Owner())}
+			step.Write = m.newPolicy(s, key, name)
 		} else {
 			step.State, step.Reason = v1alpha1.StepBlocked, "no consent"
 		}
@@ -39,11 +39,17 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 	step := Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepDone, Reason: "made for this edge"}}
 	if is, _ := value(there, s.Path); !m.made(there) || fmt.Sprint(is) != want.String() {
 		step = m.put(c, VerbSwitch, switchHow, []setting{want}, nil)
+	} else {
+		step.wants = func() *Write { return m.newPolicy(s, key, name) }
 	}
 	if step.State == v1alpha1.StepDone {
 		m.accepted(&step, g, there)
 	}
 	m.addSwitch(step)
+}
+
+func (m *maker) newPolicy(s *edge.Switch, key types.NamespacedName, name string) *Write {
+	return &Write{APIVersion: s.Kind.APIVersion(), Kind: s.Kind.Kind, Key: key, Fields: policyFields(s, name, m.Edge.Owner())}
 }
 
 // policyFields is a policy of ours.

@@ -57,6 +57,9 @@ func (m *maker) roll(g *gateway) {
 		c, at = g.workloads[0].carrier, []string{"spec", "template", "metadata"}
 	}
 	now := annotated(v1alpha1.AnnotationRollout, "", at...)
+	if g.vendor.OncePerStream {
+		m.plan.mayRoll = append(m.plan.mayRoll, rolling{c, now.path})
+	}
 	is, set := value(c.object, now.path)
 	mine := set && holds(c.object, m.Edge.FieldOwner(), now.managed()...)
 	if len(late) == 0 && !mine {

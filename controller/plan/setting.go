@@ -157,7 +157,11 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 			}
 		}
 	}
-	if !missing || s.State == v1alpha1.StepBlocked {
+	if s.State == v1alpha1.StepBlocked {
+		return s
+	}
+	s.wants = func() *Write { return wanted(c, want, former) }
+	if !missing {
 		return s
 	}
 	s.State = v1alpha1.StepNext
@@ -181,6 +185,18 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 	}
 	s.Write = &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: key, UID: c.object.GetUID(), Fields: fields, Force: force}
 	return s
+}
+
+// wanted is what a step wants of an object, whoever has set it.
+func wanted(c carrier, want []setting, former map[string]any) *Write {
+	w := &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: keyOf(c.object), UID: c.object.GetUID(), Fields: map[string]any{}}
+	for _, x := range want {
+		nest(w.Fields, x.path, x.value)
+	}
+	if len(former) > 0 {
+		nest(w.Fields, annotated(v1alpha1.AnnotationFormer, "").path, formerText(former))
+	}
+	return w
 }
 
 // takeBack is the write that takes what is ours from an object. Values of before come first: they are given back while the fields are ours, and not

@@ -59,6 +59,8 @@ type Snapshot struct {
 	// Hearsay: who makes the plan cannot ask, and Waypoints and Served are empty. What the edge's status tells about its present
 	// generation is taken instead; what it does not tell is StepUnknown.
 	Hearsay bool
+	// Paper: the snapshot is of files alone, which have no pods that run, and as a rule no statuses. What they do not tell is StepUnknown. Needs Hearsay.
+	Paper bool
 	// Unable says why who makes the plan cannot ask waypoints now, though it is to carry the plan out. Empty: it can, or Hearsay.
 	Unable string
 	// ObserveOnly: who makes the plan may write nothing, whatever the edge's mode.

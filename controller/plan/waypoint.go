@@ -116,7 +116,7 @@ func (m *maker) createWaypoint(key types.NamespacedName) {
 	case g == nil || g.DeletionTimestamp != nil:
 		s.State, s.Reason = v1alpha1.StepNext, "make a waypoint of class "+WaypointClass
 		if g == nil && m.ask(key.Namespace, gatewayv1.GroupName, "Gateway", "create waypoint "+key.Name) {
-			s.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, Fields: waypointFields(m.Edge.Owner())}
+			s.Write = m.newWaypoint(key)
 		}
 		if g == nil && s.Write == nil {
 			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
@@ -126,10 +126,15 @@ func (m *maker) createWaypoint(key types.NamespacedName) {
 		m.foreign(s.Object, "spec.gatewayClassName", string(g.Spec.GatewayClassName), WaypointClass, nil)
 	case m.madeWaypoint(g):
 		s.Reason = "made for this edge"
+		s.wants = func() *Write { return m.newWaypoint(key) }
 	default:
 		s.Reason = "it was there"
 	}
 	m.add(s)
+}
+
+func (m *maker) newWaypoint(key types.NamespacedName) *Write {
+	return &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, Fields: waypointFields(m.Edge.Owner())}
 }
 
 // waypointFields is the Gateway of a waypoint for Services.
@@ -165,6 +170,8 @@ func (m *maker) awaitWaypoint(key types.NamespacedName) {
 			Message: fmt.Sprintf("this waypoint is for %q: it does not take what is sent to Services", g.Labels[LabelWaypointFor]),
 			Fix:     "set the label to service or all, or name another waypoint in spec.waypoint.name",
 		})
+	case m.untold(len(g.Status.Conditions), g.UID):
+		s.State, s.Reason = v1alpha1.StepUnknown, "whether it is programmed, and answers, is not in the files"
 	case !Programmed(g):
 		s.Reason = "istiod has not programmed it yet"
 	case m.Hearsay:

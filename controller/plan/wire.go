@@ -86,6 +86,8 @@ func (m *maker) confirm(b *backend) {
 		if why := m.Served[b.key].Why; why != "" {
 			s.Reason += ", which does not serve it yet: " + why
 		}
+	case c == nil && m.untold(len(b.service.Status.Conditions), b.service.UID):
+		s.State, s.Reason = v1alpha1.StepUnknown, "whether istiod has bound it is not in the files"
 	case c != nil && c.Message != "":
 		s.Reason = "istiod says: " + c.Message
 	}

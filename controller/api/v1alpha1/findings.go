@@ -36,6 +36,7 @@ const (
 	FindingNoPods          = "ISM343" // a gateway has no pods, as none are asked for
 	FindingUnfollowed      = "ISM344" // a route sends to what is not followed to a Service
 	FindingNoRoute         = "ISM345" // no route names a gateway
+	FindingPlanChanged     = "ISM346" // what is to be written is not in the plan that was approved
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends

@@ -94,6 +94,8 @@ func findings() []told {
 			"Name all Services of the gateway in `spec.backends.services`."},
 		{"ISM345", "Error, Info", "No route names the gateway, and no Service is wired. Routes of its ListenerSets are not followed: it is an error where it admits such.", author,
 			"Name its Services in `spec.backends.services`, or give it a route."},
+		{"ISM346", "Error", "The plan was approved by `isthmus apply`, and has changed since: something would be written that was not in it. Nothing is written.", platform,
+			"Review the plan of now, and approve it with `isthmus apply --plan`; or take the annotation `isthmus.dev/plan` away."},
 	}
 }
 

@@ -39,6 +39,8 @@ const (
 	AnnotationBegin = "isthmus.dev/begin"
 	// BeginConfirmed is its value.
 	BeginConfirmed = "confirmed"
+	// AnnotationPlan on an AmbientEdge is the plan that was approved, as isthmus apply writes it: the controller writes nothing that was not in it.
+	AnnotationPlan = "isthmus.dev/plan"
 	// AnnotationFormer on an object of somebody else holds the values, as JSON by field, that spec.takeOver has replaced.
 	AnnotationFormer = "isthmus.dev/former"
 	// AnnotationRollout on a pod template has its pods started anew.
@@ -47,6 +49,8 @@ const (
 	Finalizer = "isthmus.dev/undo"
 	// FieldOwnerPrefix comes before namespace.name of an AmbientEdge in the field manager of what is written for it.
 	FieldOwnerPrefix = "isthmus.dev/"
+	// CommandOwner is the field manager of what isthmus apply writes.
+	CommandOwner = "isthmus-cli"
 	// KeptOwner is the field manager of values that stay when their AmbientEdge goes with onDelete Keep.
 	KeptOwner = "isthmus-kept"
 	// RestoreOwner is the field manager of values that are given back.
