@@ -26,7 +26,7 @@ const maxLooks = 4
 func (r *reconciler) look(ctx context.Context, e *v1alpha1.AmbientEdge) (*plan.Snapshot, error) {
 	for range maxLooks {
 		v := &viewer{
-			ctx: ctx, from: r.client, vendors: &r.vendors, edge: e, s: &plan.Snapshot{Edge: e}, scope: newScope(e.Owner(), e.Namespace),
+			ctx: ctx, from: r.client, vendors: &r.vendors, edge: e, s: &plan.Snapshot{Edge: e, RootNamespace: r.rootNamespace}, scope: newScope(e.Owner(), e.Namespace),
 			seen: map[seenAs]bool{},
 		}
 		if err := v.all(); err != nil {

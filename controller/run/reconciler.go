@@ -31,17 +31,19 @@ type reconciler struct {
 	client      client.Client
 	live        client.Reader // without a cache
 	trustDomain string
-	observeOnly bool
-	events      recorder
-	facts       facts
-	trials      trials
-	refusals    refusals
-	fights      fights
-	reports     reports
-	concerns    concerns
-	pace        pace
-	metrics     metrics
-	vendors     vendors
+	// rootNamespace is the mesh's; empty means istio-system.
+	rootNamespace string
+	observeOnly   bool
+	events        recorder
+	facts         facts
+	trials        trials
+	refusals      refusals
+	fights        fights
+	reports       reports
+	concerns      concerns
+	pace          pace
+	metrics       metrics
+	vendors       vendors
 
 	mu      sync.Mutex // guards the fields below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -133,7 +135,7 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 
 // plan decides on what was observed, and on what is found out by asking.
 func (r *reconciler) plan(ctx context.Context, s *plan.Snapshot) *plan.Plan {
-	s.TrustDomain, s.ObserveOnly = r.trustDomain, r.observeOnly
+	s.TrustDomain, s.RootNamespace, s.ObserveOnly = r.trustDomain, r.rootNamespace, r.observeOnly
 	r.facts.ask(ctx, s)
 	return plan.Make(s)
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Able func() error
 	// TrustDomain is the mesh's. Empty means cluster.local.
 	TrustDomain string
+	// RootNamespace is the mesh's. Empty means istio-system.
+	RootNamespace string
 	// ObserveOnly: nothing is written but status, whatever the AmbientEdges say.
 	ObserveOnly bool
 }
@@ -89,7 +91,7 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	}
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
-		trustDomain: o.TrustDomain, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
+		trustDomain: o.TrustDomain, rootNamespace: o.RootNamespace, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
 	}
 	if err := r.vendors.watch(context.Background(), mgr.GetCache()); err != nil {
 		return fmt.Errorf("set up controller: %w", err)

@@ -1,0 +1,115 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+)
+
+// Istiod says which istiod's mesh is meant. The zero value is the one without a revision, in istio-system.
+type Istiod struct {
+	// Namespace is istiod's. Empty means istio-system.
+	Namespace string
+	// Revision is istiod's, as label istio.io/rev has it. Empty, and default, mean the one that has none in its name.
+	Revision string
+}
+
+// Home is istiod's namespace.
+func (i Istiod) Home() string { return cmp.Or(i.Namespace, "istio-system") }
+
+// named is a name of istiod's, with its revision.
+func (i Istiod) named(name string) string {
+	if i.Revision == "" || i.Revision == "default" {
+		return name
+	}
+	return name + "-" + i.Revision
+}
+
+// Service is istiod's host name.
+func (i Istiod) Service() string { return i.named("istiod") + "." + i.Home() + ".svc" }
+
+// ConfigMap is that with the mesh's configuration.
+func (i Istiod) ConfigMap() types.NamespacedName {
+	return types.NamespacedName{Namespace: i.Home(), Name: i.named("istio")}
+}
+
+// Mesh is what istiod's configuration says of a mesh. What it does not say is what Istio has then, but for ClusterID and Network, which are empty.
+type Mesh struct {
+	TrustDomain   string
+	RootNamespace string
+	ClusterID     string // istiod's name of the cluster
+	Network       string // of istiod's namespace
+}
+
+// meshConfig is the part of Istio's mesh configuration that matters here.
+type meshConfig struct {
+	TrustDomain   string `json:"trustDomain"`
+	RootNamespace string `json:"rootNamespace"`
+	DefaultConfig struct {
+		ProxyMetadata map[string]string `json:"proxyMetadata"`
+	} `json:"defaultConfig"`
+}
+
+// labelNetwork on istiod's namespace is the network of what is in its cluster.
+const labelNetwork = "topology.istio.io/network"
+
+// ReadMesh reads what istiod's ConfigMap says of its mesh, and what its namespace and its Deployment add. It blocks for three requests at most. An
+// error is about the ConfigMap; what may not be read of the rest is left empty.
+func ReadMesh(ctx context.Context, r client.Reader, at Istiod) (*Mesh, error) {
+	key := at.ConfigMap()
+	var config corev1.ConfigMap
+	if err := r.Get(ctx, key, &config); err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s: %w", key, err)
+	}
+	text, is := config.Data["mesh"]
+	if !is {
+		return nil, fmt.Errorf("read ConfigMap %s: it has no key mesh, but %q", key, slices.Sorted(maps.Keys(config.Data)))
+	}
+	var c meshConfig
+	if err := yaml.Unmarshal([]byte(text), &c); err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s, key mesh: %w", key, err)
+	}
+	meta := c.DefaultConfig.ProxyMetadata
+	m := &Mesh{
+		TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), RootNamespace: cmp.Or(c.RootNamespace, "istio-system"),
+		ClusterID: meta["ISTIO_META_CLUSTER_ID"], Network: meta["ISTIO_META_NETWORK"],
+	}
+	ns := &metav1.PartialObjectMetadata{}
+	ns.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	if r.Get(ctx, types.NamespacedName{Name: at.Home()}, ns) == nil {
+		m.Network = cmp.Or(ns.Labels[labelNetwork], m.Network)
+	}
+	m.ClusterID = cmp.Or(clusterOf(ctx, r, at), m.ClusterID)
+	return m, nil
+}
+
+// clusterOf is the name of the cluster that istiod's Deployment gives it, or "".
+func clusterOf(ctx context.Context, r client.Reader, at Istiod) string {
+	var list appsv1.DeploymentList
+	if r.List(ctx, &list, client.InNamespace(at.Home()), client.MatchingLabels{"app": "istiod"}) != nil {
+		return ""
+	}
+	for i := range list.Items {
+		d := &list.Items[i]
+		if rev := cmp.Or(d.Labels["istio.io/rev"], "default"); rev != cmp.Or(at.Revision, "default") {
+			continue
+		}
+		for _, c := range d.Spec.Template.Spec.Containers {
+			for _, e := range c.Env {
+				if e.Name == "CLUSTER_ID" && e.Value != "" {
+					return e.Value
+				}
+			}
+		}
+	}
+	return ""
+}
