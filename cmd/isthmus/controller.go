@@ -33,6 +33,11 @@ It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see w
 answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
 token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it writes nothing
 for an AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz says why.
+
+At its start it reads trust domain, root namespace, cluster and network of the mesh from istiod's
+ConfigMap (istio, or istio-REVISION, in --istio-namespace), namespace and Deployment; flags come
+before that. A --trust-domain that the ConfigMap contradicts is an error.
+
 Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
@@ -54,6 +59,7 @@ type controllerFlags struct {
 	namespaces      []string
 	observeOnly     bool
 	logLevel        string
+	rootNamespace   string
 }
 
 func newController(a *app) *cobra.Command {
@@ -72,6 +78,11 @@ func newController(a *app) *cobra.Command {
 			return a.controller(cmd.Context(), f, level)
 		},
 	}
+	f.register(cmd)
+	return cmd
+}
+
+func (f *controllerFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVar(&f.leaderElect, "leader-elect", false, "work only while holding the lease isthmus-controller: needed with more than one replica")
 	fs.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`NAMESPACE` of that lease (default: the pod's own)")
@@ -80,9 +91,16 @@ func newController(a *app) *cobra.Command {
 	fs.StringSliceVar(&f.namespaces, "watch-namespaces", nil, "obey the AmbientEdges of these `NAMESPACES` only (default: of all)")
 	fs.BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` from which on to log: debug, info, warn or error")
+	fs.StringVar(&f.rootNamespace, "root-namespace", "", "root `NAMESPACE` of the mesh (default: what its configuration says, else istio-system)")
 	f.kube.registerCluster(cmd)
 	f.mesh.register(cmd)
-	return cmd
+	for name, says := range map[string]string{
+		"trust-domain": "trust `DOMAIN` of the mesh (default: what its configuration says, else cluster.local)",
+		"cluster-id":   "istiod's `NAME` of our cluster (default: what istiod's Deployment says, else Kubernetes)",
+		"network":      "Istio's `NAME` of our network (default: what istiod's namespace says, else the mesh's own)",
+	} {
+		fs.Lookup(name).Usage, fs.Lookup(name).DefValue = says, ""
+	}
 }
 
 func (f *controllerFlags) check(cmd *cobra.Command) (slog.Level, error) {
@@ -149,6 +167,9 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	if err := f.listenable(ctx); err != nil {
 		return err
 	}
+	if err := f.learn(ctx, cfg, log); err != nil {
+		return err
+	}
 	mgr, err := f.manager(cfg, newLazyIdentity(&f.mesh, log), handler)
 	if err != nil {
 		return err
@@ -197,7 +218,7 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		mgr.Add(id),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("identity", func(*http.Request) error { return id.ready() }),
-		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, ObserveOnly: f.observeOnly}),
+		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, RootNamespace: f.rootNamespace, ObserveOnly: f.observeOnly}),
 	)
 	return mgr, err
 }

@@ -13,8 +13,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
 )
 
@@ -28,6 +30,9 @@ type meshFlags struct {
 	istiodName, caRoots, tokenFile  string
 	serviceAccount, trustDomain     string
 	clusterID, network, podIP, name string
+
+	at    ctl.Istiod
+	given map[string]bool // flags that were set
 }
 
 func (m *meshFlags) register(cmd *cobra.Command) {
@@ -41,13 +46,27 @@ func (m *meshFlags) register(cmd *cobra.Command) {
 	f.StringVar(&m.clusterID, "cluster-id", "Kubernetes", "istiod's `NAME` of our cluster")
 	f.StringVar(&m.network, "network", "", "Istio's `NAME` of our network (default: the mesh's own)")
 	f.StringVar(&m.podIP, "pod-ip", "", "our `ADDRESS` (default: POD_IP, else the one that leads to istiod)")
+	registerIstiod(cmd, &m.at)
 	completeFiles(cmd, "ca-roots", "token-file")
 	m.identity.register(cmd)
 	m.trust.register(cmd)
 }
 
+// locate notes which flags were set, and finds istiod by namespace and revision where its address is not given.
+func (m *meshFlags) locate(cmd *cobra.Command) {
+	m.given = map[string]bool{}
+	cmd.Flags().Visit(func(f *pflag.Flag) { m.given[f.Name] = true })
+	if !m.given["istiod"] {
+		m.istiod = []string{m.at.Service() + ":15012"}
+	}
+	if !m.given["istiod-name"] {
+		m.istiodName = m.at.Service()
+	}
+}
+
 // check refuses values that make no sense, before anything is asked.
 func (m *meshFlags) check(cmd *cobra.Command) error {
+	m.locate(cmd)
 	name := cmd.CommandPath()
 	for _, a := range m.istiod {
 		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {

@@ -47,11 +47,13 @@ const observeExample = `  # All gateways of the cluster
 
 // observeFlags are the flags of isthmus observe.
 type observeFlags struct {
-	kube        kubeFlags
-	trustDomain string
-	watch       bool
-	only        string // NAMESPACE/NAME; empty: all
-	observer    ctl.Observer
+	kube     kubeFlags
+	config   configFlags
+	mesh     ctl.Mesh // as it was read
+	notes    []string
+	watch    bool
+	only     string // NAMESPACE/NAME; empty: all
+	observer ctl.Observer
 }
 
 func newObserve(a *app) *cobra.Command {
@@ -72,6 +74,9 @@ func newObserve(a *app) *cobra.Command {
 				}
 				f.only = args[0]
 			}
+			if err := f.config.check(cmd); err != nil {
+				return err
+			}
 			if f.watch {
 				return a.observeWatch(cmd.Context(), f)
 			}
@@ -80,7 +85,7 @@ func newObserve(a *app) *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.watch, "watch", "w", false, "go on, and show it again whenever it changes; with -o json, one document a line")
-	fs.StringVar(&f.trustDomain, "trust-domain", "cluster.local", "trust `DOMAIN` of the mesh")
+	f.config.register(cmd)
 	f.kube.register(cmd)
 	f.kube.registerNamespace(cmd)
 	cmd.Flags().Lookup("namespace").Usage = "`NAMESPACE` of the gateways to show (default: all; for a name, that of the context)"
@@ -95,6 +100,7 @@ func (a *app) observe(ctx context.Context, f *observeFlags) error {
 	if err != nil {
 		return err
 	}
+	a.notes(f.notes)
 	if f.only != "" {
 		return a.observeOne(doc, f)
 	}
@@ -139,6 +145,11 @@ func (f *observeFlags) read(ctx context.Context) (*observeDocument, error) {
 	if err != nil {
 		return nil, err
 	}
+	m, notes, err := f.config.read(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	f.mesh, f.notes = *m, notes
 	return f.from(ctx, c, ns)
 }
 
@@ -152,13 +163,14 @@ func (f *observeFlags) from(ctx context.Context, r client.Reader, namespace stri
 	if err != nil {
 		return nil, explainKube("cannot read the cluster", "", err)
 	}
-	s.TrustDomain, s.Hearsay = f.trustDomain, true
+	s.TrustDomain, s.RootNamespace, s.Hearsay = f.mesh.TrustDomain, f.mesh.RootNamespace, true
 	doc := newObserveDocument(s, func(c *plan.Candidate) bool {
 		if f.only != "" {
 			return edgeKey(f.only, namespace) == c.Key
 		}
 		return f.kube.namespace == "" || f.kube.namespace == c.Key.Namespace
 	})
+	doc.Notes = f.notes
 	if len(doc.Gateways) == 0 && f.kube.namespace != "" {
 		if err := missingNamespace(ctx, r, f.kube.namespace); err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 type observeDocument struct {
 	header
 	Gateways []observedGateway `json:"gateways"`
+	Notes    []string          `json:"notes,omitempty"` // what was assumed
 }
 
 // observedGateway is a gateway, and what an AmbientEdge does or would do for it.

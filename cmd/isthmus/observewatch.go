@@ -23,6 +23,7 @@ func (a *app) observeWatch(ctx context.Context, f *observeFlags) error {
 	if err != nil {
 		return err
 	}
+	a.notes(f.notes)
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)

@@ -2,19 +2,36 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"sigs.k8s.io/yaml"
 )
 
-// The values of -o.
+// The values of -o. All commands take the first two.
 const (
 	outputText = "text"
 	outputJSON = "json"
+	outputYAML = "yaml"
+	outputDiff = "diff"
 )
+
+// moreOutputs is the annotation of a command that takes more of them, with commas.
+const moreOutputs = "isthmus.dev/outputs"
+
+// outputs are the values of -o that a command takes.
+func outputs(cmd *cobra.Command) []string {
+	all := []string{outputText, outputJSON}
+	if more := cmd.Annotations[moreOutputs]; more != "" {
+		all = append(all, strings.Split(more, ",")...)
+	}
+	return all
+}
 
 // header opens every JSON document. Fields are added within a version; renaming or removing one makes a new version.
 type header struct {
@@ -24,8 +41,28 @@ type header struct {
 
 func newHeader(kind string) header { return header{APIVersion: "cli.isthmus.dev/v1alpha1", Kind: kind} }
 
+// notes tells on standard error what was not looked at. With -o json they are in the document, or are no part of it.
+func (a *app) notes(list []string) {
+	if a.output == outputJSON {
+		return
+	}
+	for _, n := range list {
+		fmt.Fprintln(a.stderr, "note:", oneLine(n))
+	}
+}
+
 // writeJSON writes one document to standard output.
 func (a *app) writeJSON(v any) error { return encode(a.stdout, v) }
+
+// writeYAML writes one document to standard output, as JSON has it.
+func (a *app) writeYAML(v any) error {
+	text, err := yaml.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = cleaner{w: a.stdout}.Write(text)
+	return err
+}
 
 func encode(w io.Writer, v any) error {
 	e := json.NewEncoder(cleaner{w: w})

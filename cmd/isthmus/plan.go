@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,14 @@ const planLong = `Show what the controller would do for an AmbientEdge now: its 
 stands in the way. The AmbientEdge is one of the cluster, or one in a file that nobody has applied
 yet; then the API server checks it in a dry run, if you may create it.
 
+-o diff shows each object that would be written, with the fields that would, before and after: what
+is left to do, in all steps together. -o json and -o yaml have all of it, and are what isthmus apply
+carries out. Besides these objects the controller writes status and finalizer of the AmbientEdge.
+
+With --from no cluster is asked: the objects of files, or of standard input, are all that there is.
+What files cannot tell is assumed, or unknown, and notes say so: pods that are captured, waypoints
+that answer, routes that are accepted.
+
 Nothing is written. Waypoints are not asked whether they answer: what the controller has seen, and
 told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, the
 exit code is 1.
@@ -46,27 +55,46 @@ const planExample = `  # Before it is applied
   # What is left to do for one that is there
   isthmus plan edge/public
 
+  # What would change
+  isthmus plan -f edge.yaml -o diff
+
+  # Without a cluster, from what is in a repository
+  isthmus plan --from deploy/
+
+  # From what a cluster is said to have
+  kubectl get -A -o yaml namespaces,pods,services,deployments,gateways,httproutes,ambientedges |
+    isthmus plan edge/public --from -
+
   # The objects and fields that would be written now
   isthmus plan -f edge.yaml -o json | jq '.steps[] | select(.write)'`
 
 // planFlags are the flags of isthmus plan.
 type planFlags struct {
-	kube        kubeFlags
-	file        string
-	trustDomain string
+	kube   kubeFlags
+	config configFlags
+	file   string
+	from   []string
 }
 
 func newPlan(a *app) *cobra.Command {
 	f := &planFlags{}
 	cmd := &cobra.Command{
-		Use:     "plan (-f FILE | [NAMESPACE/]NAME)",
+		Use:     "plan (-f FILE | [NAMESPACE/]NAME | --from FILE)",
 		Short:   "Show what the controller would do",
 		Long:    planLong,
 		Example: planExample,
 		Args:    cobra.MaximumNArgs(1),
+
+		Annotations: map[string]string{moreOutputs: outputYAML + "," + outputDiff},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (f.file == "") == (len(args) == 0) {
+			switch {
+			case f.file != "" && len(args) > 0, f.file == "" && len(args) == 0 && len(f.from) == 0:
 				return usagef(cmd.CommandPath(), "name either an AmbientEdge, or a file with -f")
+			case f.file == "-" && slices.Contains(f.from, "-"):
+				return usagef(cmd.CommandPath(), "standard input is for -f or for --from, not for both")
+			}
+			if err := f.config.check(cmd); err != nil {
+				return err
 			}
 			if len(args) > 0 {
 				if err := f.kube.checkEdge(cmd.CommandPath(), args[0]); err != nil {
@@ -78,7 +106,8 @@ func newPlan(a *app) *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&f.file, "filename", "f", "", "YAML `FILE` with one AmbientEdge; - is standard input")
-	fs.StringVar(&f.trustDomain, "trust-domain", "cluster.local", "trust `DOMAIN` of the mesh")
+	fs.StringArrayVar(&f.from, "from", nil, "ask no cluster, but take what is in `FILE`: YAML, a folder of it, or - for standard input; may be repeated")
+	f.config.register(cmd)
 	f.kube.register(cmd)
 	f.kube.registerNamespace(cmd)
 	cmd.ValidArgsFunction = f.kube.completeEdge
@@ -98,18 +127,27 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 		}
 		fromFile = e
 	}
-	done := a.progress("reading the cluster")
-	doc, err := f.make(ctx, fromFile, args)
-	done()
+	var doc *planDocument
+	var err error
+	if len(f.from) > 0 {
+		doc, err = a.planFiles(ctx, f, fromFile, args)
+	} else {
+		done := a.progress("reading the cluster")
+		doc, err = f.make(ctx, fromFile, args)
+		done()
+	}
 	if err != nil {
 		return err
 	}
-	if a.output == outputJSON {
+	a.notes(doc.Notes)
+	switch a.output {
+	case outputJSON:
 		err = a.writeJSON(doc)
-	} else {
-		for _, n := range doc.Notes {
-			fmt.Fprintln(a.stderr, "note:", oneLine(n))
-		}
+	case outputYAML:
+		err = a.writeYAML(doc)
+	case outputDiff:
+		err = doc.printDiff(a.page(a.stdout))
+	default:
 		err = doc.print(a.page(a.stdout))
 	}
 	if err != nil {
@@ -209,20 +247,29 @@ func (f *planFlags) make(ctx context.Context, e *v1alpha1.AmbientEdge, args []st
 		if e.Namespace == "" {
 			e.Namespace = ns
 		}
-		if notes, err = f.check(ctx, c, e); err != nil {
+		if notes, err = checkEdge(ctx, c, e, f.file); err != nil {
 			return nil, err
 		}
 	}
-	s, err := ctl.Observe(ctx, withoutEdges{c}, e)
+	return f.of(ctx, c, e, notes)
+}
+
+// of plans for e, by what r reads.
+func (f *planFlags) of(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge, notes []string) (*planDocument, error) {
+	mesh, more, err := f.config.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s, err := ctl.Observe(ctx, withoutEdges{r}, e)
 	if err != nil {
 		return nil, explainKube("cannot read the cluster", "", err)
 	}
-	s.TrustDomain = f.trustDomain
-	return newPlanDocument(e, s, notes), nil
+	s.TrustDomain, s.RootNamespace = mesh.TrustDomain, mesh.RootNamespace
+	return newPlanDocument(e, s, append(notes, more...)), nil
 }
 
-// check lets the API server check an AmbientEdge of a file in a dry run, and makes it look as if it had been applied.
-func (f *planFlags) check(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge) (notes []string, err error) {
+// checkEdge lets the API server check an AmbientEdge of a file in a dry run, and makes it look as if it had been applied.
+func checkEdge(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, file string) (notes []string, err error) {
 	var there v1alpha1.AmbientEdge
 	key := types.NamespacedName{Namespace: e.Namespace, Name: e.Name}
 	err = c.Get(ctx, key, &there)
@@ -248,7 +295,7 @@ func (f *planFlags) check(ctx context.Context, c client.Client, e *v1alpha1.Ambi
 	case apierrors.IsForbidden(err):
 		notes = append(notes, "you may not apply AmbientEdges in namespace "+e.Namespace+", so nobody has checked the fields")
 	default:
-		return nil, explainKube("AmbientEdge "+key.String()+" cannot be applied", f.file, err)
+		return nil, explainKube("AmbientEdge "+key.String()+" cannot be applied", file, err)
 	}
 	return notes, nil
 }

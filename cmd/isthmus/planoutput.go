@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
@@ -25,7 +28,59 @@ type planDocument struct {
 	Backends  []v1alpha1.BackendStatus `json:"backends"`
 	Findings  []v1alpha1.Finding       `json:"findings"`
 	Steps     []planStep               `json:"steps"`
-	Notes     []string                 `json:"notes,omitempty"` // what was not looked at
+	Notes     []string                 `json:"notes,omitempty"` // what was not looked at, or is assumed
+	FromFiles bool                     `json:"fromFiles,omitempty"`
+
+	// What isthmus apply needs. Edge is the AmbientEdge that the plan is for, Changes are what is left to be written and what it finds there, Effects what
+	// is approved: what is written in the end, done or not. Approval is their digest.
+	Edge     planEdge      `json:"edge"`
+	Changes  []planChange  `json:"changes"`
+	Effects  []plan.Effect `json:"effects"`
+	Approval string        `json:"approval"`
+
+	snapshot *plan.Snapshot // that it was made of
+}
+
+// planEdge is the AmbientEdge of a plan. Generation 0: it is not in the cluster.
+type planEdge struct {
+	UID         types.UID                `json:"uid,omitempty"`
+	Generation  int64                    `json:"generation,omitempty"`
+	Labels      map[string]string        `json:"labels,omitempty"`
+	Annotations map[string]string        `json:"annotations,omitempty"`
+	Spec        v1alpha1.AmbientEdgeSpec `json:"spec"`
+}
+
+// planChange is what all steps together do to an object.
+type planChange struct {
+	Deed       plan.Deed    `json:"deed"`
+	APIVersion string       `json:"apiVersion"`
+	Kind       string       `json:"kind"`
+	Namespace  string       `json:"namespace,omitempty"`
+	Name       string       `json:"name"`
+	UID        types.UID    `json:"uid,omitempty"`
+	Steps      []string     `json:"steps"`
+	Fields     []planFields `json:"fields,omitempty"`
+}
+
+// planFields is a field before and after. Nil: it is not set.
+type planFields struct {
+	Field  string `json:"field"`
+	Before any    `json:"before,omitempty"`
+	After  any    `json:"after,omitempty"`
+
+	path []string
+}
+
+func (c *planChange) key() types.NamespacedName {
+	return types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
+}
+
+// String names the object.
+func (c *planChange) String() string {
+	if c.Namespace == "" {
+		return c.Kind + " " + c.Name
+	}
+	return c.Kind + " " + c.Namespace + "/" + c.Name
 }
 
 // planStep is a step, and what it writes now.
@@ -65,7 +120,44 @@ func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) 
 		}
 		d.Steps = append(d.Steps, step)
 	}
+	d.approvable(e, s, p)
+	if d.FromFiles = s.Paper; s.Paper {
+		for i := range d.Backends {
+			d.Backends[i].Path = "" // it is what was seen
+		}
+	}
 	return d
+}
+
+// approvable adds what isthmus apply needs. What a former approval holds back is a part of it: it is to be approved anew.
+func (d *planDocument) approvable(e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) {
+	if _, is := e.Annotations[v1alpha1.AnnotationPlan]; is {
+		free := *s
+		free.Edge = e.DeepCopy()
+		delete(free.Edge.Annotations, v1alpha1.AnnotationPlan)
+		s, p = &free, plan.Make(&free)
+	}
+	d.Edge = planEdge{UID: e.UID, Generation: e.Generation, Labels: e.Labels, Spec: e.Spec}
+	for key, v := range e.Annotations {
+		if key == v1alpha1.AnnotationPlan || key == corev1.LastAppliedConfigAnnotation {
+			continue
+		}
+		if d.Edge.Annotations == nil {
+			d.Edge.Annotations = map[string]string{}
+		}
+		d.Edge.Annotations[key] = v
+	}
+	d.Changes = []planChange{}
+	for _, c := range p.Changes(s) {
+		pc := planChange{Deed: c.Deed, APIVersion: c.APIVersion, Kind: c.Kind, Namespace: c.Key.Namespace, Name: c.Key.Name, UID: c.UID, Steps: c.Steps}
+		for _, x := range c.Fields {
+			pc.Fields = append(pc.Fields, planFields{Field: x.Field(), Before: x.Before, After: x.After, path: x.Path})
+		}
+		d.Changes = append(d.Changes, pc)
+	}
+	d.snapshot = s
+	d.Effects = orEmpty(p.Effects(s))
+	d.Approval = plan.ApprovalDigest(d.Effects)
 }
 
 // orEmpty is for JSON: a list that is empty is [], not null.
@@ -84,7 +176,7 @@ func (d *planDocument) print(p *page) error {
 		verb = "Undoing"
 	}
 	fmt.Fprintf(p.w, "%s %s/%s, mode %s: %s\n", p.paint(bold, verb+" of AmbientEdge"), clean(d.Namespace), clean(d.Name), clean(string(d.Mode)), p.paint(c, word))
-	if err := p.gateways(d.Gateways); err != nil {
+	if err := p.gateways(d.Gateways, d.FromFiles); err != nil {
 		return err
 	}
 	if err := p.backends(d.Backends, 0); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,10 @@ const rootExample = `  # Which gateways does this cluster have, and what could b
   # What would the controller do for this edge? Nothing is written.
   isthmus plan -f edge.yaml
 
+  # The same, to be reviewed, and to be carried out as it was reviewed
+  isthmus plan -f edge.yaml -o json > plan.json
+  isthmus apply --plan plan.json
+
   # How are the edges of all namespaces?
   isthmus status -A
 
@@ -62,8 +67,9 @@ func newRoot(a *app) *cobra.Command {
 					return fmt.Errorf("--timeout takes a time above zero, as 30s, not %s", t.Value)
 				}
 			}
-			if a.output != outputText && a.output != outputJSON {
-				return fmt.Errorf("-o takes %s or %s, not %q", outputText, outputJSON, a.output)
+			if known := outputs(cmd); !slices.Contains(known, a.output) {
+				last := len(known) - 1
+				return fmt.Errorf("-o takes %s or %s here, not %q", strings.Join(known[:last], ", "), known[last], a.output)
 			}
 			a.started = true
 			return nil
@@ -76,12 +82,14 @@ func newRoot(a *app) *cobra.Command {
 		},
 	}
 	root.Flags().BoolVar(&version, "version", false, "show which build this is, as isthmus version does")
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputText, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json; of plan also yaml or diff")
+	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return outputs(cmd), cobra.ShellCompDirectiveNoFileComp
+	})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	root.SetHelpCommand(newHelp(a))
-	root.AddCommand(newController(a), newObserve(a), newPlan(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
+	root.AddCommand(newController(a), newObserve(a), newPlan(a), newApply(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
 }
 

@@ -96,7 +96,7 @@ func (e *edgeStatus) print(p *page) error {
 			return err
 		}
 	}
-	if err := p.gateways(e.Status.Gateways); err != nil {
+	if err := p.gateways(e.Status.Gateways, false); err != nil {
 		return err
 	}
 	if err := p.backends(e.Status.Backends, int(e.Status.BackendsLeftOut)); err != nil {
@@ -108,8 +108,8 @@ func (e *edgeStatus) print(p *page) error {
 	return p.plan(e.Status.Plan)
 }
 
-// gateways shows the gateways, as found.
-func (p *page) gateways(list []v1alpha1.GatewayStatus) error {
+// gateways shows the gateways, as found. On paper nobody has seen that none is captured.
+func (p *page) gateways(list []v1alpha1.GatewayStatus, paper bool) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -118,6 +118,9 @@ func (p *page) gateways(list []v1alpha1.GatewayStatus) error {
 		row := cells(g.Name, g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), cmp.Or(g.Switch, "none known"), cmp.Or(g.Identity, "-"))
 		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
 			row[2].colour = yellow
+		}
+		if paper && g.Captured == 0 {
+			row[2].text = "unknown"
 		}
 		rows = append(rows, row)
 	}

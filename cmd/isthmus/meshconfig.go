@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	ctl "github.com/isthmus-mesh/isthmus/controller/run"
+)
+
+// configFlags say which mesh is meant, to whoever may read its configuration.
+type configFlags struct {
+	istiod                     ctl.Istiod
+	trustDomain, rootNamespace string
+}
+
+func registerIstiod(cmd *cobra.Command, at *ctl.Istiod) {
+	f := cmd.Flags()
+	f.StringVar(&at.Namespace, "istio-namespace", ctl.Istiod{}.Home(), "istiod's `NAMESPACE`")
+	f.StringVar(&at.Revision, "revision", "", "istiod's `REVISION`, as label istio.io/rev has it (default: the one without)")
+}
+
+func (c *configFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.trustDomain, "trust-domain", "", "trust `DOMAIN` of the mesh (default: what its configuration says, else cluster.local)")
+	f.StringVar(&c.rootNamespace, "root-namespace", "", "root `NAMESPACE` of the mesh (default: what its configuration says, else istio-system)")
+	registerIstiod(cmd, &c.istiod)
+}
+
+// check refuses values that make no sense.
+func (c *configFlags) check(cmd *cobra.Command) error {
+	if c.trustDomain == "" {
+		return nil
+	}
+	if _, err := spiffeid.TrustDomainFromString(c.trustDomain); err != nil {
+		return usagef(cmd.CommandPath(), "--trust-domain: %v", err)
+	}
+	return nil
+}
+
+// assumed is the mesh where nobody can be asked.
+func (c *configFlags) assumed() *ctl.Mesh {
+	return &ctl.Mesh{TrustDomain: cmp.Or(c.trustDomain, "cluster.local"), RootNamespace: cmp.Or(c.rootNamespace, "istio-system")}
+}
+
+// read finds out about the mesh: flags come before what its configuration says, which comes before what Istio has by default. A configuration that may
+// not be read is a note; one that contradicts the trust domain of a flag is an error, as no principal would be what it is taken for.
+func (c *configFlags) read(ctx context.Context, r client.Reader) (*ctl.Mesh, []string, error) {
+	m, err := ctl.ReadMesh(ctx, r, c.istiod)
+	if err != nil {
+		m = c.assumed()
+		return m, []string{fmt.Sprintf("the mesh's configuration cannot be read (%v): trust domain %s and root namespace %s are assumed", err, m.TrustDomain, m.RootNamespace)}, nil
+	}
+	if err := c.settle(m); err != nil {
+		return nil, nil, err
+	}
+	return m, nil, nil
+}
+
+// settle has flags override what the configuration says.
+func (c *configFlags) settle(m *ctl.Mesh) error {
+	where := "ConfigMap " + c.istiod.ConfigMap().String()
+	if _, err := spiffeid.TrustDomainFromString(m.TrustDomain); err != nil {
+		return &failure{what: "the mesh's trust domain makes no sense", where: where + ", key mesh", err: err, next: "correct trustDomain there"}
+	}
+	if c.trustDomain != "" && c.trustDomain != m.TrustDomain {
+		return &failure{
+			what:  fmt.Sprintf("--trust-domain says %s, and the mesh's configuration %s: every principal would be taken for another", c.trustDomain, m.TrustDomain),
+			where: where, next: "leave --trust-domain out, or name the istiod that is meant with --istio-namespace and --revision",
+		}
+	}
+	m.RootNamespace = cmp.Or(c.rootNamespace, m.RootNamespace)
+	return nil
+}
+
+// configTimeout is how long the controller waits for the mesh's configuration at its start.
+const configTimeout = 10 * time.Second
+
+// learn fills in what the flags of a controller do not say from the mesh's configuration, and logs it. It reads once: a mesh gets another trust domain
+// when istiod begins anew, and so has the controller to.
+func (f *controllerFlags) learn(ctx context.Context, cfg *rest.Config, log *slog.Logger) error {
+	scheme, err := ctl.Scheme()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(rest.CopyConfig(cfg), client.Options{Scheme: scheme})
+	if err != nil {
+		return explainController("the controller cannot start", cfg.Host, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, configTimeout)
+	defer cancel()
+	return f.learnFrom(ctx, c, log)
+}
+
+func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *slog.Logger) error {
+	m := &f.mesh
+	c := configFlags{istiod: m.at, rootNamespace: f.rootNamespace}
+	if m.given["trust-domain"] {
+		c.trustDomain = m.trustDomain
+	}
+	is, err := ctl.ReadMesh(ctx, r, c.istiod)
+	if err != nil {
+		is = c.assumed()
+		next := "correct --istio-namespace and --revision, or say what is so with --trust-domain, --root-namespace, --cluster-id and --network"
+		if apierrors.IsForbidden(err) {
+			next = "let the controller's ClusterRole get ConfigMap " + c.istiod.ConfigMap().Name + ", by resourceNames; or " + next
+		}
+		log.Warn("the mesh's configuration cannot be read, and is assumed", "cause", err, "trustDomain", is.TrustDomain, "rootNamespace", is.RootNamespace, "next", next)
+	} else if err := c.settle(is); err != nil {
+		return err
+	}
+	m.trustDomain, f.rootNamespace = is.TrustDomain, is.RootNamespace
+	if !m.given["cluster-id"] {
+		m.clusterID = cmp.Or(is.ClusterID, m.clusterID)
+	}
+	if !m.given["network"] {
+		m.network = cmp.Or(is.Network, m.network)
+	}
+	if _, err := m.trust.config(m.trustDomain); err != nil {
+		return &failure{what: "--trust-alias does not go with the mesh's trust domain " + m.trustDomain, err: err, next: "correct --trust-alias"}
+	}
+	log.Info("the mesh", "trustDomain", m.trustDomain, "rootNamespace", f.rootNamespace, "clusterID", m.clusterID, "network", m.network, "istiod", m.istiod)
+	return nil
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// configReader has the mesh's configuration, or forbids it.
+type configReader struct {
+	client.Reader
+	name, mesh string
+	forbidden  bool
+}
+
+func (r *configReader) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+	c, is := o.(*corev1.ConfigMap)
+	switch {
+	case r.forbidden:
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, key.Name, errors.New("no"))
+	case !is || key.String() != r.name:
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, key.Name)
+	}
+	c.Data = map[string]string{"mesh": r.mesh}
+	return nil
+}
+
+func (*configReader) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return errors.New("nobody may list")
+}
+
+func TestTheControllerLearnsFromTheMesh(t *testing.T) {
+	const mesh = "trustDomain: corp.example\nrootNamespace: istio-root\ndefaultConfig: {proxyMetadata: {ISTIO_META_CLUSTER_ID: one, ISTIO_META_NETWORK: near}}"
+	usual := configReader{name: "istio-system/istio", mesh: mesh}
+	for _, c := range []struct {
+		name string
+		args []string
+		r    configReader
+		want [5]string // trust domain, root namespace, cluster, network, istiod
+		log  string
+		err  string // empty: none
+	}{
+		{"all of it", nil, usual, [5]string{"corp.example", "istio-root", "one", "near", "istiod.istio-system.svc:15012"}, "level=INFO", ""},
+		{"flags come first", []string{"--root-namespace", "mine", "--cluster-id", "two", "--network", "far", "--istiod", "1.2.3.4:15012"}, usual, [5]string{"corp.example", "mine", "two", "far", "1.2.3.4:15012"}, "", ""},
+		{"the same trust domain", []string{"--trust-domain", "corp.example"}, usual, [5]string{"corp.example", "istio-root", "one", "near", "istiod.istio-system.svc:15012"}, "", ""},
+		{"another one, though it is the default", []string{"--trust-domain", "cluster.local"}, usual, [5]string{}, "", "--trust-domain says cluster.local, and the mesh's configuration corp.example"},
+		{"a revision elsewhere", []string{"--istio-namespace", "mesh", "--revision", "1-31"}, configReader{name: "mesh/istio-1-31", mesh: mesh},
+			[5]string{"corp.example", "istio-root", "one", "near", "istiod-1-31.mesh.svc:15012"}, "", ""},
+		{"forbidden", nil, configReader{forbidden: true}, [5]string{"cluster.local", "istio-system", "Kubernetes", "", "istiod.istio-system.svc:15012"}, "let the controller's ClusterRole get ConfigMap istio", ""},
+		{"forbidden, and said", []string{"--trust-domain", "corp.example"}, configReader{forbidden: true}, [5]string{"corp.example", "istio-system", "Kubernetes", "", "istiod.istio-system.svc:15012"}, "level=WARN", ""},
+		{"not there", []string{"--revision", "1-31"}, usual, [5]string{"cluster.local", "istio-system", "Kubernetes", "", "istiod-1-31.istio-system.svc:15012"}, "istio-1-31", ""},
+		{"a trust domain that is none", nil, configReader{name: "istio-system/istio", mesh: "trustDomain: A B"}, [5]string{}, "", "makes no sense"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := &controllerFlags{mesh: meshFlags{getenv: func(string) string { return "" }}}
+			cmd := &cobra.Command{Use: "controller"}
+			f.register(cmd)
+			if err := cmd.ParseFlags(c.args); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.check(cmd); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			err := f.learnFrom(t.Context(), &c.r, slog.New(slog.NewTextHandler(&log, nil)))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) || detail(err).Next == "" || detail(err).Where == "" {
+					t.Errorf("got %v, want %q", err, c.err)
+				}
+				return
+			}
+			m := &f.mesh
+			if got := [5]string{m.trustDomain, f.rootNamespace, m.clusterID, m.network, m.istiod[0]}; err != nil || got != c.want {
+				t.Errorf("got %q, %v, want %q", got, err, c.want)
+			}
+			if !strings.Contains(log.String(), c.log) {
+				t.Errorf("the log lacks %q: %s", c.log, log.String())
+			}
+		})
+	}
+}
+
+func TestWhatIsAssumedOfAMeshIsNoted(t *testing.T) {
+	c := &configFlags{}
+	m, notes, err := c.read(t.Context(), &configReader{forbidden: true})
+	if err != nil || m.TrustDomain != "cluster.local" || m.RootNamespace != "istio-system" || len(notes) != 1 || !strings.Contains(notes[0], "are assumed") {
+		t.Errorf("got %+v, %q, %v", m, notes, err)
+	}
+	m, notes, err = c.read(t.Context(), &configReader{name: "istio-system/istio", mesh: "trustDomain: corp.example"})
+	if err != nil || m.TrustDomain != "corp.example" || len(notes) != 0 {
+		t.Errorf("got %+v, %q, %v", m, notes, err)
+	}
+}
