@@ -50,6 +50,8 @@ func (c *cluster) reader(name string, verbs ...string) string {
 		if slices.Contains(r.Verbs, "list") {
 			r.Verbs = verbs
 			role.Rules = append(role.Rules, r)
+		} else if slices.Contains(r.Resources, "configmaps") { // the mesh's, of which a note tells otherwise
+			role.Rules = append(role.Rules, r)
 		}
 	}
 	binding := &rbacv1.ClusterRoleBinding{
