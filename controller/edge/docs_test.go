@@ -82,6 +82,7 @@ vendor's file in [controller/edge](../controller/edge).
 		if v.NotNative != nil {
 			line("Needs", v.NotNative.Fix+"; else "+v.NotNative.Why)
 		}
+		line("Follows delegation", delegation(v.Delegation))
 		line("Headless Services", v.Headless)
 		var lost []string
 		for _, l := range v.Loses {
@@ -150,8 +151,28 @@ func switchText(s *edge.Switch) string {
 	if s.Unreleased {
 		text += " (not released when this was written)"
 	}
+	if len(s.NotFor) > 0 {
+		text += "; not for " + strings.Join(s.NotFor, "s and ") + "s, which go to pods"
+	}
 	if s.Skips != "" {
 		text += "; not for " + s.Skips
+	}
+	return text
+}
+
+func delegation(d *edge.Delegation) string {
+	if d == nil {
+		return ""
+	}
+	text := "`backendRefs` to HTTPRoutes, by name or `*`"
+	if d.Label != "" {
+		text += fmt.Sprintf(", and to `%s` of group `%s`, for the label `%s`, in namespace `%s` for that of all", d.Kind, d.Group, d.Label, d.Anywhere)
+	}
+	if d.NameIsLabel {
+		text += ", or by a label, `KEY=VALUE`"
+	}
+	if d.Silent {
+		text += "; it reports nothing on routes without `parentRefs`"
 	}
 	return text
 }

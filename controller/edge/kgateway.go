@@ -2,7 +2,8 @@ package edge
 
 // kgateway was seen running, 2.4.0 with a real Envoy: the label does nothing while the chart has waypoint.enabled off, which is the default
 // of 2.2.0 and 2.4.0; the value must be "true" to the letter; that of a namespace cannot be taken back by a Service; whether the pod is captured
-// is read once, when its xDS stream opens. Infrastructure labels reach its pods and roll them.
+// is read once, when its xDS stream opens. Infrastructure labels reach its pods and roll them. Read at head of 2026: delegation of routes, which takes
+// no ReferenceGrant and reports on each route that takes something of its parent's.
 func kgateway() Vendor {
 	return Vendor{
 		Name: "kgateway", Controllers: []string{"kgateway.dev/kgateway"},
@@ -23,6 +24,9 @@ func kgateway() Vendor {
 				Why: "the label istio.io/ingress-use-waypoint is switched off: kgateway sends to pods, past every waypoint",
 				Fix: "take KGW_INGRESS_USE_WAYPOINTS=false from the controller",
 			},
+		},
+		Delegation: &Delegation{
+			Group: "delegation.kgateway.dev", Kind: "label", Label: "delegation.kgateway.dev/label", Anywhere: "all",
 		},
 		Headless: "kgateway makes a cluster without endpoints of it, and answers 503",
 		Loses:    affinityOfServices(),

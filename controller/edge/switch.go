@@ -29,6 +29,8 @@ type Switch struct {
 	// of it that names the Service.
 	List []string
 	Name string
+	// NotFor are the kinds of routes that it does not reach.
+	NotFor []string
 	// Skips says what the switch does not reach. Empty: nothing is known.
 	Skips string
 }

@@ -45,6 +45,8 @@ type Vendor struct {
 	Needs []Setting
 	// NotNative says why no switch does anything for pods that do not speak HBONE, with NativeByMode. Nil: it does.
 	NotNative *Setting
+	// Delegation says how routes delegate to others. Nil: it follows none.
+	Delegation *Delegation
 	// Headless says what comes of a Service without an address of its own, with the switch on.
 	Headless string
 	// Loses are features that one address in place of many pods takes away.
