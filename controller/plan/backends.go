@@ -45,8 +45,9 @@ func (m *maker) findBackends() {
 	} else {
 		keys = m.routedServices()
 		keys = append(keys, m.ingressServices()...)
-		m.otherRoutes()
+		m.udpRoutes()
 		m.unfollowed(len(keys))
+		m.unveil(len(keys))
 		m.nothingRouted(len(keys))
 	}
 	slices.SortFunc(keys, compareKeys)

@@ -22,6 +22,7 @@ type gateway struct {
 	// workloads run the pods, and are people's to label. Empty: the vendor's controller makes them.
 	workloads []*workload
 	capture   v1alpha1.Capture // never Auto
+	parents   []parent         // see maker.parents
 }
 
 func (g *gateway) String() string { return object(g.kind, g.key) }

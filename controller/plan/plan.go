@@ -118,6 +118,10 @@ type maker struct {
 	policies *policies              // see index
 	passes   *passage               // see passing
 	inbound  *inbound               // see gate
+	// allRoutes, allFollowed and veiled are of routes, follow and veil.
+	allRoutes   []*route
+	allFollowed []*followed
+	veiled      map[string][]string
 	// concealing is concealed, by namespace.
 	concealing map[string]bool
 }

@@ -158,7 +158,9 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 			add(t, raw.Raw, &s.IngressClasses)
 		case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
 			s.Callees = append(s.Callees, plan.CalleesOf(parsed(t, raw.Raw))...)
-		case "GRPCRoute", "TLSRoute":
+		case "ListenerSet", "XListenerSet":
+			s.ListenerSets = append(s.ListenerSets, parsed(t, raw.Raw))
+		case "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
 			s.OtherRoutes = append(s.OtherRoutes, parsed(t, raw.Raw))
 		case "ServiceEntry":
 			s.ServiceEntries = append(s.ServiceEntries, parsed(t, raw.Raw))

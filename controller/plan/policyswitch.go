@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -125,12 +126,13 @@ func (m *maker) narrower(g *gateway, o *unstructured.Unstructured, whole bool) b
 			if o.GetNamespace() == g.key.Namespace && name == g.key.Name && (whole || ref["sectionName"] != nil) {
 				return true
 			}
-		case "HTTPRoute":
-			for i := range m.HTTPRoutes {
-				r := &m.HTTPRoutes[i]
-				if r.Namespace == o.GetNamespace() && r.Name == name && parented(r, g) {
-					return true
-				}
+		default: // a ListenerSet, or a route
+			is := func(kind string, key types.NamespacedName) bool {
+				return kind == ref["kind"] && key.Namespace == o.GetNamespace() && key.Name == name
+			}
+			if slices.ContainsFunc(m.parents(g), func(p parent) bool { return is(p.kind, p.key) }) ||
+				slices.ContainsFunc(m.follow(), func(f *followed) bool { return f.gateway == g && is(f.kind, f.key) }) {
+				return true
 			}
 		}
 	}

@@ -33,8 +33,10 @@ type Snapshot struct {
 	Gateways    []gatewayv1.Gateway
 	Classes     []gatewayv1.GatewayClass
 	HTTPRoutes  []gatewayv1.HTTPRoute
-	// OtherRoutes of the Gateway API, which are not followed.
-	OtherRoutes     []*unstructured.Unstructured
+	// OtherRoutes of the Gateway API: GRPCRoutes, TLSRoutes, TCPRoutes and UDPRoutes, of any version.
+	OtherRoutes []*unstructured.Unstructured
+	// ListenerSets and XListenerSets.
+	ListenerSets    []*unstructured.Unstructured
 	ReferenceGrants []gatewayv1beta1.ReferenceGrant
 	Policies        []*securityv1.AuthorizationPolicy
 	// RequestAuthentications that waypoints enforce.

@@ -94,6 +94,7 @@ func (m *maker) switches(b *backend, way []setting) {
 		if s == nil {
 			continue
 		}
+		m.unreached(g, s, b)
 		told := s.On != edge.OnIngress && s.On != edge.OnList
 		switch s.On {
 		case edge.OnIngress:
@@ -108,6 +109,15 @@ func (m *maker) switches(b *backend, way []setting) {
 		}
 		if listed := m.lists(g, b); !told && !listed {
 			m.noSwitch(g, b.String(), fmt.Sprintf("%s is told of %s by nothing that is seen here", g, b))
+		}
+	}
+}
+
+// unreached finds routes to a Service of a kind that a switch does nothing for.
+func (m *maker) unreached(g *gateway, s *edge.Switch, b *backend) {
+	for _, f := range m.follow() {
+		if f.gateway == g && f.why == "" && slices.Contains(s.NotFor, f.kind) && f.sendsTo(b) {
+			m.noSwitch(g, f.String(), fmt.Sprintf("what %ss send goes to the pods of %s, as %s of %s does nothing for them", f.kind, b, s.Field(), s.Kind.Kind))
 		}
 	}
 }

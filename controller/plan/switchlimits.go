@@ -145,9 +145,9 @@ func (m *maker) used(g *gateway, b *backend, kind string) []tree {
 	case "Service":
 		add(b.String(), b.service)
 	case "HTTPRoute":
-		for i := range m.HTTPRoutes {
-			if r := &m.HTTPRoutes[i]; g.object != nil && mentions(r, b.key.Name) && parented(r, g) && slices.Contains(keysOf(m.refsOf(r), true), b.key) {
-				add(object(kind, keyOf(r)), r)
+		for _, f := range m.follow() {
+			if f.gateway == g && f.kind == kind && f.sendsTo(b) {
+				add(f.String(), f.object)
 			}
 		}
 	case "Ingress":

@@ -158,8 +158,8 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.services) != has(self.from)",message="set exactly one of from and services"
 type Backends struct {
-	// From is Routes: the Services that the HTTPRoutes of the Gateways name; or Ingresses, with workloadRefs of a known Ingress controller: those
-	// that the Ingresses of its classes name. Empty: services names them.
+	// From is Routes: the Services that the routes of the Gateways name, or routes that these delegate to; or Ingresses, with workloadRefs of a known
+	// Ingress controller: those that the Ingresses of its classes name. Empty: services names them.
 	//
 	// +optional
 	// +kubebuilder:validation:Enum=Routes;Ingresses

@@ -46,5 +46,5 @@ const (
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use
 	FindingWaypointSilent  = "ISM103" // a waypoint does not answer
 	FindingRouteNotCounted = "ISM104" // a route does not count, as the gateway has not accepted it
-	FindingRouteKind       = "ISM105" // a route is of a kind that is not followed
+	FindingRouteKind       = "ISM105" // a route is of UDP, which the mesh does not carry
 )

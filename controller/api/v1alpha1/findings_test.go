@@ -32,10 +32,10 @@ func findings() []told {
 			"Requests would go past policies.", author, "Set `spec.waypoint` to `{policy: Create, name: waypoint}`, or to `{policy: None}`; or give the waypoint `istio.io/waypoint-for: service`."},
 		{"ISM103", "Warning", "A waypoint is programmed and does not answer on its HBONE port with its identity. No Service is led to it; those that lead there get no answer.", owner,
 			"Look at the waypoint's pods and at NetworkPolicies for port 15008."},
-		{"ISM104", "Warning", "A route, or a Service that it names, does not count: the gateway has not said Accepted and ResolvedRefs of its present generation, or a ReferenceGrant is missing. " +
+		{"ISM104", "Warning", "A route, or a Service that it names, does not count: the gateway has not said Accepted and ResolvedRefs of its present generation, or Accepted of the ListenerSet that it names, or a ReferenceGrant is missing. " +
 			"What was done for it stays, and `Ready` is false where the gateway may send there.", owner, "See the route's conditions; create the ReferenceGrant that the finding names, or take the reference from the route."},
-		{"ISM105", "Error, Warning", "A route is of a kind that is not followed to Services, as GRPCRoute. It is an error where the gateway has no others: nothing would be wired, and all seem well.", author,
-			"Name all Services of the gateway in `spec.backends.services`."},
+		{"ISM105", "Error, Warning", "The gateway has a UDPRoute, and the mesh does not carry UDP: what it sends goes unencrypted, past every waypoint and policy. It is an error where the gateway has no other routes: nothing would be wired, and all seem well.", author,
+			"Close that way by a NetworkPolicy, or do without the route; where there is no other, set `spec.waypoint.policy` to None."},
 		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service leads to no waypoint: `spec.waypoint.policy` is None, or something else stops the AmbientEdge.", author, "Set `spec.waypoint.policy` to Create, or mend what stops it."},
 		{"ISM205", "Error", "A policy at the pods of a Service tells callers apart, and behind a waypoint pods see the waypoint in place of the caller: what it denies would get in, or nobody would. " +
 			"Nothing is written; where it comes after the wiring, `Ready` is false.", owner,
@@ -90,9 +90,9 @@ func findings() []told {
 			"Look for its identity in the waypoint's access log."},
 		{"ISM342", "Error", "Pods of the gateway are labelled `istio.io/dataplane-mode=none`, and so are never captured.", platform, "Take the label away where the finding says that it is set."},
 		{"ISM343", "Warning", "The gateway has no pods, as its workload has 0 replicas: nothing can be seen to hold, and `Ready` is false.", platform, "Scale it up, with the command that the finding prints."},
-		{"ISM344", "Error, Warning", "A route sends to what is not followed to a Service: a route that it delegates to, a vendor's backend, a ServiceImport, a mirror. It is an error where no route names a Service: nothing would be wired, and all seem well.", author,
+		{"ISM344", "Error, Warning", "A route sends to what is not followed to a Service: a route that its gateway does not delegate to, a vendor's backend, a ServiceImport, a mirror. It is an error where no route names a Service: nothing would be wired, and all seem well.", author,
 			"Name all Services of the gateway in `spec.backends.services`."},
-		{"ISM345", "Error, Info", "No route names the gateway, and no Service is wired. Routes of its ListenerSets are not followed: it is an error where it admits such.", author,
+		{"ISM345", "Info", "No route names the gateway or one of its ListenerSets, and no Service is wired.", author,
 			"Name its Services in `spec.backends.services`, or give it a route."},
 		{"ISM346", "Error", "The plan was approved by `isthmus apply`, and has changed since: something would be written that was not in it. Nothing is written.", platform,
 			"Review the plan of now, and approve it with `isthmus apply --plan`; or take the annotation `isthmus.dev/plan` away."},
