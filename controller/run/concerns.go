@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -34,6 +35,7 @@ type concerns struct {
 	namespaces map[string]set
 	services   map[types.NamespacedName]set
 	gateways   map[types.NamespacedName]set
+	parents    map[string]set
 }
 
 // note takes the place of what was noted for an edge, and says whether that had all of it already.
@@ -48,7 +50,7 @@ func (c *concerns) note(e types.NamespacedName, s *scope) bool {
 	if c.scopes == nil {
 		c.scopes, c.owners = map[types.NamespacedName]*scope{}, map[string]types.NamespacedName{}
 		c.homes, c.namespaces = map[string]set{}, map[string]set{}
-		c.services, c.gateways = map[types.NamespacedName]set{}, map[types.NamespacedName]set{}
+		c.services, c.gateways, c.parents = map[types.NamespacedName]set{}, map[types.NamespacedName]set{}, map[string]set{}
 	}
 	c.scopes[e], c.owners[s.owner] = s, e
 	put(c.homes, s.home, e)
@@ -60,6 +62,9 @@ func (c *concerns) note(e types.NamespacedName, s *scope) bool {
 	}
 	for k := range s.gateways {
 		put(c.gateways, k, e)
+	}
+	for k := range s.parents {
+		put(c.parents, k, e)
 	}
 	return before != nil && s.within(before)
 }
@@ -88,6 +93,9 @@ func (c *concerns) drop(e types.NamespacedName) {
 	}
 	for k := range s.gateways {
 		take(c.gateways, k, e)
+	}
+	for k := range s.parents {
+		take(c.parents, k, e)
 	}
 }
 
@@ -145,9 +153,10 @@ func (c *concerns) whom(o client.Object, all set) {
 		c.owner(o.Labels[v1alpha1.LabelOwner], all)
 		c.that(all, func(s *scope) bool { return s.classes[string(o.Spec.GatewayClassName)] })
 	case *gatewayv1.HTTPRoute:
-		for _, parent := range parents(o) {
-			all.add(c.gateways[parent])
-		}
+		c.route(o, all)
+		c.that(all, func(s *scope) bool { return s.delegatesTo(o) })
+	case *unstructured.Unstructured:
+		c.other(o, all)
 	case *networkingv1.Ingress:
 		for _, owner := range holders(o) {
 			c.owner(owner, all)
@@ -156,6 +165,13 @@ func (c *concerns) whom(o client.Object, all set) {
 	default: // a class, or what is strict: any gateway may be of it, or in it
 		c.that(all, func(*scope) bool { return true })
 	}
+}
+
+// everybody adds all edges that were looked at.
+func (c *concerns) everybody(all set) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	c.that(all, func(*scope) bool { return true })
 }
 
 // that adds those whose scope is so. It needs mu.

@@ -22,7 +22,7 @@ const (
 	indexOwner    = "isthmus.dev/owner"    // Services, Gateways and AuthorizationPolicies that an edge holds, by AmbientEdge.Owner
 	indexWaypoint = "isthmus.dev/waypoint" // Services, Namespaces and pods that name a waypoint, by namespace/name of it
 	indexGateway  = "isthmus.dev/gateway"  // Services that were made for a Gateway
-	indexParent   = "isthmus.dev/parent"   // HTTPRoutes of a Gateway
+	indexParent   = "isthmus.dev/parent"   // HTTPRoutes of a Gateway or a ListenerSet, by parentName
 	indexClass    = "isthmus.dev/class"    // Gateways of a class
 	indexVendor   = "isthmus.dev/vendor"   // Deployments and DaemonSets that are of a known vendor
 	indexProxy    = "isthmus.dev/proxy"    // pods of Gateways that may be anywhere
@@ -57,13 +57,7 @@ func index(ctx context.Context, in client.FieldIndexer) error {
 		{&appsv1.Deployment{}, indexVendor, func(o client.Object) []string { return when(vendorOf(&o.(*appsv1.Deployment).Spec.Template) != "") }},
 		{&appsv1.DaemonSet{}, indexVendor, func(o client.Object) []string { return when(vendorOf(&o.(*appsv1.DaemonSet).Spec.Template) != "") }},
 		{&corev1.Pod{}, indexProxy, func(o client.Object) []string { return when(proxy(o.(*corev1.Pod))) }},
-		{&gatewayv1.HTTPRoute{}, indexParent, func(o client.Object) []string {
-			var keys []string
-			for _, key := range parents(o.(*gatewayv1.HTTPRoute)) {
-				keys = append(keys, key.String())
-			}
-			return keys
-		}},
+		{&gatewayv1.HTTPRoute{}, indexParent, parents},
 	} {
 		if err := in.IndexField(ctx, i.object, i.field, i.values); err != nil {
 			return fmt.Errorf("index %T by %s: %w", i.object, i.field, err)
@@ -78,22 +72,6 @@ func when(it bool) []string {
 		return []string{known}
 	}
 	return nil
-}
-
-// parents are the Gateways that a route names.
-func parents(r *gatewayv1.HTTPRoute) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for i := range r.Spec.ParentRefs {
-		p := &r.Spec.ParentRefs[i]
-		if (p.Group == nil || *p.Group == gatewayv1.GroupName) && (p.Kind == nil || *p.Kind == "Gateway") {
-			key := types.NamespacedName{Namespace: r.Namespace, Name: string(p.Name)}
-			if p.Namespace != nil {
-				key.Namespace = string(*p.Namespace)
-			}
-			keys = append(keys, key)
-		}
-	}
-	return keys
 }
 
 // led is the waypoint that an object names, as an index has it.

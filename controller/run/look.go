@@ -8,6 +8,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -117,30 +118,6 @@ func (v *viewer) known() error {
 	return v.workloads(client.MatchingFields{indexVendor: known})
 }
 
-// targets are the Gateways at home, and the routes of those that the edge names.
-func (v *viewer) targets() error {
-	var gateways gatewayv1.GatewayList
-	if err := v.list("Gateways", &gateways, client.InNamespace(v.edge.Namespace)); err != nil {
-		return err
-	}
-	v.gateways(gateways.Items)
-	for _, ref := range v.edge.Spec.TargetRefs {
-		key := types.NamespacedName{Namespace: v.edge.Namespace, Name: ref.Name}
-		v.scope.gateways[key] = true
-		var routes gatewayv1.HTTPRouteList
-		if err := v.list("HTTPRoutes", &routes, client.MatchingFields{indexParent: key.String()}); err != nil {
-			return err
-		}
-		for i := range routes.Items {
-			if o := &routes.Items[i]; v.first("HTTPRoute", client.ObjectKeyFromObject(o)) {
-				v.s.HTTPRoutes = append(v.s.HTTPRoutes, *o)
-			}
-		}
-	}
-	sortObjects(v.s.HTTPRoutes) // the scope has the order of backends
-	return nil
-}
-
 func (v *viewer) gateways(list []gatewayv1.Gateway) {
 	for i := range list {
 		if o := &list[i]; v.first("Gateway", client.ObjectKeyFromObject(o)) {
@@ -166,21 +143,22 @@ func (v *viewer) backends() error {
 	if b := v.edge.Spec.Backends; b != nil && len(b.Services) > 0 {
 		return nil // routes say which gateways matter to it, and nothing more
 	}
-	for i := range v.s.HTTPRoutes {
-		r := &v.s.HTTPRoutes[i]
-		for _, rule := range r.Spec.Rules {
-			for _, ref := range rule.BackendRefs {
-				if ref.Kind != nil && *ref.Kind != "Service" || ref.Group != nil && *ref.Group != "" {
-					continue
-				}
-				key := types.NamespacedName{Namespace: r.Namespace, Name: string(ref.Name)}
-				if ref.Namespace != nil {
-					key.Namespace = string(*ref.Namespace)
-				}
-				if err := v.backend(key); err != nil {
-					return err
-				}
+	sendTo := func(o metav1.Object) error {
+		for _, key := range plan.SentTo(o) {
+			if err := v.backend(key); err != nil {
+				return err
 			}
+		}
+		return nil
+	}
+	for i := range v.s.HTTPRoutes {
+		if err := sendTo(&v.s.HTTPRoutes[i]); err != nil {
+			return err
+		}
+	}
+	for _, o := range v.s.OtherRoutes {
+		if err := sendTo(o); err != nil {
+			return err
 		}
 	}
 	return nil

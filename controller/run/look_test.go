@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -126,6 +127,15 @@ func remove(s *plan.Snapshot, o client.Object) {
 	s.ReferenceGrants = dropped(s.ReferenceGrants, o)
 	s.Ingresses = dropped(s.Ingresses, o)
 	s.IngressClasses = dropped(s.IngressClasses, o)
+	for _, list := range []*[]*unstructured.Unstructured{&s.Objects, &s.ServiceEntries, &s.OtherRoutes, &s.ListenerSets} {
+		all := *list
+		*list = nil
+		for _, u := range all {
+			if client.Object(u) != o {
+				*list = append(*list, u)
+			}
+		}
+	}
 	strictness := s.Strictness
 	s.Strictness = nil
 	for _, p := range strictness {

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -77,7 +78,15 @@ func (r *reader) objects() []client.Object {
 	for _, p := range r.s.RequestAuthentications {
 		all = append(all, p)
 	}
+	for _, o := range untyped(r.s) {
+		all = append(all, o)
+	}
 	return all
+}
+
+// untyped are the objects of families, but those that call Services.
+func untyped(s *plan.Snapshot) []*unstructured.Unstructured {
+	return slices.Concat(s.Objects, s.ServiceEntries, s.OtherRoutes, s.ListenerSets)
 }
 
 func appendAll[T any, P interface {
@@ -136,6 +145,9 @@ func (r *reader) List(_ context.Context, list client.ObjectList, opts ...client.
 				continue
 			}
 		}
+		if o.LabelSelector != nil && !o.LabelSelector.Matches(labels.Set(x.GetLabels())) {
+			continue
+		}
 		v := reflect.ValueOf(x.DeepCopyObject())
 		if !pointers {
 			v = v.Elem()
@@ -149,7 +161,7 @@ func (r *reader) List(_ context.Context, list client.ObjectList, opts ...client.
 // listObjects lists those of vendors' kinds, and what has the API server call Services.
 func (r *reader) listObjects(list *unstructured.UnstructuredList) {
 	kind := strings.TrimSuffix(list.GetKind(), "List")
-	for _, o := range slices.Concat(r.s.Objects, r.s.ServiceEntries, r.s.OtherRoutes) {
+	for _, o := range untyped(r.s) {
 		if o.GetKind() == kind {
 			list.Items = append(list.Items, *o.DeepCopy())
 		}
@@ -230,18 +242,21 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 	case "RequestAuthentication":
 		s.RequestAuthentications = append(s.RequestAuthentications, &securityv1.RequestAuthentication{})
 		err = yaml.Unmarshal(raw, s.RequestAuthentications[len(s.RequestAuthentications)-1])
+	case "ListenerSet", "XListenerSet":
+		o = parsed(t, raw)
+		s.ListenerSets = append(s.ListenerSets, o)
 	case "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
-		err = yaml.Unmarshal(raw, &o.Object)
+		o = parsed(t, raw)
 		s.OtherRoutes = append(s.OtherRoutes, o)
 	case "ServiceEntry":
-		err = yaml.Unmarshal(raw, &o.Object)
+		o = parsed(t, raw)
 		s.ServiceEntries = append(s.ServiceEntries, o)
 	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
-		err = yaml.Unmarshal(raw, &o.Object)
+		o = parsed(t, raw)
 		s.Callees = append(s.Callees, plan.CalleesOf(o)...)
 	default:
 		if slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == kind }) {
-			err = yaml.Unmarshal(raw, &o.Object)
+			o = parsed(t, raw)
 			s.Objects = append(s.Objects, o)
 		} else {
 			addTyped(t, scheme, s, kind, raw)
@@ -250,6 +265,20 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// parsed is an object without a Go type, whose numbers are as an API server's answer has them.
+func parsed(t *testing.T, raw []byte) *unstructured.Unstructured {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	text, err := yaml.YAMLToJSON(raw)
+	if err == nil {
+		err = o.UnmarshalJSON(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 func addTyped(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, raw []byte) {

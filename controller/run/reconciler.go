@@ -43,7 +43,8 @@ type reconciler struct {
 	concerns      concerns
 	pace          pace
 	metrics       metrics
-	vendors       vendors
+	vendors       vendors // by the cache
+	direct        vendors // without it
 
 	mu      sync.Mutex // guards the fields below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
@@ -83,7 +84,7 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	p := r.plan(ctx, s)
 	if p.Undoing && p.Done() {
 		// The cache may not have what was written last, and what is forgotten now stays for ever.
-		if s, err = observe(ctx, r.live, e, &r.vendors, client.Limit(pageSize)); err != nil {
+		if s, err = observe(ctx, r.live, e, &r.direct, client.Limit(pageSize)); err != nil {
 			return reconcile.Result{}, err
 		}
 		p = r.plan(ctx, s)

@@ -16,7 +16,8 @@ func ViewRules() []rbacv1.PolicyRule {
 		{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"isthmus-controller"}, Verbs: []string{"get"}}, // whether one is at work
-		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "grpcroutes", "httproutes", "referencegrants", "tcproutes", "tlsroutes", "udproutes"}, Verbs: read},
+		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes"}, Verbs: read},
+		{APIGroups: []string{"gateway.networking.x-k8s.io"}, Resources: []string{"xlistenersets"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
 		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"serviceentries"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingressclasses", "ingresses"}, Verbs: read},
@@ -28,10 +29,11 @@ func ViewRules() []rbacv1.PolicyRule {
 	return rules
 }
 
-// ObserveRules are the rights of a controller that observes: ViewRules, the status of AmbientEdges, and Events about them. Events go to
+// ObserveRules are the rights of a controller that observes: ViewRules, the names of CRDs, as kinds come and go, the status of AmbientEdges, and Events about them. Events go to
 // events.k8s.io; leader election still writes those of the old group.
 func ObserveRules() []rbacv1.PolicyRule {
 	return append(ViewRules(),
+		rbacv1.PolicyRule{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"list", "watch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},
 	)

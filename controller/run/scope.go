@@ -5,9 +5,11 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // scope is where an edge was looked for: what its plan depends on, there or not. It is not changed once it is known to concerns.
@@ -24,12 +26,16 @@ type scope struct {
 	made       map[types.NamespacedName]bool // waypoints that were made for it
 	locks      map[string]bool               // namespaces whose Services all matter, as it locks pods there
 	selectors  map[string][]map[string]string
+	parents    map[string]bool      // its own Gateways and their ListenerSets, by parentName
+	near       map[string]bool      // namespaces of routes
+	choices    map[plan.Choice]bool // routes that are delegated to
 }
 
 func newScope(owner, home string) *scope {
 	return &scope{
 		owner: owner, home: home, vendors: map[string]bool{}, classes: map[string]bool{}, namespaces: map[string]bool{home: true}, services: map[types.NamespacedName]bool{},
 		gateways: map[types.NamespacedName]bool{}, made: map[types.NamespacedName]bool{}, locks: map[string]bool{}, selectors: map[string][]map[string]string{},
+		parents: map[string]bool{}, near: map[string]bool{}, choices: map[plan.Choice]bool{},
 	}
 }
 
@@ -43,6 +49,16 @@ func (s *scope) wants(p *corev1.Pod) bool {
 	}
 	for _, selector := range s.selectors[p.Namespace] {
 		if selects(selector, p.Labels) {
+			return true
+		}
+	}
+	return false
+}
+
+// delegatesTo says whether a route of its gateways may delegate to an HTTPRoute.
+func (s *scope) delegatesTo(o metav1.Object) bool {
+	for c := range s.choices {
+		if c.Has(o) {
 			return true
 		}
 	}
@@ -112,7 +128,8 @@ func (s *scope) within(other *scope) bool {
 		}
 	}
 	return (!s.workloads || other.workloads) && (!s.anywhere || other.anywhere) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
-		inside(s.gateways, other.gateways) && inside(s.made, other.made) && inside(s.locks, other.locks)
+		inside(s.gateways, other.gateways) && inside(s.made, other.made) && inside(s.locks, other.locks) &&
+		inside(s.parents, other.parents) && inside(s.near, other.near) && inside(s.choices, other.choices)
 }
 
 func inside[K comparable](a, b map[K]bool) bool {

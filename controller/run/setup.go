@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -54,7 +55,7 @@ const (
 // times atOnce, an eighth of those seats.
 //
 // The cache keeps of each kind only what plans depend on, and gives it out without a copy, so nobody but the controller may use it. Pods are
-// those of the whole cluster: a watch for each namespace with a backend would be a thousand of them.
+// those of the whole cluster: a watch for each namespace with a backend would be a thousand of them. Nobody begins to watch a kind by reading it.
 func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) {
 	cfg.QPS, cfg.Burst = -1, 0
 	unsafe := true
@@ -65,7 +66,9 @@ func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) {
 		}
 		edges.Namespaces[ns] = cache.Config{}
 	}
-	o.Cache = cache.Options{DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: edges}}
+	o.Cache = cache.Options{
+		DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: edges}, ReaderFailOnMissingInformer: true,
+	}
 	for _, kind := range kinds() {
 		o.Cache.ByObject[kind] = cache.ByObject{UnsafeDisableDeepCopy: &unsafe}
 	}
@@ -93,9 +96,11 @@ func Setup(mgr ctrl.Manager, o Options) error {
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
 		trustDomain: o.TrustDomain, rootNamespace: o.RootNamespace, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
 	}
-	if err := r.vendors.watch(context.Background(), mgr.GetCache()); err != nil {
+	server, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
 		return fmt.Errorf("set up controller: %w", err)
 	}
+	r.vendors.feed = newFeed(mgr.GetCache(), server, watch{r})
 	if err := r.metrics.register(); err != nil {
 		return err
 	}
@@ -106,5 +111,5 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	for _, kind := range append(kinds(), &v1alpha1.AmbientEdge{}) {
 		b = b.Watches(kind, watch{r})
 	}
-	return b.Complete(r)
+	return b.WatchesRawSource(r.vendors.feed).Complete(r)
 }

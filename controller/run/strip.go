@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
@@ -22,6 +23,10 @@ import (
 func strip(o any) (any, error) {
 	switch o := o.(type) {
 	case *v1alpha1.AmbientEdge:
+	case *unstructured.Unstructured:
+		stripAny(o)
+	case *metav1.PartialObjectMetadata: // a CRD: that it is there
+		o.Labels, o.Annotations, o.ManagedFields, o.OwnerReferences, o.Finalizers = nil, nil, nil, nil, nil
 	case *corev1.Namespace:
 		stripMeta(o)
 	case *corev1.Pod:
@@ -79,8 +84,9 @@ func stripAnnotations(o metav1.Object, keeps func(key string) bool) {
 	a := o.GetAnnotations()
 	maps.DeleteFunc(a, func(key, _ string) bool { return !keeps(key) })
 	if len(a) == 0 {
-		o.SetAnnotations(nil)
+		a = nil
 	}
+	o.SetAnnotations(a) // what an untyped object gives is a copy
 }
 
 // What managed fields tell of a pod's capture: that it is captured, or that it is labelled to stay outside.

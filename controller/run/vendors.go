@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -21,67 +22,43 @@ import (
 // listTimeout is how long a cache may take to fill with objects of a kind: without the right to list them it never does, and says nothing.
 const listTimeout = 30 * time.Second
 
-// absentFor is how long a kind counts as missing that the API server did not know: its CRD may come.
+// absentFor is how long a kind counts as missing that the API server did not know, where nobody watches for its CRD.
 const absentFor = 30 * time.Second
 
-// vendors reads what plans need to know of gateways' vendors. The zero value knows of no missing kind.
+// vendors reads the kinds of families. The zero value asks the API server, and knows of no missing kind.
 type vendors struct {
+	feed *feed // of the cache that is read; nil: there is none
+
 	mu     sync.Mutex // guards the field below; not held across I/O
 	absent map[edge.Kind]time.Time
 }
 
-// callers are the kinds of objects that have the API server call Services.
-func callers() []edge.Kind {
-	return []edge.Kind{
-		{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingWebhookConfiguration"},
-		{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"},
-		{Group: "apiregistration.k8s.io", Version: "v1", Kind: "APIService"},
-	}
-}
-
-// otherRoutes are the kinds of routes that are not followed to Services.
-func otherRoutes() []edge.Kind {
-	const group = "gateway.networking.k8s.io"
-	return []edge.Kind{
-		{Group: group, Version: "v1", Kind: "GRPCRoute"},
-		{Group: group, Version: "v1", Kind: "TLSRoute"},
-		{Group: group, Version: "v1alpha2", Kind: "TLSRoute"},
-		{Group: group, Version: "v1alpha2", Kind: "TCPRoute"},
-		{Group: group, Version: "v1alpha2", Kind: "UDPRoute"},
-	}
-}
-
-// observe adds to a snapshot what it lacks about vendors: all of it, as there is little, or as nobody knows whom it concerns. Where the edge is being
+// observe adds to a snapshot the objects of all families: all of them, as there are few, or as nobody knows whom they concern. Where the edge is being
 // deleted it is half: undo asks for nothing but what may have been written.
 func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
 	undo := s.Edge.DeletionTimestamp != nil
-	for _, k := range callers() {
+	for _, f := range callers() {
 		if undo {
 			break
 		}
-		list, err := v.list(ctx, r, k)
+		list, err := v.read(ctx, r, f)
 		if err != nil {
 			return err
 		}
-		for i := range list {
-			s.Callees = append(s.Callees, plan.CalleesOf(&list[i])...)
+		for _, o := range list {
+			s.Callees = append(s.Callees, plan.CalleesOf(o)...)
 		}
 	}
 	for _, more := range []struct {
-		kinds []edge.Kind
-		to    *[]*unstructured.Unstructured
-	}{
-		{[]edge.Kind{{Group: "networking.istio.io", Version: "v1", Kind: "ServiceEntry"}}, &s.ServiceEntries},
-		{otherRoutes(), &s.OtherRoutes},
-	} {
-		for _, k := range more.kinds {
-			list, err := v.list(ctx, r, k)
+		families []family
+		to       *[]*unstructured.Unstructured
+	}{{[]family{serviceEntries()}, &s.ServiceEntries}, {otherRoutes(), &s.OtherRoutes}, {listenerSets(), &s.ListenerSets}} {
+		for _, f := range more.families {
+			list, err := v.read(ctx, r, f)
 			if err != nil {
 				return err
 			}
-			for i := range list {
-				*more.to = append(*more.to, &list[i])
-			}
+			*more.to = append(*more.to, list...)
 		}
 		slices.SortFunc(*more.to, byKind)
 	}
@@ -89,13 +66,11 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 		if undo && !u.Patch {
 			continue
 		}
-		list, err := v.list(ctx, r, u.Kind)
+		list, err := v.read(ctx, r, family{u.Kind})
 		if err != nil {
 			return err
 		}
-		for i := range list {
-			s.Objects = append(s.Objects, &list[i])
-		}
+		s.Objects = append(s.Objects, list...)
 	}
 	slices.SortFunc(s.Callees, func(a, b plan.Callee) int {
 		return cmp.Or(cmp.Compare(a.Service.String(), b.Service.String()), cmp.Compare(a.By, b.By))
@@ -108,50 +83,54 @@ func byKind(a, b *unstructured.Unstructured) int {
 	return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), compareObjects(a, b))
 }
 
-// list reads the objects of a kind, none where the API server does not know it.
-func (v *vendors) list(ctx context.Context, r client.Reader, k edge.Kind) ([]unstructured.Unstructured, error) {
-	if v.missing(k) {
-		return nil, nil
+// read reads the objects of a family, none where the API server knows it in no version.
+func (v *vendors) read(ctx context.Context, r client.Reader, f family) ([]*unstructured.Unstructured, error) {
+	if v.feed != nil {
+		k, watched := v.feed.kind(f)
+		if !watched {
+			return nil, nil
+		}
+		list, _, err := v.list(ctx, r, k)
+		return list, err
 	}
+	for _, k := range f {
+		if v.missing(k) {
+			continue
+		}
+		list, there, err := v.list(ctx, r, k)
+		if there || err != nil {
+			return list, err
+		}
+		v.miss(k)
+	}
+	return nil, nil
+}
+
+// list reads the objects of a kind, and reports whether the API server knows it.
+func (v *vendors) list(ctx context.Context, r client.Reader, k edge.Kind) (objects []*unstructured.Unstructured, there bool, err error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetAPIVersion(k.APIVersion())
 	list.SetKind(k.Kind + "List")
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	err := r.List(ctx, list, client.UnsafeDisableDeepCopy) // plans change nothing of what they are made of
+	err = r.List(ctx, list, client.UnsafeDisableDeepCopy) // plans change nothing of what they are made of
 	if unknown(err) {
-		v.miss(k)
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list objects of kind %s: %w", k.Kind, err)
+		return nil, true, fmt.Errorf("list objects of kind %s: %w", k.Kind, err)
 	}
-	return list.Items, nil
+	for i := range list.Items {
+		objects = append(objects, &list.Items[i])
+	}
+	return objects, true, nil
 }
 
-// watch fills a cache with the kinds that are there, before they are asked for, and does not wait for it.
-func (v *vendors) watch(ctx context.Context, c cache.Cache) error {
-	kinds := callers()
-	for _, u := range edge.Uses() {
-		kinds = append(kinds, u.Kind)
-	}
-	for _, k := range kinds {
-		o := &unstructured.Unstructured{}
-		o.SetAPIVersion(k.APIVersion())
-		o.SetKind(k.Kind)
-		if _, err := c.GetInformer(ctx, o, cache.BlockUntilSynced(false)); unknown(err) {
-			v.miss(k)
-		} else if err != nil {
-			return fmt.Errorf("watch objects of kind %s: %w", k.Kind, err)
-		}
-	}
-	return nil
-}
-
-// unknown says whether the API server does not know a kind.
+// unknown says whether the API server does not know a kind, or knows it no more, or the cache has let go of it for that.
 func unknown(err error) bool {
-	_, is := errors.AsType[*meta.NoKindMatchError](err)
-	return is || meta.IsNoMatchError(err)
+	_, noKind := errors.AsType[*meta.NoKindMatchError](err)
+	_, notCached := errors.AsType[*cache.ErrResourceNotCached](err)
+	return noKind || notCached || meta.IsNoMatchError(err) || apierrors.IsNotFound(err)
 }
 
 func (v *vendors) missing(k edge.Kind) bool {

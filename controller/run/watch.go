@@ -43,6 +43,17 @@ func (w watch) ask(q queue, objects ...client.Object) {
 	for _, o := range objects {
 		w.r.concerns.whom(o, concerned)
 	}
+	w.enqueue(q, concerned)
+}
+
+// everybody asks for all AmbientEdges that were looked at.
+func (w watch) everybody(q queue) {
+	all := set{}
+	w.r.concerns.everybody(all)
+	w.enqueue(q, all)
+}
+
+func (w watch) enqueue(q queue, concerned set) {
 	for e := range concerned {
 		if wait := w.r.pace.changed(e); wait > 0 {
 			q.AddAfter(reconcile.Request{NamespacedName: e}, wait)

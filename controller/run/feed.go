@@ -1,0 +1,261 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	cr "sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/isthmus-mesh/isthmus/controller/edge"
+)
+
+// How soon the API server is asked which kinds it has, beyond at once.
+const (
+	unknowing = time.Second      // while it did not say
+	unwatched = 30 * time.Second // while CRDs cannot be watched
+	asleep    = 10 * time.Minute // while they are
+)
+
+// retries are how long after a CRD has changed the API server may take to tell of it.
+func retries() []time.Duration {
+	return []time.Duration{0, 200 * time.Millisecond, time.Second, 5 * time.Second}
+}
+
+// resources tells which kinds the API server has in a group and version.
+type resources interface {
+	ServerResourcesForGroupVersionWithContext(ctx context.Context, groupVersion string) (*metav1.APIResourceList, error)
+}
+
+// feed watches the objects of families: from when their CRD comes, in the newest version that is served, until it goes. It is a source of a
+// controller, which ends with the context of Start.
+type feed struct {
+	cache  cache.Cache
+	server resources
+	watch  watch
+	ready  chan struct{} // closed when it was found out for the first time which kinds there are
+	wake   chan struct{} // has room for one: a CRD has changed
+
+	mu      sync.RWMutex // guards the field below; not held across I/O
+	watched map[edge.Kind]bool
+}
+
+func newFeed(c cache.Cache, server resources, w watch) *feed {
+	return &feed{cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1), watched: map[edge.Kind]bool{}}
+}
+
+// Start begins to watch, and does not block.
+func (f *feed) Start(ctx context.Context, q queue) error {
+	go f.run(ctx, q)
+	return nil
+}
+
+// WaitForSync waits until it is known which kinds there are. What there is of them is waited for by whoever reads it.
+func (f *feed) WaitForSync(ctx context.Context) error {
+	select {
+	case <-f.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("find out which kinds of routes and gateways the API server knows: %w", ctx.Err())
+	}
+}
+
+func (f *feed) String() string { return "kinds that come and go" }
+
+// kind is that of a family which is watched.
+func (f *feed) kind(of family) (edge.Kind, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if i := slices.IndexFunc(of, func(k edge.Kind) bool { return f.watched[k] }); i >= 0 {
+		return of[i], true
+	}
+	return edge.Kind{}, false
+}
+
+func (f *feed) run(ctx context.Context, q queue) {
+	synced := f.watchCRDs(ctx)
+	first := sync.OnceFunc(func() { close(f.ready) })
+	known := false
+	for i := 0; ; i++ {
+		wait := asleep
+		switch {
+		case i < len(retries()):
+			wait = retries()[i]
+		case !known:
+			wait = unknowing
+		case !synced():
+			wait = unwatched
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+			i = 0
+		case <-time.After(wait):
+		}
+		err := f.pass(ctx, q)
+		if known = err == nil; known {
+			first()
+		} else if ctx.Err() == nil {
+			log.FromContext(ctx).Info("it is not known which kinds there are", "reason", err.Error())
+		}
+	}
+}
+
+// watchCRDs has changes of the CRDs of families wake the feed. Of CRDs nothing is kept but the name. The function that it returns says whether they
+// are watched by now.
+func (f *feed) watchCRDs(ctx context.Context) (synced func() bool) {
+	names := map[string]bool{}
+	for _, fam := range families() {
+		names[fam[0].Resource+"."+fam[0].Group] = true
+	}
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	informer, err := f.cache.GetInformer(ctx, crd, cache.BlockUntilSynced(false))
+	if err != nil {
+		log.FromContext(ctx).Info("CRDs are not watched", "reason", err.Error())
+		return func() bool { return false }
+	}
+	changed := func(o any) {
+		if gone, is := o.(toolscache.DeletedFinalStateUnknown); is {
+			o = gone.Obj
+		}
+		if o, is := o.(client.Object); is && names[o.GetName()] {
+			select {
+			case f.wake <- struct{}{}:
+			default: // it is awake
+			}
+		}
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed})
+	if err != nil {
+		log.FromContext(ctx).Info("CRDs are not watched", "reason", err.Error())
+		return func() bool { return false }
+	}
+	return informer.HasSynced
+}
+
+// pass begins to watch what has come, and ends what has gone. A family whose versions cannot be told stays as it is.
+func (f *feed) pass(ctx context.Context, q queue) error {
+	var errs []error
+	known := map[string]map[string]bool{}
+	changed := false
+	for _, fam := range families() {
+		want, there, err := f.served(ctx, fam, known)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		is, watched := f.kind(fam)
+		if watched == there && is == want {
+			continue
+		}
+		changed = true
+		if watched {
+			err = f.end(ctx, is)
+		}
+		if there && err == nil {
+			err = f.begin(ctx, want, q)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if changed {
+		f.watch.everybody(q)
+	}
+	return errors.Join(errs...)
+}
+
+// served is the newest version of a family that the API server has. known is what it was asked for before, by group and version.
+func (f *feed) served(ctx context.Context, fam family, known map[string]map[string]bool) (edge.Kind, bool, error) {
+	for _, k := range fam {
+		version := k.APIVersion()
+		if known[version] == nil {
+			list, err := f.server.ServerResourcesForGroupVersionWithContext(ctx, version)
+			if err != nil && !apierrors.IsNotFound(err) {
+				return edge.Kind{}, false, fmt.Errorf("ask for the kinds of %s: %w", version, err)
+			}
+			known[version] = map[string]bool{}
+			if err == nil {
+				for i := range list.APIResources {
+					known[version][list.APIResources[i].Name] = true
+				}
+			}
+		}
+		if known[version][k.Resource] {
+			return k, true, nil
+		}
+	}
+	return edge.Kind{}, false, nil
+}
+
+func typeOf(k edge.Kind) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{}
+	o.SetAPIVersion(k.APIVersion())
+	o.SetKind(k.Kind)
+	return o
+}
+
+// begin to watch a kind.
+func (f *feed) begin(ctx context.Context, k edge.Kind, q queue) error {
+	informer, err := f.cache.GetInformer(ctx, typeOf(k), cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watch objects of kind %s: %w", k.Kind, err)
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) {
+			if o, is := o.(client.Object); is {
+				f.watch.Create(ctx, cr.CreateEvent{Object: o}, q)
+			}
+		},
+		UpdateFunc: func(before, after any) {
+			if before, is := before.(client.Object); is {
+				if after, is := after.(client.Object); is {
+					f.watch.Update(ctx, cr.UpdateEvent{ObjectOld: before, ObjectNew: after}, q)
+				}
+			}
+		},
+		DeleteFunc: func(o any) {
+			if gone, is := o.(toolscache.DeletedFinalStateUnknown); is {
+				o = gone.Obj
+			}
+			if o, is := o.(client.Object); is {
+				f.watch.Delete(ctx, cr.DeleteEvent{Object: o}, q)
+			}
+		},
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("watch objects of kind %s: %w", k.Kind, err), f.cache.RemoveInformer(ctx, typeOf(k)))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watched[k] = true
+	return nil
+}
+
+// end the watch of a kind, and forget its objects.
+func (f *feed) end(ctx context.Context, k edge.Kind) error {
+	f.mu.Lock()
+	delete(f.watched, k)
+	f.mu.Unlock()
+	if err := f.cache.RemoveInformer(ctx, typeOf(k)); err != nil {
+		return fmt.Errorf("end the watch of objects of kind %s: %w", k.Kind, err)
+	}
+	return nil
+}
+
+var _ source.TypedSyncingSource[reconcile.Request] = (*feed)(nil)

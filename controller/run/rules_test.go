@@ -1,0 +1,53 @@
+package run
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// TestViewersMayReadWhatIsReadAndNoMore: of each kind that plans read, typed or not, and of nothing else.
+func TestViewersMayReadWhatIsReadAndNoMore(t *testing.T) {
+	read := map[string]bool{}
+	scheme, err := Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range append(kinds(), &v1alpha1.AmbientEdge{}) {
+		gvk, err := apiutil.GVKForObject(o, scheme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resource, _ := meta.UnsafeGuessKindToResource(gvk)
+		read[resource.Group+"/"+strings.Replace(resource.Resource, "gatewaies", "gateways", 1)] = true
+	}
+	for _, f := range families() {
+		for _, k := range f {
+			if k.Group != f[0].Group || k.Resource != f[0].Resource || k.Resource == "" || k.Kind != f[0].Kind {
+				t.Errorf("%+v is not of the family of %+v", k, f[0])
+			}
+			read[k.Group+"/"+k.Resource] = true
+		}
+	}
+	allowed := map[string]bool{}
+	for _, r := range ViewRules() {
+		for _, resource := range r.Resources {
+			if name := r.APIGroups[0] + "/" + resource; name != "coordination.k8s.io/leases" {
+				allowed[name] = true
+				if d := cmp.Diff([]string{"get", "list", "watch"}, r.Verbs); d != "" {
+					t.Errorf("%s: -want +got\n%s", name, d)
+				}
+			}
+		}
+	}
+	if d := cmp.Diff(slices.Sorted(maps.Keys(read)), slices.Sorted(maps.Keys(allowed))); d != "" {
+		t.Errorf("-read +allowed\n%s", d)
+	}
+}
