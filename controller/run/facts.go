@@ -20,6 +20,11 @@ const (
 	hbonePort    = 15008
 	probeTimeout = 2 * time.Second
 	believed     = 10 * time.Second // how long an answer counts
+
+	// patience is how long one that does not answer is asked whenever there is a plan to make, as it may just be starting. Later on it is asked once in
+	// a while: to wait for it keeps the plan's other backends waiting.
+	patience = 10 * time.Second
+	while    = 5 * time.Second
 )
 
 // facts finds out what no object says, and remembers good answers for a moment.
@@ -29,6 +34,13 @@ type facts struct {
 
 	mu    sync.Mutex // guards the fields below
 	until map[fact]time.Time
+	mute  map[fact]mute
+}
+
+// mute is one that does not answer.
+type mute struct {
+	why        string
+	since, ask time.Time // when that was found first, and when it is asked again
 }
 
 // fact is a good answer: of a waypoint, or of one about a Service. Objects are known by what they are, as another may come under their name.
@@ -94,11 +106,49 @@ func (f *facts) known(key fact, unable error, ask func() error) plan.WaypointFac
 	if unable != nil {
 		return plan.WaypointFact{Why: unable.Error()}
 	}
+	if why := f.stillMute(key); why != "" {
+		return plan.WaypointFact{Why: why}
+	}
 	if err := ask(); err != nil {
+		f.silence(key, err.Error())
 		return plan.WaypointFact{Why: err.Error()}
 	}
 	f.remember(key)
 	return plan.WaypointFact{Answers: true}
+}
+
+// stillMute is why one does not answer that is not to be asked yet, or "".
+func (f *facts) stillMute(key fact) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m := f.mute[key]; time.Now().Before(m.ask) {
+		return m.why
+	}
+	return ""
+}
+
+// silence notes that one did not answer.
+func (f *facts) silence(key fact, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	for k, m := range f.mute { // of which nobody asks any more
+		if now.Sub(m.ask) > believed {
+			delete(f.mute, k)
+		}
+	}
+	m, known := f.mute[key]
+	if !known {
+		m.since = now
+	}
+	m.why, m.ask = why, now
+	if now.Sub(m.since) >= patience {
+		m.ask = now.Add(while)
+	}
+	if f.mute == nil {
+		f.mute = map[fact]mute{}
+	}
+	f.mute[key] = m
 }
 
 func (f *facts) fresh(key fact) bool {
@@ -119,6 +169,7 @@ func (f *facts) remember(key fact) {
 		}
 	}
 	f.until[key] = time.Now().Add(believed)
+	delete(f.mute, key)
 }
 
 // waypoint is where a waypoint listens, and who may answer there.
