@@ -40,6 +40,12 @@ func TestEveryVendorIsDescribed(t *testing.T) {
 		if len(v.Switches) > 0 && v.Headless == "" {
 			t.Errorf("%s: nobody says what comes of headless Services", v.Name)
 		}
+		for _, s := range v.Switches {
+			// One switch for all Services comes while some of them cannot lead to a waypoint, and must not cut those off.
+			if wide := s.On == edge.OnGateway || s.On == edge.OnParameters; wide && !strings.Contains(v.Headless, "stays with pods") {
+				t.Errorf("%s: its switch is for a whole gateway, and of a headless Service it is said: %s", v.Name, v.Headless)
+			}
+		}
 		for _, c := range append(slices.Clone(v.Controllers), v.IngressControllers...) {
 			if other := controllers[c]; other != "" && other != v.Name {
 				t.Errorf("%s is claimed by %s and %s", c, other, v.Name)
