@@ -13,7 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
-// Do carries out one write for an edge. It blocks for one request, and for two where an object is to be released, which c reads before. An
+// Do carries out one write for an edge. It blocks for one request, for two where an object is to be released, and for three where a field is taken over. An
 // object that is gone is no error when it was to go, nor is one that is there when it was to be created: it is left alone, and the next plan
 // sees it. One that was replaced since the plan was made is left alone too, and is an error unless it was to be released. Errors are as those
 // of Explain. It returns the object's resource version after the write; none where it is gone, was left alone, or was released.
@@ -56,6 +56,12 @@ func Do(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.W
 	u.SetUID(w.UID)
 	opts := []client.ApplyOption{client.FieldOwner(e.FieldOwner())}
 	if w.Force {
+		opts = append(opts, client.ForceOwnership)
+	}
+	if len(w.TakeOver) > 0 {
+		if err := soleConflicts(ctx, c, u, w, opts); err != nil {
+			return "", Explain("write", w.String(), err)
+		}
 		opts = append(opts, client.ForceOwnership)
 	}
 	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), opts...)

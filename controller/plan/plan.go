@@ -85,8 +85,10 @@ type Write struct {
 	// the root of the object. Fields that were ours and are not there are taken away.
 	Delete bool
 	Fields map[string]any
-	// Force takes Fields from their managers, as spec.takeOver says.
+	// Force takes Fields from their managers: the object was made for the edge.
 	Force bool `json:",omitempty"`
+	// TakeOver are the paths of those of Fields that are taken from their managers, as spec.takeOver says. No other is.
+	TakeOver [][]string `json:",omitempty"`
 	// Release leaves the object as it is, and takes our marks from it; there are no Fields.
 	Release bool `json:",omitempty"`
 	// Restore gives Fields back their former values, and keeps none of them.

@@ -229,6 +229,9 @@ func describe(p *plan.Plan, e *v1alpha1.AmbientEdge) string {
 			if s.Write.Force || s.Write.Restore {
 				how += fmt.Sprintf(" force=%v restore=%v", s.Write.Force, s.Write.Restore)
 			}
+			if len(s.Write.TakeOver) > 0 {
+				how += fmt.Sprintf(" takeOver=%v", s.Write.TakeOver)
+			}
 			if s.Write.Release {
 				how += " release=true"
 			}

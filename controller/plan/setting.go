@@ -130,7 +130,7 @@ func (m *maker) state(o metav1.Object, s setting) field {
 func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 	s := Step{Step: v1alpha1.Step{Verb: verb, Object: c.String(), State: v1alpha1.StepDone, Reason: how}}
 	fields, former := map[string]any{}, formerOf(c.object)
-	missing, force := false, false
+	missing, taken := false, [][]string(nil)
 	for _, x := range want {
 		switch m.state(c.object, x) {
 		case absent:
@@ -145,7 +145,7 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 		case foreign:
 			is, _ := value(c.object, x.path)
 			if verb == VerbSwitch && slices.Contains(m.Edge.Spec.TakeOver, x.field()) {
-				missing, force = true, true
+				missing, taken = true, append(taken, x.path)
 				former[x.field()] = is
 				nest(fields, x.path, x.value)
 				continue
@@ -183,7 +183,7 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 		s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
 		return s
 	}
-	s.Write = &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: key, UID: c.object.GetUID(), Fields: fields, Force: force}
+	s.Write = &Write{APIVersion: c.apiVersion, Kind: c.kind, Key: key, UID: c.object.GetUID(), Fields: fields, TakeOver: taken}
 	return s
 }
 

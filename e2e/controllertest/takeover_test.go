@@ -1,10 +1,13 @@
 package controllertest
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -39,6 +42,66 @@ func TestWhatIsTakenOverIsGivenBack(t *testing.T) {
 	s.delete(e)
 	s.gone(e)
 	s.same(before, false)
+}
+
+// meddler lets somebody else write before the first write that is meant.
+type meddler struct {
+	client.Client
+	meddle func()
+}
+
+func (m *meddler) Apply(ctx context.Context, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+	var all client.ApplyOptions
+	all.ApplyOptions(opts)
+	if len(all.DryRun) == 0 && m.meddle != nil {
+		m.meddle()
+		m.meddle = nil
+	}
+	return m.Client.Apply(ctx, o, opts...)
+}
+
+// TestNothingButTheNamedFieldIsTakenOver: another field of the same write that belongs to somebody else is a conflict, one that comes in between too.
+func TestNothingButTheNamedFieldIsTakenOver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "takes")
+	s.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: SHOP}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: SHOP, labels: {mine: theirs, other: theirs}}, spec: {ports: [{port: 80}]}}
+`)
+	w := &plan.Write{APIVersion: "v1", Kind: "Service", Key: types.NamespacedName{Namespace: s.shop, Name: "orders"}, UID: s.service("orders").UID}
+	labels := func(kv map[string]any) { w.Fields = map[string]any{"metadata": map[string]any{"labels": kv}} }
+	labels(map[string]any{"mine": "ours", "other": "ours"})
+	w.TakeOver = [][]string{{"metadata", "labels", "mine"}}
+	for how, err := range map[string]error{"try": apply.Try(t.Context(), s.c, s.theEdge("public"), w), "do": func() error { _, err := apply.Do(t.Context(), s.c, s.theEdge("public"), w); return err }()} {
+		conflict, ok := errors.AsType[*apply.ConflictError](err)
+		if !ok || len(conflict.Fields) != 1 || !strings.Contains(conflict.Fields[0], "other") {
+			t.Errorf("%s: the error is %v", how, err)
+		}
+	}
+	if l := s.service("orders").Labels; l["mine"] != "theirs" || l["other"] != "theirs" {
+		t.Errorf("labels are %v", l)
+	}
+
+	labels(map[string]any{"mine": "ours", "new": "ours"})
+	m := &meddler{Client: s.c, meddle: func() {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"new":"theirs"}}}`))
+		if err := s.c.Patch(t.Context(), s.service("orders"), patch, client.FieldOwner("helm")); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := apply.Do(t.Context(), m, s.theEdge("public"), w); !apierrors.IsConflict(err) {
+		t.Errorf("somebody wrote in between, and the error is %v", err)
+	}
+	if l := s.service("orders").Labels; l["mine"] != "theirs" || l["new"] != "theirs" {
+		t.Errorf("labels are %v", l)
+	}
+	labels(map[string]any{"mine": "ours"})
+	if _, err := apply.Do(t.Context(), m, s.theEdge("public"), w); err != nil {
+		t.Error(err)
+	}
+	if l := s.service("orders").Labels; l["mine"] != "ours" || l["other"] != "theirs" || l["new"] != "theirs" {
+		t.Errorf("labels are %v", l)
+	}
 }
 
 // TestClientsOfAStrictNamespaceAreNotRefused: a gateway that is captured takes connections from outside the mesh only where its inbound ones are left alone.
