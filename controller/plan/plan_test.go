@@ -162,6 +162,8 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 			s.ListenerSets = append(s.ListenerSets, parsed(t, raw.Raw))
 		case "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
 			s.OtherRoutes = append(s.OtherRoutes, parsed(t, raw.Raw))
+		case "WasmPlugin", "TrafficExtension", "EnvoyFilter":
+			s.Extensions = append(s.Extensions, parsed(t, raw.Raw))
 		case "ServiceEntry":
 			s.ServiceEntries = append(s.ServiceEntries, parsed(t, raw.Raw))
 		default:

@@ -5,6 +5,7 @@ import (
 
 	typev1beta1 "istio.io/api/type/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -13,6 +14,31 @@ type targeting interface {
 	GetTargetRef() *typev1beta1.PolicyTargetReference
 	GetTargetRefs() []*typev1beta1.PolicyTargetReference
 }
+
+// extension is something else that waypoints obey.
+type extension struct{ o *unstructured.Unstructured }
+
+// GetTargetRef is the older form, which WasmPlugins have.
+func (e extension) GetTargetRef() *typev1beta1.PolicyTargetReference {
+	if list := e.refs("targetRef"); len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
+func (e extension) GetTargetRefs() []*typev1beta1.PolicyTargetReference { return e.refs("targetRefs") }
+
+func (e extension) refs(field string) []*typev1beta1.PolicyTargetReference {
+	var list []*typev1beta1.PolicyTargetReference
+	for _, ref := range items(e.o.Object, []string{"spec", field}) {
+		kind, _ := ref["kind"].(string)
+		name, _ := ref["name"].(string)
+		list = append(list, &typev1beta1.PolicyTargetReference{Kind: kind, Name: name})
+	}
+	return list
+}
+
+var _ targeting = extension{}
 
 // refers says whether targetRefs name an object.
 func refers(spec targeting, kind, name string) bool {
@@ -31,7 +57,7 @@ func (m *maker) targetsClass(o metav1.Object, spec targeting) bool {
 	return o.GetNamespace() == m.Root() && refers(spec, "GatewayClass", WaypointClass)
 }
 
-// enforced names the policies for an object that only a waypoint enforces: those for all waypoints too, with class.
+// enforced names the policies for an object that only a waypoint enforces, and what else it obeys: those for all waypoints too, with class.
 func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []string {
 	var names []string
 	add := func(policy string, o metav1.Object, spec targeting) {
@@ -44,6 +70,9 @@ func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []st
 	}
 	for _, p := range m.RequestAuthentications {
 		add("RequestAuthentication", p, &p.Spec)
+	}
+	for _, o := range m.Extensions {
+		add(o.GetKind(), o, extension{o})
 	}
 	slices.Sort(names)
 	return names

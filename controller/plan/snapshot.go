@@ -41,6 +41,8 @@ type Snapshot struct {
 	Policies        []*securityv1.AuthorizationPolicy
 	// RequestAuthentications that waypoints enforce.
 	RequestAuthentications []*securityv1.RequestAuthentication
+	// Extensions are WasmPlugins, TrafficExtensions and EnvoyFilters, which waypoints obey by their targetRefs.
+	Extensions []*unstructured.Unstructured
 	// Strictness are PeerAuthentications, RootNamespace that of the mesh: empty means istio-system.
 	Strictness    []*securityv1.PeerAuthentication
 	RootNamespace string

@@ -44,6 +44,15 @@ func listenerSets() []family {
 	}
 }
 
+// extensions are the kinds that waypoints obey by targetRefs, besides policies.
+func extensions() []family {
+	return []family{
+		versions("extensions.istio.io", "WasmPlugin", "wasmplugins", "v1alpha1"),
+		versions("extensions.istio.io", "TrafficExtension", "trafficextensions", "v1alpha1"),
+		versions("networking.istio.io", "EnvoyFilter", "envoyfilters", "v1alpha3"),
+	}
+}
+
 func serviceEntries() family {
 	return versions("networking.istio.io", "ServiceEntry", "serviceentries", "v1", "v1beta1", "v1alpha3")
 }
@@ -53,6 +62,7 @@ func families() []family {
 	all := append(callers(), serviceEntries())
 	all = append(all, otherRoutes()...)
 	all = append(all, listenerSets()...)
+	all = append(all, extensions()...)
 	for _, u := range edge.Uses() {
 		all = append(all, family{u.Kind})
 	}

@@ -86,7 +86,7 @@ func (r *reader) objects() []client.Object {
 
 // untyped are the objects of families, but those that call Services.
 func untyped(s *plan.Snapshot) []*unstructured.Unstructured {
-	return slices.Concat(s.Objects, s.ServiceEntries, s.OtherRoutes, s.ListenerSets)
+	return slices.Concat(s.Objects, s.ServiceEntries, s.OtherRoutes, s.ListenerSets, s.Extensions)
 }
 
 func appendAll[T any, P interface {
@@ -248,6 +248,9 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 	case "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
 		o = parsed(t, raw)
 		s.OtherRoutes = append(s.OtherRoutes, o)
+	case "WasmPlugin", "TrafficExtension", "EnvoyFilter":
+		o = parsed(t, raw)
+		s.Extensions = append(s.Extensions, o)
 	case "ServiceEntry":
 		o = parsed(t, raw)
 		s.ServiceEntries = append(s.ServiceEntries, o)

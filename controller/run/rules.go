@@ -16,10 +16,11 @@ func ViewRules() []rbacv1.PolicyRule {
 		{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets", "deployments"}, Verbs: read},
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"isthmus-controller"}, Verbs: []string{"get"}}, // whether one is at work
+		{APIGroups: []string{"extensions.istio.io"}, Resources: []string{"trafficextensions", "wasmplugins"}, Verbs: read},
 		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes"}, Verbs: read},
 		{APIGroups: []string{"gateway.networking.x-k8s.io"}, Resources: []string{"xlistenersets"}, Verbs: read},
 		{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges"}, Verbs: read},
-		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"serviceentries"}, Verbs: read},
+		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"envoyfilters", "serviceentries"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingressclasses", "ingresses"}, Verbs: read},
 		{APIGroups: []string{"security.istio.io"}, Resources: []string{"authorizationpolicies", "peerauthentications", "requestauthentications"}, Verbs: read},
 	}

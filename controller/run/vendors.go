@@ -52,7 +52,7 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 	for _, more := range []struct {
 		families []family
 		to       *[]*unstructured.Unstructured
-	}{{[]family{serviceEntries()}, &s.ServiceEntries}, {otherRoutes(), &s.OtherRoutes}, {listenerSets(), &s.ListenerSets}} {
+	}{{[]family{serviceEntries()}, &s.ServiceEntries}, {otherRoutes(), &s.OtherRoutes}, {listenerSets(), &s.ListenerSets}, {extensions(), &s.Extensions}} {
 		for _, f := range more.families {
 			list, err := v.read(ctx, r, f)
 			if err != nil {
