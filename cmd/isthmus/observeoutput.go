@@ -97,6 +97,9 @@ func (g *observedGateway) what() (string, colour) {
 	}
 	if len(errs) > 0 {
 		text := "blocked by " + errs[0]
+		if !g.Plan.Blocked {
+			text = "some is held back by " + errs[0]
+		}
 		if len(errs) > 1 {
 			text += fmt.Sprintf(" and %d more", len(errs)-1)
 		}

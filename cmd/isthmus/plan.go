@@ -38,15 +38,16 @@ What files cannot tell is assumed, or unknown, and notes say so: pods that are c
 that answer, routes that are accepted.
 
 Nothing is written. Waypoints are not asked whether they answer: what the controller has seen, and
-told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, the
-exit code is 1.
+told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, or
+holds some of it back, the exit code is 1.
 
 ` + planWords
 
 // planWords explains the columns of plan and status.
 const planWords = `Steps stand in their order. STATE is Done (it was seen to hold), Next (it is its turn: it is written
-now, or waited for), Later (steps before it come first), Blocked (a finding says why) or Unknown (it
-takes asking a waypoint, which only the controller does). VENDOR custom is a gateway that Isthmus
+now, or waited for), Later (steps before it come first), Held (a finding about its backend says why,
+and the other backends go on), Blocked (a finding says why) or Unknown (it takes asking a waypoint,
+which only the controller does). VENDOR custom is a gateway that Isthmus
 has no entry for. SWITCH is the setting that makes a vendor's gateway send to the waypoint.`
 
 const planExample = `  # Before it is applied

@@ -20,7 +20,8 @@ type planDocument struct {
 	Name      string                   `json:"name"`
 	Mode      v1alpha1.Mode            `json:"mode"`
 	Undoing   bool                     `json:"undoing,omitempty"` // it is being deleted: the steps lead back
-	Blocked   bool                     `json:"blocked"`           // a finding of severity Error stops all writing
+	Blocked   bool                     `json:"blocked"`           // findings of severity Error stop all writing
+	Held      []string                 `json:"held,omitempty"`    // Services that findings hold back, while others go on
 	Done      bool                     `json:"done"`              // no step is left, and none is unknown
 	Unknown   int                      `json:"unknown,omitempty"` // steps that cannot be seen from here
 	Digest    string                   `json:"digest"`
@@ -107,8 +108,13 @@ func newPlanDocument(e *v1alpha1.AmbientEdge, s *plan.Snapshot, notes []string) 
 	p := plan.Make(s)
 	d := &planDocument{
 		header: newHeader("Plan"), Namespace: e.Namespace, Name: e.Name, Mode: cmp.Or(e.Spec.Mode, v1alpha1.ModeObserve),
-		Undoing: p.Undoing, Blocked: p.Blocked(), Done: p.Done() && !p.Blocked(), Digest: p.Digest, Notes: notes,
+		Undoing: p.Undoing, Blocked: p.Blocked(), Done: p.Done() && !p.Wrong(), Digest: p.Digest, Notes: notes,
 		Gateways: orEmpty(p.Gateways), Backends: orEmpty(p.Backends), Findings: orEmpty(p.Findings), Steps: []planStep{},
+	}
+	for _, b := range p.Backends {
+		if len(b.Held) > 0 {
+			d.Held = append(d.Held, b.Service)
+		}
 	}
 	for i := range p.Steps {
 		step := planStep{Step: p.Steps[i].Step}
@@ -210,6 +216,9 @@ func (d *planDocument) summary() (string, colour) {
 		return "nothing is left to write; " + unknown, yellow
 	}
 	word := fmt.Sprintf("%d of %d steps are left", left, len(d.Steps))
+	if n := len(d.Held); n > 0 {
+		word += fmt.Sprintf(", and %d of %d backends held back", n, len(d.Backends))
+	}
 	if d.Unknown > 0 {
 		word += "; " + unknown
 	}
@@ -219,16 +228,20 @@ func (d *planDocument) summary() (string, colour) {
 	return word, yellow
 }
 
-// blocked is an error that names what blocks. The findings themselves are in the plan, and are not told again.
+// blocked is an error that names what blocks, or holds something back. The findings themselves are in the plan, and are not told again.
 func (d *planDocument) blocked() error {
-	if !d.Blocked {
-		return nil
-	}
 	var by []string
 	for _, f := range d.Findings {
 		if f.Severity == v1alpha1.SeverityError {
 			by = append(by, f.Code+" at "+f.Object)
 		}
 	}
-	return &failure{what: "the plan is blocked: " + strings.Join(by, ", "), next: "do what the findings above say, and plan again"}
+	if len(by) == 0 {
+		return nil
+	}
+	what := "the plan is blocked: "
+	if !d.Blocked {
+		what = "some of the plan is held back: "
+	}
+	return &failure{what: what + strings.Join(by, ", "), next: "do what the findings above say, and plan again"}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,17 +133,40 @@ func (p *page) backends(list []v1alpha1.BackendStatus, leftOut int) error {
 	if len(list) == 0 {
 		return nil
 	}
+	held := slices.ContainsFunc(list, func(b v1alpha1.BackendStatus) bool { return len(b.Held) > 0 })
 	var rows [][]cell
 	for _, b := range list {
-		rows = append(rows, cells(b.Service, cmp.Or(b.Waypoint, "-"), fmt.Sprint(len(b.Policies)), cmp.Or(b.Path, "-")))
+		row := cells(b.Service, cmp.Or(b.Waypoint, "-"), fmt.Sprint(len(b.Policies)), cmp.Or(b.Path, "-"))
+		if held {
+			row = slices.Insert(row, 3, cell{text: cmp.Or(heldBy(b.Held), "-"), colour: red})
+			if len(b.Held) == 0 {
+				row[3].colour = ""
+			}
+		}
+		rows = append(rows, row)
 	}
-	if err := p.section("BACKEND", []string{"WAYPOINT", "POLICIES", "PATH"}, rows); err != nil {
+	titles := []string{"WAYPOINT", "POLICIES", "PATH"}
+	if held {
+		titles = slices.Insert(titles, 2, "HELD BY")
+	}
+	if err := p.section("BACKEND", titles, rows); err != nil {
 		return err
 	}
 	if leftOut > 0 {
 		fmt.Fprintf(p.w, "and %d backends more\n", leftOut)
 	}
 	return nil
+}
+
+// heldBy are the codes of the findings that hold a backend back.
+func heldBy(list []string) string {
+	var codes []string
+	for _, s := range list {
+		if code, _, _ := strings.Cut(s, " "); !slices.Contains(codes, code) {
+			codes = append(codes, code)
+		}
+	}
+	return strings.Join(codes, ", ")
 }
 
 // section is a table with an empty line before it.
@@ -191,7 +215,7 @@ func (p *page) plan(plan v1alpha1.Plan) error {
 	var rows [][]cell
 	for i, s := range plan.Steps {
 		row := cells(fmt.Sprint(i+1), s.Verb, string(s.State), s.Object, oneLine(s.Reason))
-		row[2].colour = map[v1alpha1.StepState]colour{v1alpha1.StepDone: green, v1alpha1.StepNext: yellow, v1alpha1.StepUnknown: grey, v1alpha1.StepBlocked: red}[s.State]
+		row[2].colour = map[v1alpha1.StepState]colour{v1alpha1.StepDone: green, v1alpha1.StepNext: yellow, v1alpha1.StepUnknown: grey, v1alpha1.StepBlocked: red, v1alpha1.StepHeld: red}[s.State]
 		rows = append(rows, row)
 	}
 	if err := p.section("STEP", []string{"VERB", "STATE", "OBJECT", "WHAT"}, rows); err != nil {

@@ -22,14 +22,20 @@ func (m *maker) authorize() {
 		return // what is Strict takes everybody who has an identity
 	}
 	for _, b := range m.backends {
-		if !b.wanted && (b.refused || m.bound(b)) {
-			continue // where the gateway sends is not for us to say
-		}
-		at := m.pods(b)
-		if b.wanted && slices.ContainsFunc(at, func(p *policy.Point) bool { return !m.keepsMeaning(b, p) }) {
+		if b.refused {
 			continue
 		}
-		m.admitted(b, at)
+		at := m.pods(b)
+		m.cutOff(b, at)
+		look := *b // bound notes what it finds
+		if !b.wanted && m.bound(&look) {
+			continue // where the gateway sends is not for us to say
+		}
+		m.about(b.itself(), func() {
+			if !b.wanted || !slices.ContainsFunc(at, func(p *policy.Point) bool { return !m.keepsMeaning(b, p) }) {
+				m.admitted(b, at)
+			}
+		})
 	}
 }
 
@@ -241,19 +247,23 @@ func (m *maker) begins(b *backend, g *gateway) bool {
 	if b.wanted {
 		last = stepID(VerbConfirm, b.String())
 	}
-	if find(was.Plan.Steps, func(s *v1alpha1.Step) bool { return s.ID == last && s.State == v1alpha1.StepDone }) != nil ||
-		was.Plan.StepsLeftOut > 0 && meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionReady) {
+	if m.was(last) || was.Plan.StepsLeftOut > 0 && meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionReady) {
 		return false
 	}
 	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
-		ofAll := s.part == partEnrol || b.wanted && s.part == partWaypoint
-		return (ofAll || b.wanted && s.part == partWire && s.Object == b.String()) && (s.Write != nil || s.later != nil)
+		its := s.part == partWaypoint && slices.Contains(s.of, b.String()) || s.part == partWire && s.Object == b.String()
+		return (s.part == partEnrol || b.wanted && its) && s.Write != nil
 	})
 }
 
 // once adds a finding, unless one with the same code is there for the object: one policy may be at many Services.
 func (m *maker) once(f v1alpha1.Finding) {
-	if find(m.plan.Findings, func(o *v1alpha1.Finding) bool { return o.Code == f.Code && o.Object == f.Object }) == nil {
+	o := find(m.plan.Findings, func(o *v1alpha1.Finding) bool { return o.Code == f.Code && o.Object == f.Object })
+	if o == nil {
 		m.found(f)
+		return
+	}
+	if o.Severity == f.Severity {
+		m.plan.holds.add(o, m.whom...)
 	}
 }

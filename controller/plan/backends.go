@@ -18,13 +18,15 @@ type backend struct {
 	service  *corev1.Service
 	settings []setting // of the Service itself: its gateways' switches
 	waypoint types.NamespacedName
-	wanted   bool   // a waypoint is asked for
-	refused  bool   // and its namespace does not consent, so that it stays as it is
-	hidden   bool   // its namespace does not consent, and of what is there nothing is told: service is empty
-	ahead    string // the first Service of that waypoint, which is wired before the others are
+	wanted   bool // a waypoint is asked for
+	refused  bool // and its namespace does not consent, so that it stays as it is
+	hidden   bool // its namespace does not consent, and of what is there nothing is told: service is empty
 }
 
 func (b *backend) String() string { return object("Service", b.key) }
+
+// itself is what a finding about it holds back.
+func (b *backend) itself() []string { return []string{b.String()} }
 
 // findBackends resolves the Services of the spec, or of the routes.
 func (m *maker) findBackends() {
@@ -63,7 +65,8 @@ func (m *maker) findBackends() {
 				f.Message = fmt.Sprintf("AmbientEdge %s sends to this Service, and its namespace %s does not exist", keyOf(m.Edge), key.Namespace)
 				f.Fix = "correct the namespace, or create it and the Service"
 			}
-			m.found(f)
+			m.missing = append(m.missing, key)
+			m.about([]string{f.Object}, func() { m.found(f) })
 			continue
 		}
 		m.backends = append(m.backends, b)

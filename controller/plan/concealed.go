@@ -100,7 +100,7 @@ func (m *maker) conceal() {
 			*st = v1alpha1.BackendStatus{Service: st.Service}
 		}
 	}
-	severities := map[string]v1alpha1.Severity{}
+	severities, stops := map[string]v1alpha1.Severity{}, map[string]bool{}
 	m.plan.Findings = slices.DeleteFunc(m.plan.Findings, func(f v1alpha1.Finding) bool {
 		ns := namespaceOf(f.Object)
 		if f.Code == v1alpha1.FindingNoConsent {
@@ -109,6 +109,7 @@ func (m *maker) conceal() {
 		if namespaces[ns] == nil {
 			return false
 		}
+		stops[ns] = stops[ns] || f.Severity == v1alpha1.SeverityError && !m.plan.holds.apart[causeOf(&f)]
 		if is := severities[ns]; f.Severity == v1alpha1.SeverityError || is == "" || f.Code == v1alpha1.FindingNoConsent && is != v1alpha1.SeverityError {
 			severities[ns] = f.Severity
 			if f.Code != v1alpha1.FindingNoConsent && f.Severity != v1alpha1.SeverityError {
@@ -122,7 +123,14 @@ func (m *maker) conceal() {
 		if namespaces[ns] == nil {
 			continue
 		}
-		m.unconsented(ns, severities[ns], namespaces[ns])
+		for _, o := range namespaces[ns] {
+			delete(m.plan.holds.by, o) // it would tell what is there
+		}
+		var of []string
+		if !stops[ns] {
+			of = namespaces[ns]
+		}
+		m.about(of, func() { m.unconsented(ns, severities[ns], namespaces[ns]) })
 		delete(namespaces, ns)
 	}
 }

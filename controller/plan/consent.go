@@ -165,6 +165,7 @@ func (m *maker) lacks(namespace string, l lack, want string, kinds ...groupKind)
 		names = append(names, k.String())
 	}
 	f := find(m.plan.Findings, func(f *v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNoConsent && f.Object == obj })
+	m.plan.holds.add(f, m.whom...)
 	f.Message = is.before + listed(is.wants) + is.after
 	// What follows the command is a comment to a shell.
 	f.Fix = fmt.Sprintf("%s # or a ReferenceGrant there from AmbientEdge in %s to %s%s", m.consentCommand(namespace), m.Edge.Namespace, strings.Join(names, " and "), is.instead)

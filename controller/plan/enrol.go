@@ -54,7 +54,7 @@ func (m *maker) enrolAmbient(g *gateway) {
 		return
 	}
 	if g.vendor.Native == edge.NativeByMode && len(g.pods) == 0 {
-		s := Step{part: partEnrol, Step: v1alpha1.Step{
+		s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{
 			Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepNext, Reason: "there are no pods yet, which would tell whether they speak HBONE themselves",
 		}}
 		m.capturedOnPaper(&s, g)
@@ -89,7 +89,7 @@ func (m *maker) enrolAmbient(g *gateway) {
 	if late > 0 {
 		reason += fmt.Sprintf(", and %d have not noticed that they are", late)
 	}
-	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
+	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
 	m.capturedOnPaper(&s, g)
 	m.add(s, partEnrol)
 }
@@ -145,7 +145,7 @@ func (m *maker) enrolNone(g *gateway) {
 	case g.capture == v1alpha1.CaptureNone:
 		reason = fmt.Sprintf("%d pods stay outside the mesh, as capture None asks", len(g.pods))
 	}
-	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
+	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
 	m.capturedOnPaper(&s, g)
 	m.add(s, partEnrol)
 }
@@ -206,14 +206,14 @@ func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...s
 	}
 	if m.state(c.object, want[0]) == absent && enrolledOtherwise(g, mode) {
 		m.refused(g, strict)
-		return Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: "its pods are labelled already, not by us"}}
+		return Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: "its pods are labelled already, not by us"}}
 	}
 	all := append(slices.Clip(want), annotated(v1alpha1.AnnotationRollout, "", at...))
 	s := m.put(c, VerbEnrol, how, want, all)
 	if strict == "" {
 		m.takeInbound(&s, c, want, all, at...)
 	}
-	s.part = partEnrol
+	s.part, s.wide = partEnrol, true
 	if s.Write != nil && c.kind != "Namespace" {
 		m.atOnce(g)
 	}
@@ -242,7 +242,7 @@ func (m *maker) elsewhere(g *gateway) string {
 
 // enrolElsewhere sees whether pods of another namespace are in the mesh: bringing them in is up to an AmbientEdge there.
 func (m *maker) enrolElsewhere(g *gateway, mode string) []Step {
-	s := Step{part: partEnrol, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are in the mesh already, not by us"}}
+	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are in the mesh already, not by us"}}
 	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
 		return []Step{s}
 	}

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -234,4 +235,11 @@ func (m *maker) report() {
 	for _, b := range m.backends {
 		m.plan.Backends = append(m.plan.Backends, m.backendStatus(b))
 	}
+	for _, key := range m.missing {
+		m.plan.Backends = append(m.plan.Backends, v1alpha1.BackendStatus{Service: key.String()})
+	}
+	slices.SortStableFunc(m.plan.Backends, func(a, b v1alpha1.BackendStatus) int {
+		x, y := strings.SplitN(a.Service, "/", 2), strings.SplitN(b.Service, "/", 2)
+		return slices.Compare(x, y)
+	})
 }

@@ -21,9 +21,9 @@ func (m *maker) haltFor(key types.NamespacedName, kind, waypoint string) bool {
 	return m.halt(object(kind, key), fmt.Sprintf("without waypoint %s nobody enforces %s", waypoint, listed(names)))
 }
 
-// halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that stops undo, until
-// it is confirmed: for this AmbientEdge, not for one before it whose annotations it was made with. Else the rest goes on, and nothing but removing
-// what depends on it helps: a confirmation would be about whatever goes next.
+// halt finds what has to stay while something depends on it, and says whether it has to. While the AmbientEdge is being deleted that holds undo of it back,
+// until it is confirmed: for this AmbientEdge, not for one before it whose annotations it was made with. Else nothing but removing what depends on it
+// helps: a confirmation would be about whatever goes next. The rest goes on.
 func (m *maker) halt(obj, why string) bool {
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityError, Object: obj, Message: "undo waits: " + why,
@@ -42,10 +42,34 @@ func (m *maker) halt(obj, why string) bool {
 	case is:
 		f.Message += "; the annotation " + v1alpha1.AnnotationUndo + " that it has does not confirm the undo of this AmbientEdge: it is of one before it, or was there before this one was deleted"
 	}
-	if !slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
+	if slices.Contains(m.plan.Findings, f) { // two Services may lead to one waypoint
+		m.plan.holds.add(&f, m.whom...)
+	} else {
 		m.found(f)
 	}
 	return stays
+}
+
+// orphan finds something that was made for the edge and has lost its owner label, by which alone it may be deleted: its step waits for that, or for a
+// confirmation, and nothing else does. Whoever may make such an object can have it look like one of ours: where its namespace does not consent, nothing waits.
+func (m *maker) orphan(s Step, group, kind, why string) {
+	if !m.plan.Undoing {
+		m.halt(s.Object, why)
+		return
+	}
+	if !m.consents(namespaceOf(s.Object), group, kind) && !m.confirmed() {
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityWarning, Object: s.Object,
+			Message: "undo leaves this, as its namespace does not consent to this AmbientEdge: " + why, Fix: "delete it there, if nobody needs it",
+		})
+		return
+	}
+	m.about([]string{s.Object}, func() {
+		if m.halt(s.Object, why) {
+			s.Reason = "it has lost its label"
+			m.add(s)
+		}
+	})
 }
 
 // confirmed says whether somebody has confirmed the undo of this very AmbientEdge: by its uid, or by the plain word, when that came after the deletion
@@ -63,7 +87,7 @@ func (m *maker) confirmed() bool {
 	return false
 }
 
-// stay has a step wait for what depends on its object. While undo halts, its error stops all steps.
+// stay has a step wait for what depends on its object. While the AmbientEdge is being deleted an error holds it back.
 func (m *maker) stay(s *Step) {
 	if !m.plan.Undoing {
 		s.State, s.Write, s.Reason = v1alpha1.StepBlocked, nil, "something depends on it"

@@ -30,6 +30,15 @@ func (m *maker) lockKey(b *backend) types.NamespacedName {
 	return types.NamespacedName{Namespace: b.key.Namespace, Name: fmt.Sprintf("%s%s-%x", lockPrefix, b.key.Name, of[:4])}
 }
 
+// lockedBy is the Service whose pods a policy of ours locks, as its name says.
+func lockedBy(p *securityv1.AuthorizationPolicy) types.NamespacedName {
+	name := strings.TrimPrefix(p.Name, lockPrefix)
+	if i := strings.LastIndexByte(name, '-'); i > 0 {
+		name = name[:i]
+	}
+	return types.NamespacedName{Namespace: p.Namespace, Name: name}
+}
+
 // isLock says whether a policy is the lock of an AmbientEdge, of this or another one. That an AmbientEdge has written it is what managedFields say.
 func isLock(p *securityv1.AuthorizationPolicy) bool {
 	return strings.HasPrefix(p.Name, lockPrefix) && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
@@ -55,14 +64,14 @@ func (m *maker) lock() {
 	}
 	for _, b := range m.backends {
 		if b.wanted {
-			m.lockOne(b)
+			m.about(b.itself(), func() { m.lockOne(b) })
 		}
 	}
 }
 
 func (m *maker) lockOne(b *backend) {
 	key := m.lockKey(b)
-	s := Step{part: partLock, Step: v1alpha1.Step{
+	s := Step{part: partLock, of: m.samePods(b), Step: v1alpha1.Step{
 		Verb: VerbLock, Object: object("AuthorizationPolicy", key), State: v1alpha1.StepDone,
 		Reason: fmt.Sprintf("the gateway reaches the pods of %s by waypoint %s only", b, b.waypoint),
 	}}
@@ -253,6 +262,19 @@ func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) strin
 	return ""
 }
 
+// samePods are a backend, and the other wanted ones that its pods serve too: a lock would cut off one that leads to no waypoint yet.
+func (m *maker) samePods(b *backend) []string {
+	list := b.itself()
+	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
+	for _, o := range m.backends {
+		if o != b && o.wanted && o.key.Namespace == b.key.Namespace &&
+			slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, o.service.Spec.Selector) }) {
+			list = append(list, o.String())
+		}
+	}
+	return list
+}
+
 func texted(list []string) []any {
 	out := make([]any, len(list))
 	for i := range list {
@@ -284,14 +306,15 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 			continue
 		}
 		obj := object("AuthorizationPolicy", keyOf(p))
+		of := []string{object("Service", lockedBy(p))}
 		switch p.Labels[v1alpha1.LabelOwner] {
 		case m.Edge.Owner():
 			m.add(Step{
-				part: partUnlock, Step: v1alpha1.Step{Verb: VerbUnlock, Object: obj, Reason: "let the gateway reach the pods again"},
+				part: partUnlock, of: of, Step: v1alpha1.Step{Verb: VerbUnlock, Object: obj, Reason: "let the gateway reach the pods again"},
 				Write: &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), UID: p.UID, Delete: true},
 			})
 		case "":
-			m.halt(obj, fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
+			m.orphan(Step{part: partUnlock, Step: v1alpha1.Step{Verb: VerbUnlock, Object: obj}}, securityGroup, "AuthorizationPolicy", fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
 				"kubectl label authorizationpolicy -n %s %s %s=%s has it deleted, otherwise it goes on denying", p.Namespace, p.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
 		}
 	}

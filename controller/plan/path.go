@@ -42,20 +42,25 @@ func (m *maker) passing() *passage {
 		switch f.Code {
 		case v1alpha1.FindingHeadless:
 			p.unset[f.Object] = true
-		case v1alpha1.FindingRejected:
-			p.past = true
 		case v1alpha1.FindingNoSwitch, v1alpha1.FindingSwitchIdle, v1alpha1.FindingOverridden:
-			p.past = p.past || f.Severity == v1alpha1.SeverityError
+			if f.Severity != v1alpha1.SeverityError {
+				continue
+			}
+			if p.past = p.past || !m.plan.holds.apart[causeOf(&f)]; !p.past {
+				m.plan.holds.each(causeOf(&f), func(service string) { p.unset[service] = true })
+			}
 		}
 	}
 	for i := range m.plan.Steps {
 		s := &m.plan.Steps[i]
 		switch {
 		case s.Verb != VerbSwitch || s.State == v1alpha1.StepDone:
-		case s.ahead != "": // of one Service
-			p.unset[s.Object] = true
-		default:
+		case s.wide:
 			p.past = true
+		default:
+			for _, service := range s.of {
+				p.unset[service] = true
+			}
 		}
 	}
 	return p
@@ -94,21 +99,24 @@ func (m *maker) leads(b *backend) (types.NamespacedName, bool) {
 
 // goesPast says whether a gateway goes past the waypoint of a Service for which no waypoint is asked, as its own switch is not seen to be set.
 func (m *maker) goesPast(b *backend) bool {
-	return slices.ContainsFunc(m.gateways, func(g *gateway) bool {
-		s := m.chosen(g)
-		if s == nil {
-			return g.vendor.NoSwitch != ""
-		}
-		switch s.On {
-		case edge.OnService:
-			is, _ := value(b.service, s.Path)
-			return is != s.Value
-		case edge.OnParameters:
-			is, _ := value(m.parameters(g, s), s.Path)
-			return is != s.Value
-		}
-		return true
-	})
+	return slices.ContainsFunc(m.gateways, func(g *gateway) bool { return m.sendsPast(g, b) })
+}
+
+// sendsPast says whether one gateway does.
+func (m *maker) sendsPast(g *gateway, b *backend) bool {
+	s := m.chosen(g)
+	if s == nil {
+		return g.vendor.NoSwitch != ""
+	}
+	switch s.On {
+	case edge.OnService:
+		is, _ := value(b.service, s.Path)
+		return is != s.Value
+	case edge.OnParameters:
+		is, _ := value(m.parameters(g, s), s.Path)
+		return is != s.Value
+	}
+	return true
 }
 
 // unled finds the policies that nobody enforces for Services which do not lead to a waypoint, though one is asked for, where nothing is under way
@@ -120,7 +128,7 @@ func (m *maker) unled() {
 	}
 	stuck := m.plan.Blocked()
 	for _, b := range m.backends {
-		stays := stuck || slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
+		stays := stuck || m.held(b.String()) || slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
 			return s.Verb == VerbWire && s.Object == b.String() && s.State == v1alpha1.StepBlocked
 		})
 		if _, leads := m.leads(b); leads || !stays || !m.consents(b.key.Namespace, "", "Service") {

@@ -1,11 +1,13 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -42,28 +44,66 @@ func (m *maker) leaves(b *backend) {
 	m.found(f)
 }
 
-// heldWired says whether a Service that is not kept has to stay led to its waypoint, for policies that depend on it: gateways go there as long.
-func (m *maker) heldWired(keep map[types.NamespacedName]bool) bool {
-	if m.plan.Undoing {
-		return false // what halts undo halts all of it
+// staying are the Services that are not kept and have to stay led to their waypoint, for policies that depend on it: gateways go there as long.
+func (m *maker) staying(keep map[types.NamespacedName]bool) []string {
+	if m.plan.Undoing && m.confirmed() {
+		return nil
 	}
+	var list []string
 	path := labelled(LabelUseWaypoint, "").managed()
 	for i := range m.Services {
 		s := &m.Services[i]
 		if keep[keyOf(s)] || !holds(s, m.Edge.FieldOwner(), path...) || !m.wrote(s) || m.shared(s, path) {
 			continue
 		}
-		waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
+		waypoint := ledTo(s)
 		if len(m.enforced(keyOf(s), "Service", true)) > 0 || m.gateway(waypoint) != nil && len(m.enforced(waypoint, "Gateway", false)) > 0 {
+			list = append(list, object("Service", keyOf(s)))
+		}
+	}
+	return list
+}
+
+// switchedBy are the Services that an object's switch is for. None: it is that of a gateway, for all of them.
+func switchedBy(o metav1.Object) []string {
+	var keys []types.NamespacedName
+	switch o := o.(type) {
+	case *networkingv1.Ingress:
+		keys = servicesOfIngress(o)
+	case *unstructured.Unstructured:
+		for _, ref := range targetRefs(o) {
+			if name, ok := ref["name"].(string); ok && ref["kind"] == "Service" {
+				keys = append(keys, types.NamespacedName{Namespace: o.GetNamespace(), Name: name})
+			}
+		}
+	}
+	var list []string
+	for _, key := range keys {
+		list = append(list, object("Service", key))
+	}
+	return list
+}
+
+// freezes says whether an object has the switch of a Service that is held back.
+func (m *maker) freezes(o metav1.Object) bool {
+	of := switchedBy(o)
+	for key := range m.frozen {
+		if len(of) == 0 || slices.Contains(of, object("Service", key)) {
 			return true
 		}
 	}
 	return false
 }
 
-// plaintext halts undo where pods refuse who has no identity: gateways that were in the mesh by us have none afterwards.
+// plaintext keeps the gateways in the mesh where pods refuse who has no identity: gateways that were in the mesh by us have none afterwards.
 func (m *maker) plaintext() {
-	if !slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.Verb == VerbUnenrol }) {
+	var unenrol []string
+	for i := range m.plan.Steps {
+		if s := &m.plan.Steps[i]; s.Verb == VerbUnenrol {
+			unenrol = append(unenrol, s.Object)
+		}
+	}
+	if len(unenrol) == 0 {
 		return
 	}
 	now := &maker{Snapshot: m.Snapshot} // its findings are not for undo
@@ -80,7 +120,9 @@ func (m *maker) plaintext() {
 	}
 	for _, b := range now.backends {
 		if by := now.refusesPlaintext(b); by != "" {
-			m.halt(b.String(), fmt.Sprintf("%s will be outside the mesh, and %s refuses those who are", listed(gateways), by))
+			m.about(unenrol, func() {
+				m.halt(b.String(), fmt.Sprintf("%s will be outside the mesh, and %s refuses those who are", listed(gateways), by))
+			})
 		}
 	}
 }

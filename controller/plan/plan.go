@@ -26,6 +26,8 @@ type Plan struct {
 
 	observer bool // nobody carries it out, whatever the mode
 	mayRoll  []rolling
+	holds    holdings
+	settled  bool // see settle
 }
 
 // Step is a step of the plan.
@@ -34,8 +36,17 @@ type Step struct {
 	// Write is what is to be written now. Nil: nothing, or not yet.
 	Write *Write
 	part  part
-	// ahead is the Service whose wiring comes first, where the step is one of wiring. Other Services do not wait for each other.
-	ahead string
+	// needs are the parts whose steps before this one come first, as far as it depends on them: see after.
+	needs []part
+	// of are the Services that it is for, as findings name them. None: it is for a gateway, or for what is taken back.
+	of []string
+	// wide: it is for the gateways, and so for all Services.
+	wide bool
+	// waypoint is that of a Service's steps of wiring, leads the one that it leads to already by its label; as findings name them.
+	waypoint, leads string
+	// watched: a watch tells when it is done, so that nobody has to look again soon.
+	watched bool
+	own     own
 	// later is what is to be written, as far as it is known, when the steps before are done.
 	later *Write
 	// wants gives what the step is for, done or not: see Effects. Nil: nothing is written for it, or it is not known.
@@ -111,6 +122,9 @@ type maker struct {
 	plan     Plan
 	gateways []*gateway
 	backends []*backend
+	missing  []types.NamespacedName        // backends that are not there
+	frozen   map[types.NamespacedName]bool // Services that are held back: what was done for them stays as it is
+	whom     []string                      // what is found holds back: see about
 	doubts   []doubt
 	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
@@ -161,22 +175,9 @@ func Make(s *Snapshot) *Plan {
 	return &m.plan
 }
 
-// add appends a step. A step that is not done waits for all steps before it of the parts that it needs, a Service's steps of wiring only for
-// its own and for those of the Service ahead.
+// add appends a step, which needs those before it of some parts, as far as it depends on them.
 func (m *maker) add(s Step, needs ...part) {
-	if s.State == v1alpha1.StepNext || s.State == "" {
-		for i := range m.plan.Steps {
-			before := &m.plan.Steps[i]
-			apart := s.ahead != "" && before.part == partWire && before.Object != s.Object && before.Object != s.ahead
-			if before.State != v1alpha1.StepDone && slices.Contains(needs, before.part) && !apart {
-				s.State, s.Write, s.later = v1alpha1.StepLater, nil, s.Write
-				break
-			}
-		}
-	}
-	if s.State == "" {
-		s.State = v1alpha1.StepNext
-	}
+	s.State, s.needs = cmp.Or(s.State, v1alpha1.StepNext), needs
 	s.ID = stepID(s.Verb, s.Object)
 	m.plan.Steps = append(m.plan.Steps, s)
 }
@@ -184,12 +185,26 @@ func (m *maker) add(s Step, needs ...part) {
 // stepID names a step within its edge.
 func stepID(verb, object string) string { return verb + " " + object }
 
-func (m *maker) found(f v1alpha1.Finding) { m.plan.Findings = append(m.plan.Findings, f) }
-
-// Blocked says whether an error among the findings stops all writing.
-func (p *Plan) Blocked() bool {
-	return slices.ContainsFunc(p.Findings, func(f v1alpha1.Finding) bool { return f.Severity == v1alpha1.SeverityError })
+// found adds a finding. An error holds back what it is about.
+func (m *maker) found(f v1alpha1.Finding) {
+	m.plan.holds.add(&f, m.whom...)
+	m.plan.Findings = append(m.plan.Findings, f)
 }
+
+// Blocked says whether an error among the findings stops all writing: one that is about a gateway or the edge itself, or those of all backends together.
+func (p *Plan) Blocked() bool {
+	return p.stops() || p.holds.all() && len(p.Writes()) == 0
+}
+
+// stops says whether one error stops all.
+func (p *Plan) stops() bool {
+	return slices.ContainsFunc(p.Findings, func(f v1alpha1.Finding) bool {
+		return f.Severity == v1alpha1.SeverityError && !p.holds.apart[causeOf(&f)]
+	})
+}
+
+// Wrong says whether there is an error among the findings, whatever it holds back.
+func (p *Plan) Wrong() bool { return p.firstError().Code != "" }
 
 // Writes are what is to be written now, in order.
 func (p *Plan) Writes() []*Write {
@@ -221,7 +236,7 @@ func (p *Plan) Stop(f v1alpha1.Finding) {
 
 // stop takes the writes away, where an error forbids them.
 func (p *Plan) stop() {
-	if !p.Blocked() {
+	if !p.stops() {
 		return
 	}
 	for i := range p.Steps {
@@ -236,10 +251,10 @@ func (p *Plan) Done() bool {
 	return !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State != v1alpha1.StepDone })
 }
 
-// Pending says whether a step is under way: something is to be written, or to be seen. What is Blocked, or Later because of that, is not: it waits for
-// somebody to act, which watches tell of.
+// Pending says whether a step is under way: something is to be written, or to be seen. What is Blocked or Held, or Later because of that, is not, nor is
+// what others have to say: it waits for somebody to act, which watches tell of.
 func (p *Plan) Pending() bool {
-	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State == v1alpha1.StepNext })
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.State == v1alpha1.StepNext && !s.watched })
 }
 
 // left is the first step of the parts that is not done.
@@ -252,18 +267,40 @@ func (p *Plan) left(parts ...part) *Step {
 	return nil
 }
 
-// finish orders the findings, stops what an error forbids, and computes the digest.
+// finish orders the findings, gives each step its turn, stops what an error forbids, and computes the digest.
 func (m *maker) finish() {
-	severity := func(f v1alpha1.Finding) int {
-		return slices.Index([]v1alpha1.Severity{v1alpha1.SeverityError, v1alpha1.SeverityWarning, v1alpha1.SeverityInfo}, f.Severity)
-	}
-	slices.SortStableFunc(m.plan.Findings, func(a, b v1alpha1.Finding) int {
-		return cmp.Or(cmp.Compare(severity(a), severity(b)), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Object, b.Object))
-	})
+	m.plan.sortFindings()
 	h := sha256.New()
 	for i := range m.plan.Steps {
 		fmt.Fprintln(h, m.plan.Steps[i].ID)
 	}
+	m.count()
+	m.plan.settle()
 	m.plan.stop()
 	m.plan.Digest = fmt.Sprintf("%x", h.Sum(nil)[:6])
+}
+
+// count notes the backends that count, and whether anything was written.
+func (m *maker) count() {
+	h := &m.plan.holds
+	h.begun = slices.Contains(m.Edge.Finalizers, v1alpha1.Finalizer)
+	for _, b := range m.backends {
+		if b.refused {
+			h.wait(cause{code: v1alpha1.FindingNoConsent, object: "Namespace " + b.key.Namespace}, b.String())
+			continue
+		}
+		h.counted = append(h.counted, b.String())
+	}
+	for _, key := range m.missing {
+		h.counted = append(h.counted, object("Service", key))
+	}
+}
+
+func (p *Plan) sortFindings() {
+	severity := func(f v1alpha1.Finding) int {
+		return slices.Index([]v1alpha1.Severity{v1alpha1.SeverityError, v1alpha1.SeverityWarning, v1alpha1.SeverityInfo}, f.Severity)
+	}
+	slices.SortStableFunc(p.Findings, func(a, b v1alpha1.Finding) int {
+		return cmp.Or(cmp.Compare(severity(a), severity(b)), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Object, b.Object))
+	})
 }

@@ -247,7 +247,11 @@ func describe(p *plan.Plan, e *v1alpha1.AmbientEdge) string {
 		fmt.Fprintf(&b, "gateway %+v\n", g)
 	}
 	for _, x := range p.Backends {
-		fmt.Fprintf(&b, "backend %+v\n", x)
+		fmt.Fprintf(&b, "backend {Service:%s Waypoint:%s Path:%s Policies:%v}", x.Service, x.Waypoint, x.Path, x.Policies)
+		if len(x.Held) > 0 {
+			fmt.Fprintf(&b, " held by %s", strings.Join(x.Held, ", "))
+		}
+		b.WriteString("\n")
 	}
 	for _, c := range p.Status(e).Conditions {
 		fmt.Fprintf(&b, "%s=%s %s: %s\n", c.Type, c.Status, c.Reason, c.Message)

@@ -11,8 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
-// policy adds the step that sets a switch by a policy for an object of a namespace: by the one that is there for it, else by one of ours.
-func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
+// policy adds the step that sets a switch by a policy for an object of a namespace: by the one that is there for it, else by one of ours. of are the
+// Services that it is for; none: all.
+func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string, of []string) {
 	key := types.NamespacedName{Namespace: namespace, Name: "isthmus-" + name}
 	want := setting{s.Path, s.Value}
 	var there *unstructured.Unstructured
@@ -29,12 +30,12 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 		} else {
 			step.State, step.Reason = v1alpha1.StepBlocked, "no consent"
 		}
-		m.addSwitch(step)
+		m.addSwitch(step, of)
 		return
 	}
 	c := carrier{s.Kind.APIVersion(), s.Kind.Kind, there}
 	if there.GetDeletionTimestamp() != nil {
-		m.addSwitch(Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepNext, Reason: "it is being deleted, and made anew when it is gone"}})
+		m.addSwitch(Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepNext, Reason: "it is being deleted, and made anew when it is gone"}}, of)
 		return
 	}
 	step := Step{Step: v1alpha1.Step{Verb: VerbSwitch, Object: c.String(), State: v1alpha1.StepDone, Reason: "made for this edge"}}
@@ -46,7 +47,7 @@ func (m *maker) policy(g *gateway, s *edge.Switch, namespace, name string) {
 	if step.State == v1alpha1.StepDone {
 		m.accepted(&step, g, there)
 	}
-	m.addSwitch(step)
+	m.addSwitch(step, of)
 }
 
 func (m *maker) newPolicy(s *edge.Switch, key types.NamespacedName, name string) *Write {
@@ -108,13 +109,36 @@ func (m *maker) overridden(g *gateway, s *edge.Switch) {
 			if !set || fmt.Sprint(is) == fmt.Sprint(alt.Value) || !m.narrower(g, o, s.On == edge.OnParameters) {
 				continue
 			}
-			m.found(v1alpha1.Finding{
+			f := v1alpha1.Finding{
 				Code: v1alpha1.FindingOverridden, Severity: v1alpha1.SeverityError, Object: object(o.GetKind(), keyOf(o)), Field: edge.Field(alt.Path),
 				Message: fmt.Sprintf("this is %q for a part of what %s serves, and wins there: those requests go to pods, past waypoints", fmt.Sprint(is), g),
 				Fix:     fmt.Sprintf("remove the field, or set it to %q", fmt.Sprint(alt.Value)),
-			})
+			}
+			m.about(m.routedBy(g, o), func() { m.found(f) })
 		}
 	}
+}
+
+// routedBy are the backends of the routes that a policy is for. None: it is for the Gateway too, for one of its listeners or for a ListenerSet, and so for all.
+func (m *maker) routedBy(g *gateway, o *unstructured.Unstructured) []string {
+	var services []types.NamespacedName
+	for _, ref := range targetRefs(o) {
+		if ref["kind"] == "Gateway" && o.GetNamespace() == g.key.Namespace && ref["name"] == g.key.Name {
+			return nil
+		}
+		is := func(kind string, key types.NamespacedName) bool {
+			return kind == ref["kind"] && key.Namespace == o.GetNamespace() && key.Name == ref["name"]
+		}
+		if slices.ContainsFunc(m.parents(g), func(p parent) bool { return is(p.kind, p.key) }) {
+			return nil
+		}
+		for _, f := range m.follow() {
+			if f.gateway == g && is(f.kind, f.key) {
+				services = append(services, f.reach...)
+			}
+		}
+	}
+	return m.backendsOf(services)
 }
 
 // narrower says whether a policy is for a part of a Gateway, or, with whole, for the Gateway itself too.

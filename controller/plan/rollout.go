@@ -72,7 +72,7 @@ func (m *maker) roll(g *gateway) {
 	s := m.put(c, VerbRoll, "start its pods anew, as the last ones were captured after they had connected", []setting{now}, []setting{
 		now, labelled(LabelDataplaneMode, "", at...), annotated(AnnotationBypassInbound, "", at...),
 	})
-	s.part = partEnrol
+	s.part, s.wide = partEnrol, true
 	if s.Write != nil {
 		m.atOnce(g)
 	}

@@ -48,10 +48,20 @@ func (m *maker) routedServices() []types.NamespacedName {
 		m.found(v1alpha1.Finding{
 			Code: v1alpha1.FindingRouteNotCounted, Severity: v1alpha1.SeverityWarning, Object: f.String(), Field: "status.parents",
 			Message: fmt.Sprintf("the backends of this route are left as they are: %s", f.why),
-			Fix:     "see the route's conditions; what was done for it is taken back when it no longer names the gateway",
+			Fix:     m.routeFix(f),
 		})
 	}
 	return keys
+}
+
+// routeFix is what helps a route that does not count.
+func (m *maker) routeFix(f *followed) string {
+	const anyway = "see the route's conditions; what was done for it is taken back when it no longer names the gateway"
+	if f.why != m.unreported(f.route, f.gateway) {
+		return anyway
+	}
+	return fmt.Sprintf("see whether that controller runs and has accepted its class (kubectl describe gatewayclass %s), and whether a listener of %s admits the route; %s",
+		f.gateway.object.Spec.GatewayClassName, f.gateway, anyway)
 }
 
 // ungranted finds the Services that a route must not name, as no ReferenceGrant lets it. The gateway knows that once its status says so of the
@@ -96,7 +106,11 @@ func (m *maker) awaitRoutes() {
 			if d.grant {
 				state = v1alpha1.StepBlocked
 			}
-			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbAwait, Object: d.object, State: state, Reason: d.why}})
+			var of []string
+			for _, key := range d.services {
+				of = append(of, object("Service", key))
+			}
+			m.add(Step{part: partWire, of: of, watched: true, Step: v1alpha1.Step{Verb: VerbAwait, Object: d.object, State: state, Reason: d.why}})
 		}
 	}
 }
@@ -110,7 +124,7 @@ func (m *maker) keeps(key types.NamespacedName) bool {
 // counts says why a route does not count for a Gateway, or "": by one of its parentRefs it must be accepted, with all references resolved, at its
 // current generation, as the controller of the Gateway's class says. decided: that controller has said so about this generation.
 func (m *maker) counts(r *route, g *gateway) (why string, decided bool) {
-	why = fmt.Sprintf("%s has not reported on it", g)
+	why = m.unreported(r, g)
 	reports, denials := 0, 0
 	parents := m.parents(g)
 	for i := range parents {
@@ -137,6 +151,19 @@ func (m *maker) counts(r *route, g *gateway) (why string, decided bool) {
 		}
 	}
 	return why, reports > 0 && reports == denials
+}
+
+// unreported says who should have reported on a route and has not, and what may keep it from that.
+func (m *maker) unreported(r *route, g *gateway) string {
+	class := g.object.Spec.GatewayClassName
+	why := fmt.Sprintf("%s has not reported on it, which controller %s of its class %s should", g, m.controllerOf(class), class)
+	if len(g.vendor.Controller.Images) > 0 && len(m.controllers(&g.vendor)) == 0 {
+		why += "; that is not seen to run in this cluster"
+	}
+	if r.names(&m.parents(g)[0]) && !m.admits(g.object, r.key.Namespace) {
+		why += fmt.Sprintf("; none of its listeners admits routes of namespace %s (spec.listeners.allowedRoutes)", r.key.Namespace)
+	}
+	return why
 }
 
 // notSaid is the first condition that is not said of a generation, or "". final: it is denied.

@@ -55,7 +55,7 @@ func (p *Plan) condition(e *v1alpha1.AmbientEdge, kind string, parts ...part) me
 	case left != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, p.why(e, left), sentence(left)
 	case p.Blocked() && steps == 0:
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonBlocked, p.firstError().Message
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonBlocked, p.stopper().Message
 	case steps == 0:
 		c.Reason, c.Message = v1alpha1.ReasonNotWanted, "there is nothing to do"
 	default:
@@ -85,8 +85,10 @@ func sentence(s *Step) string {
 // why a step that is left is not taken, or that it is.
 func (p *Plan) why(e *v1alpha1.AmbientEdge, left *Step) string {
 	switch {
-	case p.Blocked() || left.State == v1alpha1.StepBlocked:
+	case p.Blocked() || left.State == v1alpha1.StepBlocked || left.State == v1alpha1.StepHeld && p.holds.all():
 		return v1alpha1.ReasonBlocked
+	case left.State == v1alpha1.StepHeld:
+		return v1alpha1.ReasonHeld
 	case e.Spec.Mode != v1alpha1.ModeManage || p.observer:
 		return v1alpha1.ReasonObserving
 	}
@@ -103,6 +105,40 @@ func (p *Plan) firstError(codes ...string) v1alpha1.Finding {
 	return v1alpha1.Finding{}
 }
 
+// stopper is the first error that stops all, or else the first.
+func (p *Plan) stopper() v1alpha1.Finding {
+	f := find(p.Findings, func(f *v1alpha1.Finding) bool {
+		return f.Severity == v1alpha1.SeverityError && !p.holds.apart[causeOf(f)]
+	})
+	if f == nil {
+		return p.firstError()
+	}
+	return *f
+}
+
+// heldBack says what is held back while the rest goes on: how many backends, and which.
+func (p *Plan) heldBack() string {
+	var names []string
+	for i := range p.Backends {
+		if b := &p.Backends[i]; len(p.holds.by["Service "+b.Service]) > 0 {
+			names = append(names, fmt.Sprintf("Service %s (%s)", b.Service, codes(p.holds.by["Service "+b.Service])))
+		}
+	}
+	if n := len(names); n > 0 {
+		is := "is"
+		if n > 1 {
+			is = "are"
+		}
+		return fmt.Sprintf("%d of %d backends %s held back, and the others go on: %s", n, len(p.Backends), is, listed(names))
+	}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.State == v1alpha1.StepHeld {
+			names = append(names, sentence(s))
+		}
+	}
+	return fmt.Sprintf("held back, while all else goes on (%d): %s", len(names), listed(names))
+}
+
 // firstOf is the first finding of a code, whatever its severity.
 func (p *Plan) firstOf(code string) v1alpha1.Finding {
 	if f := find(p.Findings, func(f *v1alpha1.Finding) bool { return f.Code == code }); f != nil {
@@ -114,12 +150,14 @@ func (p *Plan) firstOf(code string) v1alpha1.Finding {
 func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
 	left := p.left(partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease, partRefused)
-	f := p.firstError()
+	f := p.stopper()
 	switch halted, conflict := p.firstError(v1alpha1.FindingUndoHalted), p.firstError(v1alpha1.FindingConflictedEdge); {
 	case halted.Code != "":
 		c.Reason, c.Message = v1alpha1.ReasonUndoHalted, halted.Message
 	case conflict.Code != "":
 		c.Reason, c.Message = v1alpha1.ReasonConflicted, conflict.Message
+	case f.Code != "" && !p.Undoing && !p.stops() && !p.holds.all():
+		c.Reason, c.Message = v1alpha1.ReasonHeld, p.heldBack()
 	case f.Code != "":
 		c.Reason, c.Message = v1alpha1.ReasonBlocked, fmt.Sprintf("%s %s: %s", f.Code, f.Object, f.Message)
 	case p.Undoing && p.observer:

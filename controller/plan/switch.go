@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -101,11 +102,11 @@ func (m *maker) switches(b *backend, way []setting) {
 			for _, in := range m.ingresses(g) {
 				if slices.Contains(servicesOfIngress(in), b.key) {
 					told = true
-					m.addSwitch(m.put(carrier{"networking.k8s.io/v1", "Ingress", in}, VerbSwitch, switchHow, []setting{{s.Path, s.Value}}, nil))
+					m.addSwitch(m.put(carrier{"networking.k8s.io/v1", "Ingress", in}, VerbSwitch, switchHow, []setting{{s.Path, s.Value}}, nil), m.backendsOf(servicesOfIngress(in)))
 				}
 			}
 		case edge.OnServiceByRef:
-			m.policy(g, s, b.key.Namespace, b.key.Name)
+			m.policy(g, s, b.key.Namespace, b.key.Name, b.itself())
 		}
 		if listed := m.lists(g, b); !told && !listed {
 			m.noSwitch(g, b.String(), fmt.Sprintf("%s is told of %s by nothing that is seen here", g, b))
@@ -122,9 +123,10 @@ func (m *maker) unreached(g *gateway, s *edge.Switch, b *backend) {
 	}
 }
 
-// addSwitch adds a step once: an object may carry the switch of several Services, and a policy that of several gateways.
-func (m *maker) addSwitch(s Step) {
-	s.part = partWire
+// addSwitch adds a step once: an object may carry the switch of several Services, and a policy that of several gateways. of are its Services; none: it is
+// that of a gateway for all of them.
+func (m *maker) addSwitch(s Step, of []string) {
+	s.part, s.of, s.wide = partWire, of, len(of) == 0
 	if !slices.ContainsFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object }) {
 		m.add(s, partEnrol, partWaypoint, partWire)
 	}
@@ -149,11 +151,22 @@ func (m *maker) switchGateways() {
 		switch s.On {
 		case edge.OnParameters:
 			o := m.parameters(g, s)
-			m.addSwitch(m.put(carrier{s.Kind.APIVersion(), s.Kind.Kind, o}, VerbSwitch, "let the gateway send to Services' addresses", []setting{{s.Path, s.Value}}, nil))
+			m.addSwitch(m.put(carrier{s.Kind.APIVersion(), s.Kind.Kind, o}, VerbSwitch, "let the gateway send to Services' addresses", []setting{{s.Path, s.Value}}, nil), nil)
 		case edge.OnGateway:
-			m.policy(g, s, g.key.Namespace, g.key.Name)
+			m.policy(g, s, g.key.Namespace, g.key.Name, nil)
 		}
 	}
+}
+
+// backendsOf are those of the wanted backends that are among Services.
+func (m *maker) backendsOf(services []types.NamespacedName) []string {
+	var list []string
+	for _, b := range m.backends {
+		if b.wanted && slices.Contains(services, b.key) {
+			list = append(list, b.String())
+		}
+	}
+	return list
 }
 
 func (m *maker) noSwitch(g *gateway, obj, why string) {

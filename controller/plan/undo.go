@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -31,16 +32,28 @@ func (m *maker) undo() {
 // release takes back what is ours and is not wanted any more, as the spec has changed. It comes when all the rest is done.
 func (m *maker) release() {
 	services, waypoints, objects := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[string]bool{}
+	m.frozen = map[types.NamespacedName]bool{}
 	for _, b := range m.backends {
-		services[b.key] = b.wanted || b.refused
-		waypoints[b.waypoint] = waypoints[b.waypoint] || b.wanted || b.refused
+		held := m.held(b.String())
+		services[b.key] = b.wanted || b.refused || held
+		waypoints[b.waypoint] = waypoints[b.waypoint] || services[b.key]
+		if held {
+			m.frozen[b.key], waypoints[m.present(b)] = true, true
+		}
+	}
+	policy, name := m.waypointPolicy()
+	for _, key := range m.missing {
+		m.frozen[key], services[key] = true, true
+		if policy == v1alpha1.WaypointCreate {
+			waypoints[types.NamespacedName{Namespace: key.Namespace, Name: name}] = true
+		}
 	}
 	for _, s := range m.plan.Steps {
 		if s.Verb == VerbEnrol || s.Verb == VerbRoll || s.Verb == VerbSwitch {
 			objects[s.Object] = true
 		}
 	}
-	if m.plan.Blocked() || m.unsure {
+	if m.plan.stops() || m.unsure {
 		return // what is wanted is not known for sure
 	}
 	m.plan.Whole = true
@@ -53,24 +66,30 @@ func (m *maker) release() {
 
 // unswitch takes our switches back from objects that are not kept, but Services, whose labels go together.
 func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName]bool) {
-	held := m.heldWired(services)
+	staying := m.staying(services)
 	take := func(c carrier, what string, w *Write) {
 		if w.Restore {
 			what = "give the values back that were there before"
 		}
 		step := Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: what}, Write: w}
-		if held {
+		step.of = switchedBy(c.object)
+		step.wide = len(step.of) == 0
+		if step.wide && len(staying) > 0 || overlap(step.of, staying) {
 			m.stay(&step)
+			if m.plan.Undoing && step.wide {
+				m.plan.holds.also(c.String(), cause{code: v1alpha1.FindingUndoHalted, object: staying[0]})
+			}
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock)
 	}
 	for _, o := range m.Objects {
 		c := carrier{o.GetAPIVersion(), o.GetKind(), o}
 		switch {
-		case keep[c.String()]:
+		case keep[c.String()], m.freezes(o):
 		case o.GetDeletionTimestamp() != nil:
 			if m.made(o) {
-				m.add(Step{part: partUnswitch, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: "it is being deleted"}})
+				of := switchedBy(o)
+				m.add(Step{part: partUnswitch, of: of, wide: len(of) == 0, Step: v1alpha1.Step{Verb: VerbUnswitch, Object: c.String(), Reason: "it is being deleted"}})
 			}
 		case m.made(o) && len(m.sharers(o)) > 0:
 			m.handOver(c, m.sharers(o))
@@ -83,7 +102,7 @@ func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName
 	}
 	for i := range m.Ingresses {
 		c := carrier{"networking.k8s.io/v1", "Ingress", &m.Ingresses[i]}
-		if !keep[c.String()] && m.wrote(c.object) {
+		if !keep[c.String()] && !m.freezes(c.object) && m.wrote(c.object) {
 			take(c, "take our setting away", m.takeBack(c))
 		}
 	}
@@ -97,22 +116,30 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 			continue
 		}
 		obj := object("Service", keyOf(s))
-		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
+		step := Step{part: partRelease, of: []string{obj}, Step: v1alpha1.Step{Verb: VerbUnwire, Object: obj, Reason: "take our labels away"}}
 		if step.Write = m.takeBack(carrier{"v1", "Service", s}); step.Write.Restore {
 			step.Reason = "give the values back that were there before"
 		}
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
-			waypoint := types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
-			stays := m.haltFor(keyOf(s), "Service", waypoint.String())
-			if m.gateway(waypoint) != nil { // whether it goes or not, its policies end for this Service
-				stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays
-			}
-			if stays {
-				m.stay(&step)
-			}
+			waypoint := ledTo(s)
+			step.leads = object("Gateway", waypoint)
+			m.about(step.of, func() {
+				stays := m.haltFor(keyOf(s), "Service", waypoint.String())
+				if m.gateway(waypoint) != nil { // whether it goes or not, its policies end for this Service
+					stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays
+				}
+				if stays {
+					m.stay(&step)
+				}
+			})
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch)
 	}
+}
+
+// ledTo is the waypoint that a Service's own labels name.
+func ledTo(s *corev1.Service) types.NamespacedName {
+	return types.NamespacedName{Namespace: cmp.Or(s.Labels[LabelUseWaypointNamespace], s.Namespace), Name: s.Labels[LabelUseWaypoint]}
 }
 
 // shared says whether somebody else holds the field too, so that it stays.
@@ -128,7 +155,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 		g := &m.Gateways[i]
 		key := keyOf(g)
 		if m.disowned(g) && !keep[key] && g.DeletionTimestamp == nil {
-			m.halt(object("Gateway", key), fmt.Sprintf("this waypoint was made for this edge, and has lost its label: "+
+			m.orphan(Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key)}}, gatewayv1.GroupName, "Gateway", fmt.Sprintf("this waypoint was made for this edge, and has lost its label: "+
 				"kubectl label gateway -n %s %s %s=%s has it deleted, otherwise it is left behind", key.Namespace, key.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
 		}
 		if !m.madeWaypoint(g) || keep[key] {
@@ -137,15 +164,17 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
 		if g.DeletionTimestamp == nil {
 			step.Write = &Write{APIVersion: gatewayAPI, Kind: "Gateway", Key: key, UID: g.UID, Delete: true}
-			heirs, used := m.users(key)
-			switch {
-			case len(heirs) > 0 && !used:
-				m.handOver(carrier{gatewayAPI, "Gateway", g}, heirs)
-				step.Verb, step.Reason = VerbRelease, "leave the waypoint to whoever needs it too"
-				step.Write.Delete, step.Write.Release = false, true
-			case m.haltFor(key, "Gateway", key.String()) || used:
-				m.stay(&step)
-			}
+			m.about([]string{step.Object}, func() {
+				heirs, used := m.users(key)
+				switch {
+				case len(heirs) > 0 && !used:
+					m.handOver(carrier{gatewayAPI, "Gateway", g}, heirs)
+					step.Verb, step.Reason = VerbRelease, "leave the waypoint to whoever needs it too"
+					step.Write.Delete, step.Write.Release = false, true
+				case m.haltFor(key, "Gateway", key.String()) || used:
+					m.stay(&step)
+				}
+			})
 		}
 		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
 	}
@@ -244,7 +273,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 			continue
 		}
 		m.add(Step{
-			part: partRelease, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
+			part: partRelease, wide: true, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
 			Write: &Write{APIVersion: h.apiVersion, Kind: h.kind, Key: keyOf(h.object), UID: h.object.GetUID(), Fields: map[string]any{}},
 		}, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
 	}
@@ -269,7 +298,7 @@ func (m *maker) awaitOutside() {
 				inside++
 			}
 		}
-		s := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are as their labels say"}}
+		s := Step{part: partRelease, wide: true, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are as their labels say"}}
 		if inside > 0 {
 			s.State, s.Reason = v1alpha1.StepNext, fmt.Sprintf("%d pods are still captured", inside)
 		}
@@ -282,6 +311,7 @@ func (m *maker) reportUndo() {
 	now := &maker{Snapshot: m.Snapshot}
 	now.findGateways()
 	now.findBackends()
+	now.missing = nil
 	now.report()
 	now.conceal()
 	m.plan.Gateways, m.plan.Backends = now.plan.Gateways, now.plan.Backends

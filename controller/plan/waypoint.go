@@ -76,11 +76,7 @@ func (m *maker) waypoints() {
 		case name != "":
 			b.waypoint = types.NamespacedName{Namespace: b.key.Namespace, Name: name}
 		case !m.bound(b):
-			m.found(v1alpha1.Finding{
-				Code: v1alpha1.FindingNoWaypoint, Severity: v1alpha1.SeverityError, Object: b.String(), Field: "metadata.labels[" + LabelUseWaypoint + "]",
-				Message: "neither this Service nor its namespace names a waypoint, and AmbientEdge " + keyOf(m.Edge).String() + " says to use what is there",
-				Fix:     "set spec.waypoint to {policy: Create, name: waypoint}, or to {policy: None}",
-			})
+			m.about(b.itself(), func() { m.nameless(b) })
 			continue
 		}
 		b.wanted = true
@@ -93,11 +89,23 @@ func (m *maker) waypoints() {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(chosen), compareKeys) {
-		if policy == v1alpha1.WaypointCreate {
-			m.createWaypoint(key)
-		}
-		m.awaitWaypoint(key)
+		of := m.wantedAt(object("Gateway", key))
+		m.about(of, func() {
+			if policy == v1alpha1.WaypointCreate {
+				m.createWaypoint(key, of)
+			}
+			m.awaitWaypoint(key, of)
+		})
 	}
+}
+
+// nameless finds a Service that is to use a waypoint, and names none.
+func (m *maker) nameless(b *backend) {
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingNoWaypoint, Severity: v1alpha1.SeverityError, Object: b.String(), Field: "metadata.labels[" + LabelUseWaypoint + "]",
+		Message: "neither this Service nor its namespace names a waypoint, and AmbientEdge " + keyOf(m.Edge).String() + " says to use what is there",
+		Fix:     "set spec.waypoint to {policy: Create, name: waypoint}, or to {policy: None}",
+	})
 }
 
 // unenforced finds L7 policies for a Service without a waypoint.
@@ -110,8 +118,8 @@ func (m *maker) unenforced(b *backend) {
 	}
 }
 
-func (m *maker) createWaypoint(key types.NamespacedName) {
-	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbCreate, Object: object("Gateway", key), State: v1alpha1.StepDone}}
+func (m *maker) createWaypoint(key types.NamespacedName, of []string) {
+	s := Step{part: partWaypoint, of: of, Step: v1alpha1.Step{Verb: VerbCreate, Object: object("Gateway", key), State: v1alpha1.StepDone}}
 	switch g := m.gateway(key); {
 	case g == nil || g.DeletionTimestamp != nil:
 		s.State, s.Reason = v1alpha1.StepNext, "make a waypoint of class "+WaypointClass
@@ -148,8 +156,8 @@ func waypointFields(owner string) map[string]any {
 	}
 }
 
-func (m *maker) awaitWaypoint(key types.NamespacedName) {
-	s := Step{part: partWaypoint, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepNext}}
+func (m *maker) awaitWaypoint(key types.NamespacedName, of []string) {
+	s := Step{part: partWaypoint, of: of, Step: v1alpha1.Step{Verb: VerbAwait, Object: object("Gateway", key), State: v1alpha1.StepNext}}
 	g := m.gateway(key)
 	fact := m.Waypoints[key]
 	switch {
@@ -180,10 +188,7 @@ func (m *maker) awaitWaypoint(key types.NamespacedName) {
 		s.Reason = "it cannot be asked: " + m.Unable
 	case !fact.Answers && fact.Why != "":
 		s.Reason = "it does not answer: " + fact.Why
-		m.found(v1alpha1.Finding{
-			Code: v1alpha1.FindingWaypointSilent, Severity: v1alpha1.SeverityWarning, Object: s.Object,
-			Message: "this waypoint is programmed but does not answer on its HBONE port: " + fact.Why, Fix: "look at its pods",
-		})
+		m.silent(key, fact.Why)
 	case !fact.Answers:
 		s.Reason = "it is to be asked on its HBONE port"
 	default:

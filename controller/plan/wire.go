@@ -14,24 +14,13 @@ func compareKeys(a, b types.NamespacedName) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// wire adds the steps that let each backend lead to its waypoint, and the gateway follow it. The first Service of a waypoint goes all the way
-// before the others begin, which then go together: what is wrong with a waypoint is found out with one.
+// wire adds the steps that let each backend lead to its waypoint, and the gateway follow it. The first Service of a waypoint in each namespace goes all
+// the way before the others begin, which then go together: what is wrong with a waypoint is found out with one.
 func (m *maker) wire() {
-	first := map[types.NamespacedName]string{}
 	for _, b := range m.backends {
-		if !b.wanted {
-			continue
+		if b.wanted {
+			m.about(b.itself(), func() { m.wireOne(b) })
 		}
-		first[b.waypoint] = cmp.Or(first[b.waypoint], b.String())
-		b.ahead = first[b.waypoint]
-		way := m.way(b)
-		if len(way) == 0 {
-			m.add(Step{part: partWire, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepDone, Reason: "its namespace leads it there"}})
-		} else {
-			m.serviceStep(b, VerbWire, "lead it to waypoint "+b.waypoint.String(), way, way)
-		}
-		m.confirm(b)
-		m.switches(b, way)
 	}
 	m.switchGateways()
 	for _, b := range m.backends {
@@ -39,6 +28,26 @@ func (m *maker) wire() {
 			m.add(Step{part: partRefused, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepBlocked, Reason: "no consent"}})
 		}
 	}
+}
+
+func (m *maker) wireOne(b *backend) {
+	way := m.way(b)
+	if len(way) == 0 {
+		m.addWiring(b, Step{Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepDone, Reason: "its namespace leads it there"}})
+	} else {
+		m.serviceStep(b, VerbWire, "lead it to waypoint "+b.waypoint.String(), way, way)
+	}
+	m.confirm(b)
+	m.switches(b, way)
+}
+
+// addWiring adds a step of wiring of a Service.
+func (m *maker) addWiring(b *backend, s Step) {
+	s.part, s.of, s.waypoint = partWire, b.itself(), object("Gateway", b.waypoint)
+	if is := m.present(b); is.Name != "" {
+		s.leads = object("Gateway", is)
+	}
+	m.add(s, partEnrol, partWaypoint, partWire)
 }
 
 // way are the labels that lead a Service to its waypoint, none where its namespace does.
@@ -59,7 +68,6 @@ func (m *maker) way(b *backend) []setting {
 // where they are not there yet, so that one trial answers for both.
 func (m *maker) serviceStep(b *backend, verb, how string, want, way []setting) {
 	s := m.put(carrier{"v1", "Service", b.service}, verb, how, want, append(slices.Clone(way), b.settings...))
-	s.part, s.ahead = partWire, b.ahead
 	if verb == VerbSwitch && s.Write != nil {
 		for _, x := range way {
 			if m.state(b.service, x) == absent {
@@ -70,12 +78,12 @@ func (m *maker) serviceStep(b *backend, verb, how string, want, way []setting) {
 	if verb == VerbWire && s.Write != nil {
 		m.leaves(b)
 	}
-	m.add(s, partEnrol, partWaypoint, partWire)
+	m.addWiring(b, s)
 }
 
 // confirm waits for istiod's word that a Service is bound, and for the waypoint to serve it: istiod's word comes first.
 func (m *maker) confirm(b *backend) {
-	s := Step{part: partWire, ahead: b.ahead, Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepNext, Reason: "istiod has not bound it to the waypoint yet"}}
+	s := Step{Step: v1alpha1.Step{Verb: VerbConfirm, Object: b.String(), State: v1alpha1.StepNext, Reason: "istiod has not bound it to the waypoint yet"}}
 	switch c := meta.FindStatusCondition(b.service.Status.Conditions, ConditionWaypointBound); {
 	case c != nil && c.Status == "True" && m.Hearsay:
 		m.hearsay(&s, "istiod has bound it, and the waypoint serves it", "istiod has bound it; whether the waypoint serves it was not asked from here")
@@ -91,5 +99,5 @@ func (m *maker) confirm(b *backend) {
 	case c != nil && c.Message != "":
 		s.Reason = "istiod says: " + c.Message
 	}
-	m.add(s, partEnrol, partWaypoint, partWire)
+	m.addWiring(b, s)
 }

@@ -23,6 +23,7 @@ const (
 	eventRefused    = "Refused"
 	eventConflict   = "Conflict"
 	eventBlocked    = "Blocked"
+	eventHeld       = "Held"
 	eventUndoHalted = "UndoHalted"
 	eventUndone     = "Undone"
 )
@@ -57,7 +58,7 @@ func record(to recorder, e *v1alpha1.AmbientEdge, list ...event) {
 func transitions(before, after *v1alpha1.AmbientEdgeStatus, p *plan.Plan) []event {
 	var list []event
 	list = append(list, readiness(before, after, p.Undoing)...)
-	list = append(list, newFindings(before.Findings, after.Findings)...)
+	list = append(list, newFindings(before.Findings, after.Findings, p)...)
 	return append(list, stepsDone(before.Plan.Steps, after.Plan.Steps, p)...)
 }
 
@@ -83,8 +84,8 @@ func worded(action, note string) string {
 	return fmt.Sprintf("%s-%08x", action, h.Sum32())
 }
 
-// newFindings tells of what stops an edge.
-func newFindings(before, after []v1alpha1.Finding) []event {
+// newFindings tells of what stops an edge, or holds some of it back.
+func newFindings(before, after []v1alpha1.Finding, p *plan.Plan) []event {
 	reasons := map[string]string{
 		v1alpha1.FindingRefused: eventRefused, v1alpha1.FindingForeignValue: eventConflict,
 		v1alpha1.FindingConflictedEdge: eventConflict, v1alpha1.FindingFight: eventConflict, v1alpha1.FindingUndoHalted: eventUndoHalted,
@@ -98,7 +99,11 @@ func newFindings(before, after []v1alpha1.Finding) []event {
 			continue
 		}
 		// The code is the action: Events of the same action, reason and objects are one series, which shows the words of the first.
-		list = append(list, event{corev1.EventTypeWarning, cmp.Or(reasons[f.Code], eventBlocked), f.Code, f.Object, f.Code + " " + f.Object + ": " + f.Message})
+		stops := eventBlocked
+		if p.HeldBack(f) {
+			stops = eventHeld
+		}
+		list = append(list, event{corev1.EventTypeWarning, cmp.Or(reasons[f.Code], stops), f.Code, f.Object, f.Code + " " + f.Object + ": " + f.Message})
 	}
 	return list
 }

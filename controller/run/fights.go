@@ -106,9 +106,9 @@ func (f *fights) forget(e types.NamespacedName) {
 	delete(f.of, e)
 }
 
-// left are the writes that are to be made: not those which the cache does not show yet. It is a lostError when somebody else takes one back
-// again and again.
-func (f *fights) left(e *v1alpha1.AmbientEdge, s *plan.Snapshot, writes []*plan.Write) ([]*plan.Write, error) {
+// left are the writes that are to be made: not those which the cache does not show yet, nor those that somebody else takes back again and again, which are
+// handed to given.
+func (f *fights) left(e *v1alpha1.AmbientEdge, s *plan.Snapshot, writes []*plan.Write, given func(*plan.Write, error)) ([]*plan.Write, error) {
 	var list []*plan.Write
 	for _, w := range writes {
 		d, err := digestOf(w)
@@ -120,7 +120,7 @@ func (f *fights) left(e *v1alpha1.AmbientEdge, s *plan.Snapshot, writes []*plan.
 		case wanted:
 			list = append(list, w)
 		case lost:
-			return nil, &lostError{object: w.String(), manager: lastManager(o)}
+			given(w, &lostError{object: w.String(), manager: lastManager(o)})
 		}
 	}
 	return list, nil

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
@@ -81,9 +82,14 @@ func TestALostWriteIsTold(t *testing.T) {
 	}
 	f.add(s.Edge, d, "11")
 	f.add(s.Edge, d, "13")
-	left, err := f.left(s.Edge, s, []*plan.Write{w})
-	finding, told := stop(s.Edge, false, err)
-	if len(left) > 0 || !told || finding.Object != "Service shop/orders" || finding.Code != "ISM310" {
+	var finding v1alpha1.Finding
+	told := false
+	left, err := f.left(s.Edge, s, []*plan.Write{w}, func(lost *plan.Write, err error) {
+		if lost == w {
+			finding, told = stop(s.Edge, false, err)
+		}
+	})
+	if len(left) > 0 || err != nil || !told || finding.Object != "Service shop/orders" || finding.Code != "ISM310" {
 		t.Errorf("%v are left, the finding is %+v", left, finding)
 	}
 	if want := `write Service shop/orders: it was taken back 2 times within 10m0s by somebody else ("argocd" changed it last); it is not written again`; finding.Message != want {

@@ -36,6 +36,7 @@ const (
 	backendWired   = "wired"   // it leads to its waypoint, which was seen to serve it
 	backendWaiting = "waiting" // it is to, and does not yet
 	backendDirect  = "direct"  // no waypoint is wanted for it
+	backendHeld    = "held"    // an error holds it back, and the others go on
 )
 
 // Names of metrics.
@@ -54,7 +55,7 @@ func Metrics() []string {
 // describe are the sums: names and labels.
 func (m *metrics) describe() (edges, backends, findings *prometheus.Desc) {
 	return prometheus.NewDesc(metricEdges, "AmbientEdges by mode and by the reason of their condition Ready, which is Done where they are ready.", []string{"mode", "reason"}, nil),
-		prometheus.NewDesc(metricBackends, "Services behind AmbientEdges by state: wired, waiting, direct.", []string{"state"}, nil),
+		prometheus.NewDesc(metricBackends, "Services behind AmbientEdges by state: wired, waiting, direct, held.", []string{"state"}, nil),
 		prometheus.NewDesc(metricFindings, "Findings in the plans of AmbientEdges by code and severity.", []string{"code", "severity"}, nil)
 }
 
@@ -101,6 +102,8 @@ func (m *metrics) note(e *v1alpha1.AmbientEdge, p *plan.Plan) {
 	}
 	for i := range p.Backends {
 		switch b := &p.Backends[i]; {
+		case p.Holds(b.Service):
+			t.backends[backendHeld]++
 		case b.Waypoint == "" && !left["Service "+b.Service]:
 			t.backends[backendDirect]++
 		case left["Service "+b.Service]:
@@ -136,7 +139,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 
 // Collect sums up.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	edges, states, findings := map[[2]string]int{}, map[string]int{backendWired: 0, backendWaiting: 0, backendDirect: 0}, map[[2]string]int{}
+	edges, states, findings := map[[2]string]int{}, map[string]int{backendWired: 0, backendWaiting: 0, backendDirect: 0, backendHeld: 0}, map[[2]string]int{}
 	m.mu.Lock()
 	for _, t := range m.of {
 		edges[[2]string{t.mode, t.reason}]++

@@ -45,7 +45,7 @@ func TestMetricsSumUpPlans(t *testing.T) {
 	other.Namespaces[1].Annotations = nil
 	m.note(other.Edge, plan.Make(other))
 	want := []string{
-		"isthmus_backends{state=direct} 0", "isthmus_backends{state=waiting} 4", "isthmus_backends{state=wired} 0",
+		"isthmus_backends{state=direct} 0", "isthmus_backends{state=held} 2", "isthmus_backends{state=waiting} 2", "isthmus_backends{state=wired} 0",
 		"isthmus_edges{mode=Manage,reason=InProgress} 1", "isthmus_edges{mode=Observe,reason=Blocked} 1",
 		"isthmus_findings{code=ISM302,severity=Error} 1",
 	}
@@ -59,7 +59,7 @@ func TestMetricsSumUpPlans(t *testing.T) {
 	}
 	m.forget(edgeKey(s))
 	m.forget(edgeKey(other))
-	if got := series(t, &m); len(got) != 3 {
+	if got := series(t, &m); len(got) != 4 {
 		t.Errorf("of edges that are gone there is %q", got)
 	}
 }

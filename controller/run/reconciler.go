@@ -89,13 +89,8 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 		}
 		p = r.plan(ctx, s)
 	}
-	question := asked(e, p)
-	if f, left, held := r.refusals.held(e, p); held {
-		p.Stop(f)
-		_, err := r.report(ctx, e, p)
-		return reconcile.Result{RequeueAfter: left}, err
-	}
-	if p.Undoing && p.Done() && !p.Blocked() && r.manages(e) {
+	left := r.refusals.hold(e, p)
+	if p.Undoing && p.Done() && !p.Wrong() && r.manages(e) {
 		if err = r.finalize(ctx, e.DeepCopy(), p); err == nil {
 			return reconcile.Result{}, nil
 		}
@@ -107,9 +102,9 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	if did.wrote {
 		r.metrics.effect(since)
 	}
-	f, stopped := stop(e, did.wrote, err)
-	if stopped {
+	if f, is := stop(e, did.wrote, err); is { // of the AmbientEdge itself
 		log.FromContext(ctx).Info("stopped", "reason", err.Error())
+		did.pause = r.refusals.add(e, "", asked(e, p, nil), f)
 		p.Stop(f)
 		err = nil
 	}
@@ -117,10 +112,7 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	if err := errors.Join(err, reportErr); err != nil {
 		return reconcile.Result{}, err
 	}
-	if stopped {
-		return reconcile.Result{RequeueAfter: r.refusals.add(e, question, f)}, nil
-	}
-	r.refusals.forget(req.NamespacedName)
+	r.refusals.keep(e, p)
 	again := later
 	if did.wrote || did.waits || p.Pending() && !p.Blocked() && r.manages(e) {
 		again = soon
@@ -128,8 +120,13 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	if s.Unable != "" {
 		again = min(again, unsaid)
 	}
-	if wait > 0 {
-		again = min(again, wait)
+	if p.Undoing && p.Wrong() {
+		again = min(again, unsaid)
+	}
+	for _, pause := range []time.Duration{wait, left, did.pause} {
+		if pause > 0 {
+			again = min(again, pause)
+		}
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
 }

@@ -38,11 +38,11 @@ func (e *laterError) Unwrap() error { return e.err }
 
 // all tries the writes of a plan that have not been let through yet, those of later steps too, so that what the API server would refuse
 // half-way is not begun. It blocks for two requests at most for each; Services are tried together, and a Service once with all that it is to
-// get. After an error all are tried again.
+// get. What somebody has to do something about is handed to refused, and tried again the next time; so is all after an error of another kind.
 //
 // Later writes are tried against a state in which the steps before them are still to be done, and may be refused for that alone. Whoever
 // knows this says so by AnnotationBegin, and only the writes that come next are tried.
-func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, p *plan.Plan) error {
+func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, p *plan.Plan, refused func(*plan.Write, error)) error {
 	key := client.ObjectKeyFromObject(e)
 	t.mu.Lock()
 	before := t.passed[key]
@@ -65,16 +65,40 @@ func (t *trials) all(ctx context.Context, c client.Client, e *v1alpha1.AmbientEd
 			open = append(open, w)
 		}
 	}
+	passed := map[digest]bool{}
+	for _, d := range digests {
+		passed[d] = true
+	}
 	for _, batch := range batches(open) {
-		err := each(len(batch), atOnce, func(i int) error { return try(ctx, c, e, batch[i], now) })
+		left := p.Ahead()
+		batch = slices.DeleteFunc(batch, func(w *plan.Write) bool { return !slices.Contains(left, w) }) // what depends on one that was refused
+		answers := make([]error, len(batch))
+		err := each(len(batch), atOnce, func(i int) error {
+			err := try(ctx, c, e, batch[i], now)
+			if _, told := stop(e, false, err); told {
+				answers[i] = err
+				return nil
+			}
+			return err
+		})
 		if err != nil {
 			t.forget(key)
 			return err
 		}
-	}
-	passed := map[digest]bool{}
-	for _, d := range digests {
-		passed[d] = true
+		for i, err := range answers {
+			if err == nil {
+				continue
+			}
+			if !p.Apart(batch[i]) { // which stops all that would be tried after it
+				t.forget(key)
+				refused(batch[i], err)
+				return nil
+			}
+			if d, err := digestOf(batch[i]); err == nil {
+				delete(passed, d)
+			}
+			refused(batch[i], err)
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -141,8 +141,26 @@ var tries = []string{"try apply edge", "try create waypoint", "try delete waypoi
 // round writes what the plan of a snapshot writes now, and returns what was asked of the API server.
 func round(t *testing.T, r *reconciler, s *plan.Snapshot) ([]string, error) {
 	t.Helper()
-	_, err := r.write(t.Context(), s.Edge, s, plan.Make(s))
-	return r.client.(*server).did(), err
+	got, f, err := attempt(t, r, s)
+	if f.Code != "" {
+		t.Errorf("the finding is %+v", f)
+	}
+	return got, err
+}
+
+// attempt is round, with what somebody has to do something about.
+func attempt(t *testing.T, r *reconciler, s *plan.Snapshot) ([]string, v1alpha1.Finding, error) {
+	t.Helper()
+	p := plan.Make(s)
+	if p.Wrong() {
+		t.Fatalf("findings are %+v", p.Findings)
+	}
+	_, err := r.write(t.Context(), s.Edge, s, p)
+	got := r.client.(*server).did()
+	if !p.Wrong() {
+		return got, v1alpha1.Finding{}, err
+	}
+	return got, p.Findings[0], err
 }
 
 func want(t *testing.T, got []string, want ...string) {
@@ -168,7 +186,8 @@ func TestAllIsTriedBeforeTheFirstWrite(t *testing.T) {
 	want(t, got, "try apply more", "apply edge", "create waypoint") // what is new
 }
 
-func TestAStepThatWouldBeRefusedStopsAllBeforeIt(t *testing.T) {
+// TestAStepThatWouldBeRefusedHoldsBackItsService: the other Service goes on. What nobody has refused stops all, as it may be the API server that is ill.
+func TestAStepThatWouldBeRefusedHoldsBackItsService(t *testing.T) {
 	for name, answer := range map[string]error{"denied": denied, "conflict": conflict, "the API server is ill": apierrors.NewInternalError(errors.New("no leader"))} {
 		t.Run(name, func(t *testing.T) {
 			api := &server{answers: map[string]error{"apply stock": answer}}
@@ -177,11 +196,23 @@ func TestAStepThatWouldBeRefusedStopsAllBeforeIt(t *testing.T) {
 			// Of an edge that was there before its spec changed, and that has been reported about.
 			controllerutil.AddFinalizer(s.Edge, v1alpha1.Finalizer)
 			s.Edge.Status.ObservedGeneration = s.Edge.Generation
-			for range 3 {
-				got, err := round(t, r, s)
-				want(t, got, tries...)
-				if f, told := stop(s.Edge, false, err); told != (name != "the API server is ill") || told && f.Object != "Service shop/stock" || err == nil {
+			rest := []string{"apply edge", "create waypoint"}
+			ill := name == "the API server is ill"
+			for i := range 3 {
+				got, f, err := attempt(t, r, s)
+				switch {
+				case ill:
+					want(t, got, tries...)
+				case i == 0:
+					want(t, got, slices.Concat(tries, rest)...)
+				default:
+					want(t, got, slices.Concat([]string{"try apply stock"}, rest)...)
+				}
+				if (err != nil) != ill || (f.Object == "Service shop/stock") == ill {
 					t.Errorf("the error is %v, and the finding %+v", err, f)
+				}
+				if name == "denied" && !strings.Contains(f.Message, "the others go on") {
+					t.Errorf("the message is %q", f.Message)
 				}
 			}
 			api.answers = nil
@@ -189,7 +220,27 @@ func TestAStepThatWouldBeRefusedStopsAllBeforeIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want(t, got, append(slices.Clone(tries), "apply edge", "create waypoint")...)
+			if ill {
+				want(t, got, slices.Concat(tries, rest)...)
+			} else {
+				want(t, got, slices.Concat([]string{"try apply stock"}, rest)...)
+			}
+		})
+	}
+}
+
+// TestARefusalOfTheEdgeItselfStopsAll: the gateway's own namespace is not to be labelled.
+func TestARefusalOfTheEdgeItselfStopsAll(t *testing.T) {
+	for name, answer := range map[string]error{"denied": denied, "conflict": conflict} {
+		t.Run(name, func(t *testing.T) {
+			r := &reconciler{client: &server{answers: map[string]error{"apply edge": answer}}}
+			for range 2 {
+				got, f, err := attempt(t, r, fresh())
+				want(t, got, "try apply edge")
+				if err != nil || f.Object != "Namespace edge" {
+					t.Errorf("the error is %v, and the finding %+v", err, f)
+				}
+			}
 		})
 	}
 }
@@ -203,16 +254,16 @@ func TestAfterARefusedWriteAllIsTriedAgain(t *testing.T) {
 	}
 	api.answers = map[string]error{"create waypoint": denied}
 	controllerutil.AddFinalizer(s.Edge, v1alpha1.Finalizer)
-	got, err := round(t, r, s) // they have been let through
+	got, f, _ := attempt(t, r, s) // they have been let through
 	want(t, got, "apply edge", "create waypoint")
-	if f, told := stop(s.Edge, true, err); !told || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Message, "what was written before stays") {
+	if strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Message, "what was written before stays") {
 		t.Errorf("the finding is %+v", f)
 	}
-	got, _ = round(t, r, s)
-	want(t, got, "try apply edge", "try create waypoint")
+	got, _, _ = attempt(t, r, s)
+	want(t, got, "try apply edge", "try create waypoint", "apply edge") // the Services wait for it
 }
 
-func TestAfterARefusedTrialAllIsTriedAgain(t *testing.T) {
+func TestWhatWasRefusedOnTrialIsTriedAgain(t *testing.T) {
 	api := &server{}
 	r := &reconciler{client: api}
 	s := fresh()
@@ -221,11 +272,13 @@ func TestAfterARefusedTrialAllIsTriedAgain(t *testing.T) {
 	}
 	more(s)
 	api.answers = map[string]error{"apply more": denied}
-	got, _ := round(t, r, s)
-	want(t, got, "try apply more")
-	got, _ = round(t, r, s)
-	got = slices.DeleteFunc(got, func(what string) bool { return what == "try apply orders" || what == "try apply stock" }) // with more, or not any more
-	want(t, got, "try apply edge", "try create waypoint", "try delete waypoint", "try apply more")
+	for range 2 {
+		got, f, err := attempt(t, r, s)
+		want(t, got, "try apply more", "apply edge", "create waypoint")
+		if f.Object != "Service shop/more" || err != nil {
+			t.Errorf("the finding is %+v, and the error %v", f, err)
+		}
+	}
 }
 
 func TestWhatIsBlockedIsTriedAnew(t *testing.T) {
@@ -234,12 +287,14 @@ func TestWhatIsBlockedIsTriedAnew(t *testing.T) {
 	if _, err := round(t, r, s); err != nil {
 		t.Fatal(err)
 	}
-	consent := s.Namespaces[1].Annotations
-	s.Namespaces[1].Annotations = nil
+	consent, finalizers := s.Namespaces[1].Annotations, s.Edge.Finalizers
+	s.Namespaces[1].Annotations, s.Edge.Finalizers = nil, nil
+	if _, err := r.write(t.Context(), s.Edge, s, plan.Make(s)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, r.client.(*server).did())
+	s.Namespaces[1].Annotations, s.Edge.Finalizers = consent, finalizers
 	got, _ := round(t, r, s)
-	want(t, got)
-	s.Namespaces[1].Annotations = consent
-	got, _ = round(t, r, s)
 	want(t, got, append(slices.Clone(tries), "apply edge", "create waypoint")...)
 }
 
@@ -247,12 +302,12 @@ func TestALaterRefusalNeedNotStopAPlan(t *testing.T) {
 	api := &server{answers: map[string]error{"apply stock": denied}}
 	r := &reconciler{client: api}
 	s := fresh()
-	_, err := round(t, r, s)
-	f, _ := stop(s.Edge, false, err)
+	_, f, _ := attempt(t, r, s)
 	const annotate = "kubectl annotate ambientedge -n edge public isthmus.dev/begin=confirmed"
 	if !strings.Contains(f.Message, "tried ahead") || !strings.Contains(f.Fix, annotate) {
 		t.Errorf("the finding is %+v", f)
 	}
+	r, s = &reconciler{client: api}, fresh()
 	s.Edge.Annotations = map[string]string{v1alpha1.AnnotationBegin: v1alpha1.BeginConfirmed}
 	got, err := round(t, r, s)
 	if err != nil {
@@ -262,18 +317,17 @@ func TestALaterRefusalNeedNotStopAPlan(t *testing.T) {
 
 	api.answers = map[string]error{"create waypoint": denied}
 	r.trials.forget(client.ObjectKeyFromObject(s.Edge))
-	if got, err = round(t, r, s); err == nil {
-		t.Error("the write that comes next was refused, and nobody says so")
+	if got, f, err = attempt(t, r, s); f.Object != "Gateway shop/waypoint" || err != nil {
+		t.Errorf("the write that comes next was refused, and the finding is %+v, the error %v", f, err)
 	}
-	want(t, got, "try apply edge", "try create waypoint")
+	want(t, got, "try apply edge", "try create waypoint", "apply edge")
 }
 
 func TestMissingRightsAreNoMatterOfOrder(t *testing.T) {
 	missing := apierrors.NewForbidden(schema.GroupResource{Resource: "services"}, "stock", errors.New(`User "x" cannot patch resource "services" in API group "" in the namespace "shop"`))
 	r := &reconciler{client: &server{answers: map[string]error{"apply stock": missing}}}
 	s := fresh()
-	_, err := round(t, r, s)
-	if f, _ := stop(s.Edge, false, err); !strings.Contains(f.Fix, "isthmus-manage") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) {
+	if _, f, _ := attempt(t, r, s); !strings.Contains(f.Fix, "isthmus-manage") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) {
 		t.Errorf("the finding is %+v", f)
 	}
 }
@@ -300,18 +354,18 @@ func TestUndoTakesBackWhatItCan(t *testing.T) {
 	// One that is refused keeps no other from being taken back.
 	s.Services[1].Labels, s.Services[1].ManagedFields = s.Services[0].Labels, s.Services[0].ManagedFields
 	r.client.(*server).answers["apply orders"] = denied
-	got, err = round(t, r, s)
-	if f, told := stop(s.Edge, true, err); !told || f.Object != "Service shop/orders" {
-		t.Errorf("the finding is %+v", f)
+	got, f, err := attempt(t, r, s)
+	if f.Object != "Service shop/orders" || err != nil {
+		t.Errorf("the finding is %+v, the error %v", f, err)
 	}
 	want(t, got, "apply orders", "apply stock")
 	s.Services[1].Labels, s.Services[1].ManagedFields = nil, nil
 	delete(r.client.(*server).answers, "apply orders")
 
 	s.Services[0].Labels, s.Services[0].ManagedFields = nil, nil
-	got, err = round(t, r, s)
-	if f, told := stop(s.Edge, false, err); !told || f.Object != "Namespace edge" {
-		t.Errorf("the finding is %+v", f)
+	got, f, err = attempt(t, r, s)
+	if f.Object != "Namespace edge" || err != nil {
+		t.Errorf("the finding is %+v, the error %v", f, err)
 	}
 	want(t, got, "apply edge")
 }
@@ -323,10 +377,9 @@ func TestAWebhookThatIsDownIsToldWithItsName(t *testing.T) {
 	}}
 	r := &reconciler{client: &server{answers: map[string]error{"apply stock": down}}}
 	s := fresh()
-	got, err := round(t, r, s)
-	want(t, got, tries...)
-	f, told := stop(s.Edge, false, err)
-	if !told || f.Code != v1alpha1.FindingRefused || f.Object != "Service shop/stock" || !strings.Contains(f.Message, "connection refused") {
+	got, f, _ := attempt(t, r, s)
+	want(t, got, append(slices.Clone(tries), "patch public", "apply edge", "create waypoint")...)
+	if f.Code != v1alpha1.FindingRefused || f.Object != "Service shop/stock" || !strings.Contains(f.Message, "connection refused") {
 		t.Errorf("the finding is %+v", f)
 	}
 	if !strings.Contains(f.Fix, "webhook validate.example") || strings.Contains(f.Fix, v1alpha1.AnnotationBegin) || !strings.Contains(f.Fix, "Observe") {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -20,8 +19,8 @@ import (
 
 // write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, and later on those that are
 // new; trials says which. The finalizer comes next, so that nothing is written that would stay. What was written already and is not seen yet is
-// not written again. Undo tries nothing: its writes do not need each other, and each leaves what works without the rest, so that one which
-// is refused keeps none from being made.
+// not written again. Undo tries nothing: its writes leave what works without the rest. What somebody has to do something about is held back in the plan,
+// with what depends on it, and the rest is written.
 func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) (did outcome, err error) {
 	key := client.ObjectKeyFromObject(e)
 	writes := p.Writes()
@@ -32,11 +31,12 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 		return outcome{}, nil
 	}
 	all := len(writes)
-	if writes, err = r.fights.left(e, s, writes); err != nil {
+	hold := func(w *plan.Write, err error) { r.hold(ctx, e, p, w, err, &did) }
+	if writes, err = r.fights.left(e, s, writes, hold); err != nil {
 		return outcome{}, err
 	}
-	did.waits = len(writes) < all
-	if len(writes) == 0 {
+	did.waits = len(writes)+did.held < all
+	if writes = still(p, writes); len(writes) == 0 {
 		return did, nil
 	}
 	if r.opening(key) {
@@ -49,11 +49,14 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 		}
 	}()
 	if p.Undoing {
-		did.wrote, err = r.takeBack(ctx, e, writes)
+		did.wrote, err = r.carry(ctx, e, p, writes, "take back", hold)
 		return did, err
 	}
-	if err := r.trials.all(ctx, direct{r.client, r.live}, e, p); err != nil {
+	if err := r.trials.all(ctx, direct{r.client, r.live}, e, p, hold); err != nil {
 		return did, err
+	}
+	if writes = still(p, writes); len(writes) == 0 {
+		return did, nil
 	}
 	if !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
 		next := e.DeepCopy()
@@ -64,8 +67,32 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 		next.DeepCopyInto(e)
 	}
 	r.remember(e)
-	did.wrote, err = r.carry(ctx, e, writes)
+	held := did.held
+	did.wrote, err = r.carry(ctx, e, p, writes, "write", hold)
+	if err != nil || did.held > held {
+		r.trials.forget(key)
+	}
 	return did, err
+}
+
+// still are the writes that the plan has yet, when some were held back.
+func still(p *plan.Plan, writes []*plan.Write) []*plan.Write {
+	left := p.Writes()
+	return slices.DeleteFunc(slices.Clone(writes), func(w *plan.Write) bool { return !slices.Contains(left, w) })
+}
+
+// hold has a plan hold back what an error of a write is about, and remembers it.
+func (r *reconciler) hold(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan, w *plan.Write, err error, did *outcome) {
+	f, _ := stop(e, did.wrote, err)
+	if f.Code == v1alpha1.FindingRefused && p.Apart(w) && !p.Alone(w) {
+		f.Message = err.Error() + "; what depends on it waits, and the others go on"
+	}
+	log.FromContext(ctx).Info("held back", "object", w.String(), "reason", err.Error())
+	pause := r.refusals.add(e, w.String(), asked(e, p, w), f)
+	if did.held++; did.pause == 0 || pause < did.pause {
+		did.pause = pause
+	}
+	p.Hold(w, f)
 }
 
 // heard is how long istiod and ztunnels may take to hear that a lock is gone. Nobody tells when they have: a Service that leads to its pods before would
@@ -95,33 +122,48 @@ func (r *reconciler) opening(key types.NamespacedName) bool {
 // outcome of write.
 type outcome struct {
 	wrote bool
-	waits bool // for the cache to show what was written before
+	waits bool          // for the cache to show what was written before
+	held  int           // writes that were refused, or are not made any more
+	pause time.Duration // until the first of those may be tried again; zero: there is none
 }
 
-// carry makes writes in order, those of independent Services together, and says whether it made any.
-func (r *reconciler) carry(ctx context.Context, e *v1alpha1.AmbientEdge, writes []*plan.Write) (bool, error) {
-	var wrote atomic.Bool
+// carry makes writes in order, those of independent Services together, and says whether it made any. One that fails keeps only those from being made that
+// depend on it. What somebody has to do something about is handed to refused.
+func (r *reconciler) carry(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan, writes []*plan.Write, how string, refused func(*plan.Write, error)) (wrote bool, err error) {
+	var failed []error
 	for _, batch := range batches(writes) {
-		err := each(len(batch), atOnce, func(i int) error {
-			w := batch[i]
-			log.FromContext(ctx).Info("write", "object", w.String(), "delete", w.Delete, "fields", w.Fields)
-			version, err := apply.Do(ctx, direct{r.client, r.live}, e, w)
-			if err != nil {
-				return err
-			}
-			wrote.Store(true)
-			d, err := digestOf(w)
-			if err == nil && version != "" {
-				r.fights.add(e, d, version)
-			}
-			return err
+		batch = still(p, batch)
+		errs := make([]error, len(batch))
+		_ = each(len(batch), atOnce, func(i int) error {
+			errs[i] = r.carryOne(ctx, e, p, batch[i], how)
+			return nil // the others are made all the same
 		})
-		if err != nil {
-			r.trials.forget(client.ObjectKeyFromObject(e))
-			return wrote.Load(), err
+		wrote = wrote || slices.Contains(errs, nil)
+		for i, err := range errs {
+			if _, told := stop(e, wrote, err); told {
+				refused(batch[i], err)
+			} else if err != nil {
+				failed = append(failed, err)
+				if !p.Undoing && !p.Apart(batch[i]) {
+					return wrote, errors.Join(failed...)
+				}
+			}
 		}
 	}
-	return wrote.Load(), nil
+	return wrote, errors.Join(failed...)
+}
+
+func (r *reconciler) carryOne(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.Plan, w *plan.Write, how string) error {
+	log.FromContext(ctx).Info(how, "object", w.String(), "delete", w.Delete, "fields", w.Fields, "release", w.Release)
+	version, err := apply.Do(ctx, direct{r.client, r.live}, e, w)
+	if err != nil || version == "" || p.Undoing {
+		return err
+	}
+	d, err := digestOf(w)
+	if err == nil {
+		r.fights.add(e, d, version)
+	}
+	return err
 }
 
 // batches cuts writes into those that may be made together: Services do not wait for each other, as the plan has it (see plan.Step). Objects
@@ -136,29 +178,6 @@ func batches(writes []*plan.Write) [][]*plan.Write {
 		}
 	}
 	return list
-}
-
-// takeBack makes the writes of undo that the API server lets through, and says whether it made any. Of several errors it returns the first that
-// somebody has to do something about.
-func (r *reconciler) takeBack(ctx context.Context, e *v1alpha1.AmbientEdge, writes []*plan.Write) (bool, error) {
-	errs := make([]error, len(writes))
-	done := 0
-	for _, batch := range batches(writes) {
-		_ = each(len(batch), atOnce, func(i int) error {
-			w := batch[i]
-			log.FromContext(ctx).Info("take back", "object", w.String(), "delete", w.Delete, "fields", w.Fields, "release", w.Release)
-			_, errs[done+i] = apply.Do(ctx, direct{r.client, r.live}, e, w)
-			return nil // the others are made all the same
-		})
-		done += len(batch)
-	}
-	wrote := slices.Contains(errs, nil)
-	for _, err := range errs {
-		if _, told := stop(e, wrote, err); err != nil && told {
-			return wrote, err
-		}
-	}
-	return wrote, errors.Join(errs...)
 }
 
 // stop is the finding for an error of a write that somebody has to do something about, if it is one.

@@ -27,52 +27,54 @@ const (
 
 func findings() []told {
 	return []told{
-		{"ISM101", "Error", "A Service that the AmbientEdge or a route of its gateway names does not exist, or its namespace does not. Nothing is written.", author, "Create it, or correct the name."},
+		{"ISM101", "Error", "A Service that the AmbientEdge or a route of its gateway names does not exist, or its namespace does not. It is held back; what was made for it stays.", author, "Create it, or correct the name."},
 		{"ISM102", "Error", "There is no waypoint to use: neither Service nor namespace names one, the one that is named does not exist, or it is not for Services. " +
-			"Requests would go past policies.", author, "Set `spec.waypoint` to `{policy: Create, name: waypoint}`, or to `{policy: None}`; or give the waypoint `istio.io/waypoint-for: service`."},
-		{"ISM103", "Warning", "A waypoint is programmed and does not answer on its HBONE port with its identity. No Service is led to it; those that lead there get no answer.", owner,
+			"Requests would go past policies. The Services of that waypoint are held back.", author, "Set `spec.waypoint` to `{policy: Create, name: waypoint}`, or to `{policy: None}`; or give the waypoint `istio.io/waypoint-for: service`."},
+		{"ISM103", "Error, Warning", "A waypoint is programmed and does not answer on its HBONE port with its identity. No Service is led to it; those that lead there get no answer, and nobody else waits for them. " +
+			"It is an error where one that leads there already would be cut off by the gateway's enrolment: that waits, for all backends.", owner,
 			"Look at the waypoint's pods and at NetworkPolicies for port 15008."},
 		{"ISM104", "Warning", "A route, or a Service that it names, does not count: the gateway has not said Accepted and ResolvedRefs of its present generation, or Accepted of the ListenerSet that it names, or a ReferenceGrant is missing. " +
-			"What was done for it stays, and `Ready` is false where the gateway may send there.", owner, "See the route's conditions; create the ReferenceGrant that the finding names, or take the reference from the route."},
+			"What was done for it stays, and `Ready` is false where the gateway may send there. Where nobody has reported on it, the finding says who should.", owner, "See the route's conditions, and whether the controller that the finding names runs; create the ReferenceGrant that the finding names, or take the reference from the route."},
 		{"ISM105", "Error, Warning", "The gateway has a UDPRoute, and the mesh does not carry UDP: what it sends goes unencrypted, past every waypoint and policy. It is an error where the gateway has no other routes: nothing would be wired, and all seem well.", author,
 			"Close that way by a NetworkPolicy, or do without the route; where there is no other, set `spec.waypoint.policy` to None."},
 		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service leads to no waypoint: `spec.waypoint.policy` is None, or something else stops the AmbientEdge.", author, "Set `spec.waypoint.policy` to Create, or mend what stops it."},
 		{"ISM205", "Error", "A policy at the pods of a Service tells callers apart, and behind a waypoint pods see the waypoint in place of the caller: what it denies would get in, or nobody would. " +
-			"Nothing is written; where it comes after the wiring, `Ready` is false.", owner,
+			"The Service is held back; where it comes after the wiring, `Ready` is false.", owner,
 			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
-		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and nothing is. " +
-			"Where all is done it may be meant so, and is a warning.", owner, "Let them admit the gateway's principal, as the finding says."},
-		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. Nothing is written.", author,
+		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and the Service is held back. " +
+			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning.", owner, "Let them admit the gateway's principal, as the finding says."},
+		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. The Service is held back.", author,
 			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
 		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
 		{"ISM300", "Error", "The gateway that the AmbientEdge names does not exist, or nothing is known that labels its pods alone.", author, "Correct the name, or name its Deployment in `workloadRefs`."},
-		{"ISM302", "Error, Warning, Info", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written anywhere; where other namespaces consent, " +
+		{"ISM302", "Error, Warning, Info", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written there; where other namespaces consent, " +
 			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended. " +
 			"Info: nothing has to be written. Without consent nothing is told of what is there.", owner,
 			"Run the command that the finding prints: it keeps those who are consented to already. Or create the ReferenceGrant that it names."},
-		{"ISM303", "Error", "Somebody else has set a field that is needed otherwise. It is never overwritten, and nothing is written.", platform,
+		{"ISM303", "Error", "Somebody else has set a field that is needed otherwise. It is never overwritten. A field of a Service, or of what is its own, holds back that Service; one of the gateway stops all.", platform,
 			"Remove it there, or set it alike; that of a gateway's own switch may be named in `spec.takeOver`."},
 		{"ISM304", "Error", "An AmbientEdge that is older, or manages already, has the gateway.", author, "Delete one of the two."},
 		{"ISM305", "Error", "A gateway, or a pod of it, cannot be captured: it has the node's network.", platform, "Run it without, or set `spec.capture` to Native or None."},
 		{"ISM306", "Error", "A pod of the gateway has a sidecar, and sidecars are left alone.", platform, "Run it without, or set `spec.capture` to None."},
 		{"ISM307", "Error, Warning, Info", "Something depends on what would be taken away: a policy that nobody would enforce, what leads to the waypoint, or a waypoint of ours that lost its owner label. " +
-			"Undo halts; while the AmbientEdge lives only that step waits, and it is a warning. Info: it was confirmed.", author,
+			"Policies, RequestAuthentications, WasmPlugins, TrafficExtensions and EnvoyFilters with `targetRefs` count. Undo of it is held back, and the gateway stays in the mesh as long as a Service " +
+			"leads to its waypoint; all else is undone. While the AmbientEdge lives it is a warning; so it is where a namespace does not consent any more, which undo leaves. Info: it was confirmed.", author,
 			"Remove what depends on it, or confirm with the command that the finding prints. The confirmation is for this one AmbientEdge."},
 		{"ISM308", "Warning", "Pods of a Service are not in the mesh: the last hop to them is plaintext, and no policy is enforced there.", owner, "Label their namespace `istio.io/dataplane-mode=ambient`."},
-		{"ISM309", "Error", "The API server refuses a write: rights, an admission policy, a webhook or a quota. It is asked again, ever less often.", platform, "Change what the finding names."},
-		{"ISM310", "Error", "Somebody else took back what the controller wrote, more than once. It is not written again for ten minutes.", platform,
+		{"ISM309", "Error", "The API server refuses a write: rights, an admission policy, a webhook or a quota. It is asked again, ever less often. A write for one Service holds back that Service, one of the gateway stops all.", platform, "Change what the finding names."},
+		{"ISM310", "Error", "Somebody else took back what the controller wrote, more than once. It is not written again for ten minutes, and what depends on it waits as long.", platform,
 			"Have that tool leave the field alone, or take the object from what the AmbientEdge is about."},
-		{"ISM320", "Error", "The gateway sends to pods, past waypoints, and has no switch that fits, or one that is not for us to set.", platform,
+		{"ISM320", "Error", "The gateway sends to pods, past waypoints, and has no switch that fits, or one that is not for us to set. One that is about a Service, or an object that names it, holds back that Service.", platform,
 			"Do what the finding says, or set `spec.waypoint.policy` to None."},
 		{"ISM321", "Error, Info", "The gateway's switch would do nothing: a setting, a version or a mode is missing. Info: that cannot be seen from the cluster.", platform, "Set or upgrade what the finding names."},
-		{"ISM322", "Error", "A Service is headless, and cannot lead to a waypoint.", author, "Let the route name a Service with an address, or set `spec.waypoint.policy` to None."},
+		{"ISM322", "Error", "A Service is headless, and cannot lead to a waypoint. It is held back.", author, "Let the route name a Service with an address, or set `spec.waypoint.policy` to None."},
 		{"ISM323", "Warning", "The switch takes a feature away that is in use, as session affinity: the gateway sees one endpoint.", platform, "Do without, or leave the Service without a waypoint."},
 		{"ISM324", "Warning", "What everybody should know of this kind of gateway: see [gateways](gateways.md).", platform, ""},
 		{"ISM325", "Error, Info", "The gateway's pods are in another namespace, or (Info) serve other Gateways too, which come into the mesh with it.", author, "Make an AmbientEdge in the namespace that the finding names."},
 		{"ISM326", "Warning", "A pod was captured after it had connected to its controller, which still sends it past waypoints.", platform, "With mode Manage it is rolled; else delete the pod."},
 		{"ISM327", "Warning", "STRICT, or an AuthorizationPolicy, has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
 		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
-		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves.", platform, "Remove the field, or set it as the finding says."},
+		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves. One that is for routes holds back their Services.", platform, "Remove the field, or set it as the finding says."},
 		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones, or several at a time.", platform, "Set its strategy to RollingUpdate."},
 		{"ISM331", "Warning", "The gateway does not accept the policy that carries its switch: it goes on sending to pods.", platform, "See the conditions of the policy."},
 		{"ISM332", "Error", "The GatewayClass of the gateway is not there: nobody can tell what kind it is.", platform, "Install the gateway's controller, or correct the name."},
@@ -106,8 +108,9 @@ func findingsText() string {
 # Findings
 
 A finding says what is wrong with an AmbientEdge or worth knowing, in its status, in ` + "`isthmus plan`, `status` and `observe`" + `. Its code is stable,
-and never gets another meaning; its message names the objects, and its fix is for them. Error: this AmbientEdge does not get ready, and as a rule
-nothing is written until it is mended. Warning: what works goes on. Info: to know.
+and never gets another meaning; its message names the objects, and its fix is for them. Error: this AmbientEdge does not get ready until it is mended.
+One that is about a backend or a waypoint holds back the steps of that, which are Held, and the others go on; one that is about the gateway or the
+AmbientEdge itself stops all writing. [Tenants](operations.md#tenants) has more. Warning: what works goes on. Info: to know.
 
 | code | severity | what it means | who can mend it | how |
 | --- | --- | --- | --- | --- |

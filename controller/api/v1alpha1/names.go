@@ -15,7 +15,8 @@ const (
 	ReasonDone       = "Done"       // it holds
 	ReasonInProgress = "InProgress" // steps are on their way
 	ReasonObserving  = "Observing"  // mode Observe: steps are left that nobody takes
-	ReasonBlocked    = "Blocked"    // a finding of severity Error stands in the way
+	ReasonBlocked    = "Blocked"    // a finding of severity Error stands in the way of all
+	ReasonHeld       = "Held"       // findings of severity Error hold some backends back, and the others go on
 	ReasonConflicted = "Conflicted" // another AmbientEdge has the gateway
 	ReasonUndoing    = "Undoing"    // the AmbientEdge is being deleted
 	ReasonUndoHalted = "UndoHalted" // and something has to be confirmed first

@@ -9,6 +9,7 @@ const (
 	MaxBackends = 64
 	MaxFindings = 64
 	MaxSteps    = 64
+	MaxHeld     = 8 // of one backend
 )
 
 // AmbientEdgeStatus is what the controller saw when it looked last.
@@ -94,6 +95,12 @@ type BackendStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=atomic
 	Policies []string `json:"policies,omitempty"`
+	// Held are the findings that hold it back, each as its code and its object, while other backends go on. Empty: none does.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	Held []string `json:"held,omitempty"`
 }
 
 // Finding is something that is wrong or worth knowing.
@@ -154,7 +161,8 @@ type Step struct {
 	Verb string `json:"verb"`
 	// Object is what it is done to: Kind namespace/name.
 	Object string `json:"object"`
-	// State is Done, Next (it is this step's turn), Later (steps before it come first) or Blocked (a finding says why).
+	// State is Done, Next (it is this step's turn), Later (steps before it come first), Held (a finding about its backend says why, and other backends
+	// go on) or Blocked (a finding says why).
 	State StepState `json:"state"`
 	// Reason says what is done, or what is waited for.
 	//
@@ -171,6 +179,7 @@ const (
 	StepNext    StepState = "Next"    // it is its turn: it is written now, or waited for
 	StepLater   StepState = "Later"   // steps before it come first
 	StepBlocked StepState = "Blocked" // a finding says why
+	StepHeld    StepState = "Held"    // a finding about its backend, or its waypoint, says why; others go on
 	// StepUnknown is in no status: whoever made the plan could not look, and nobody else has told.
 	StepUnknown StepState = "Unknown"
 )

@@ -1,0 +1,109 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
+)
+
+// enrols says whether a gateway is about to be brought into the mesh, where it was not before: all backends see its identity from then on.
+func (m *maker) enrols(g *gateway) bool {
+	if g.capture != v1alpha1.CaptureAmbient || !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
+		return false
+	}
+	if m.was(stepID(VerbVerify, g.String())) {
+		return false // it was there: what got lost is mended
+	}
+	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.part == partEnrol && s.Write != nil })
+}
+
+// was says whether a step was done when the status was written.
+func (m *maker) was(id string) bool {
+	return find(m.Edge.Status.Plan.Steps, func(s *v1alpha1.Step) bool { return s.ID == id && s.State == v1alpha1.StepDone }) != nil
+}
+
+// follows says whether a gateway that is in the mesh goes by the waypoint that a backend leads to already.
+func (m *maker) follows(g *gateway, b *backend) (types.NamespacedName, bool) {
+	waypoint, leads := m.leads(b)
+	return waypoint, leads && !m.sendsPast(g, b)
+}
+
+// cutOff finds a backend that lets a gateway through now, as one without identity, and would not when it is in the mesh: at its pods, or at the waypoint
+// where it leads to one already. Enrolment is one step for all backends, so that the gateway stays outside. One that refuses it before as after is no
+// worse off, and holds back nobody but itself.
+func (m *maker) cutOff(b *backend, at []*policy.Point) {
+	for _, g := range m.gateways {
+		ids := parseIDs(g.identities(m.trustDomain()))
+		if len(ids) == 0 || !m.enrols(g) {
+			continue
+		}
+		waypoint, follows := m.follows(g, b)
+		seen := ids
+		if follows {
+			seen = m.waypointIDs(waypoint)
+		}
+		for _, p := range ports(b.service) {
+			now := p.request(policy.Absent[spiffeid.ID]())
+			if len(at) > 0 && !slices.ContainsFunc(at, func(pods *policy.Point) bool { return pods.Decide(now).Verdict != policy.Deny }) {
+				continue // nothing gets through
+			}
+			for _, id := range ids {
+				if point := m.atWaypoint(waypoint, b.key); follows && point.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
+					m.cutsOffGateway(b, g, id, point, p, "at waypoint "+waypoint.String())
+				}
+			}
+			for _, pods := range at {
+				for _, id := range seen {
+					if pods.Decide(now).Verdict != policy.Deny && pods.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
+						m.cutsOffGateway(b, g, id, pods, p, "at its pods")
+					}
+				}
+			}
+		}
+	}
+}
+
+func (m *maker) cutsOffGateway(b *backend, g *gateway, id spiffeid.ID, point *policy.Point, p port, where string) {
+	r := p.request(policy.Of(id))
+	obj, field := m.decider(b, point.Decide(r), m.policiesAt(point))
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingNotAdmitted, Severity: v1alpha1.SeverityError, Object: obj, Field: field,
+		Message: fmt.Sprintf("%s, requests of %s to %s are let through now, and would be refused when it is in the mesh: principal %s is not admitted. It stays outside until they would not be, for all of its backends",
+			where, g, b, short(id)),
+		Fix: "let the policies there admit principal " + short(id),
+	}
+	if obj != b.String() {
+		f.Fix = cmp.Or(changes(point.WhyNot(r)), f.Fix)
+	}
+	m.once(f)
+}
+
+// silent finds a waypoint that does not answer. Where a Service leads there already, and a gateway is about to follow, that would be cut off: the gateway
+// stays outside.
+func (m *maker) silent(key types.NamespacedName, why string) {
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingWaypointSilent, Severity: v1alpha1.SeverityWarning, Object: object("Gateway", key),
+		Message: "this waypoint is programmed but does not answer on its HBONE port: " + why, Fix: "look at its pods",
+	}
+	for _, g := range m.gateways {
+		for _, b := range m.backends {
+			waypoint, follows := m.follows(g, b)
+			if follows && waypoint == key && m.enrols(g) {
+				f.Severity = v1alpha1.SeverityError
+				f.Message += fmt.Sprintf(". %s leads there, and %s would get no answer when it is in the mesh: it stays outside until then, for all of its backends", b, g)
+				f.Fix += "; or take label " + LabelUseWaypoint + " from " + b.String()
+				m.about(nil, func() { m.found(f) })
+				return
+			}
+		}
+	}
+	m.found(f)
+	m.plan.holds.wait(causeOf(&f), m.whom...)
+}
