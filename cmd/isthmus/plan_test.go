@@ -105,6 +105,7 @@ func TestPlanSummary(t *testing.T) {
 		want string
 	}{
 		{"blocked", planDocument{Blocked: true, Steps: step("Blocked")}, "blocked, nothing is written"},
+		{"one of two held back", planDocument{Held: []string{"b/orders"}, Backends: make([]v1alpha1.BackendStatus, 2), Steps: step("Next", "Held")}, "2 of 2 steps are left, and 1 of 2 backends held back"},
 		{"done", planDocument{Done: true, Steps: step("Done")}, "nothing is left to do"},
 		{"unknown is no work", planDocument{Unknown: 1, Steps: step("Done", "Unknown")}, "nothing is left to write; 1 of 2 steps only the controller can see"},
 		{"left and unknown", planDocument{Mode: "Manage", Unknown: 1, Steps: step("Done", "Unknown", "Later")}, "1 of 3 steps are left; 1 of 3 steps only the controller can see"},

@@ -51,16 +51,17 @@ func (m *maker) halt(obj, why string) bool {
 }
 
 // orphan finds something that was made for the edge and has lost its owner label, by which alone it may be deleted: its step waits for that, or for a
-// confirmation, and nothing else does. Whoever may make such an object can have it look like one of ours: where its namespace does not consent, nothing waits.
+// confirmation, and nothing else does. Whoever may make such an object can have it look like one of ours: where its namespace does not consent, and nothing else
+// there is ours, nothing waits.
 func (m *maker) orphan(s Step, group, kind, why string) {
 	if !m.plan.Undoing {
 		m.halt(s.Object, why)
 		return
 	}
-	if !m.consents(namespaceOf(s.Object), group, kind) && !m.confirmed() {
+	if ns := namespaceOf(s.Object); !m.consents(ns, group, kind) && !m.wroteIn(ns) && !m.confirmed() {
 		m.found(v1alpha1.Finding{
 			Code: v1alpha1.FindingUndoHalted, Severity: v1alpha1.SeverityWarning, Object: s.Object,
-			Message: "undo leaves this, as its namespace does not consent to this AmbientEdge: " + why, Fix: "delete it there, if nobody needs it",
+			Message: "undo leaves this, as its namespace does not consent to this AmbientEdge, and nothing else there is of it: " + why, Fix: "delete it there, if nobody needs it",
 		})
 		return
 	}

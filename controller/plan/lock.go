@@ -314,7 +314,7 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 				Write: &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), UID: p.UID, Delete: true},
 			})
 		case "":
-			m.orphan(Step{part: partUnlock, Step: v1alpha1.Step{Verb: VerbUnlock, Object: obj}}, securityGroup, "AuthorizationPolicy", fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
+			m.orphan(Step{part: partUnlock, of: of, Step: v1alpha1.Step{Verb: VerbUnlock, Object: obj}}, securityGroup, "AuthorizationPolicy", fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
 				"kubectl label authorizationpolicy -n %s %s %s=%s has it deleted, otherwise it goes on denying", p.Namespace, p.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
 		}
 	}

@@ -78,7 +78,8 @@ func (p *Plan) followed() bool {
 }
 
 // takenAfter says whether what a step takes back goes after another step, which is not done: one of the same namespace, or one of a Service that leads to
-// the waypoint that would go. What belongs to the gateways goes last, and does not wait for what stays.
+// the waypoint that would go. For what stays waits only what is of the same Service, or its waypoint. What belongs to the gateways goes last, and does
+// not wait for what stays, but for a Service that leads to its waypoint.
 func takenAfter(s, x *Step) bool {
 	stays := x.State == v1alpha1.StepHeld || x.State == v1alpha1.StepBlocked
 	switch {
@@ -86,6 +87,8 @@ func takenAfter(s, x *Step) bool {
 		return true // a gateway that leaves while a Service leads to its waypoint goes past it
 	case s.wide, x.wide:
 		return !stays
+	case stays: // others of its namespace are not concerned
+		return x.leads != "" && x.leads == s.Object || overlap(s.of, x.of)
 	}
 	return x.leads != "" && x.leads == s.Object || slices.ContainsFunc(spaces(s), func(ns string) bool { return slices.Contains(spaces(x), ns) })
 }

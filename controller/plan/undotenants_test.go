@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -90,6 +91,44 @@ func TestAForgedWaypointDoesNotHaltUndo(t *testing.T) {
 				t.Errorf("done: %t, an error: %t", p.Done(), p.Wrong())
 			}
 		})
+	}
+}
+
+// TestALockThatLostItsLabelKeepsItsServiceWired: it would go on denying the gateway at the pods. Another Service of its namespace is let go.
+func TestALockThatLostItsLabelKeepsItsServiceWired(t *testing.T) {
+	other := `{apiVersion: v1, kind: Service, metadata: {name: stock, namespace: NS, ` + strings.Replace(wired, "NS", "NS-stock", 1)
+	s := leaving(t, nil, other+"\n---\n"+`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: isthmus-lock-orders-a6cc6474, namespace: NS, managedFields: [{manager: isthmus.dev/edge.public, operation: Update, fieldsType: FieldsV1, fieldsV1: {f:spec: {f:action: {}}}}]}, spec: {action: DENY, selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`)
+	for _, consents := range []bool{true, false} {
+		if !consents {
+			s.Namespaces[len(s.Namespaces)-1].Annotations = nil // that of the second tenant
+		}
+		p := plan.Make(s)
+		if w := stepsOf(p, "Service b/orders")[plan.VerbUnwire]; w.Write != nil {
+			t.Errorf("consent: %t: the Service is let go: %+v", consents, w)
+		}
+		for _, service := range []string{"Service b/stock", "Service a/orders"} {
+			if w := stepsOf(p, service)[plan.VerbUnwire]; w.Write == nil {
+				t.Errorf("consent: %t: %s is not let go: %+v", consents, service, w)
+			}
+		}
+	}
+}
+
+// TestARouteThatNobodyReportsOnIsNotLookedAtAgain, until a watch tells of it. Its finding says who should.
+func TestARouteThatNobodyReportsOnIsNotLookedAtAgain(t *testing.T) {
+	s := world(t, "route-without-report-keeps-what-is-wired")
+	p := plan.Make(s)
+	if p.Done() || p.Pending() {
+		t.Errorf("done: %t, pending: %t", p.Done(), p.Pending())
+	}
+	s.Deployments = nil
+	ns := gatewayv1.Namespace("edge")
+	s.HTTPRoutes[0].Namespace, s.HTTPRoutes[0].Spec.ParentRefs[0].Namespace = "elsewhere", &ns
+	text := describe(plan.Make(s), s.Edge)
+	for _, want := range []string{"controller kgateway.dev/kgateway of its class kgateway should", "not seen to run in this cluster", "none of its listeners admits routes of namespace elsewhere"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no finding says %q:\n%s", want, text)
+		}
 	}
 }
 
