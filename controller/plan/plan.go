@@ -228,6 +228,17 @@ func (p *Plan) Ahead() []*Write {
 	return list
 }
 
+// Wanted are the writes of all steps that are left, whatever holds them back.
+func (p *Plan) Wanted() []*Write {
+	var list []*Write
+	for i := range p.Steps {
+		if w := p.Steps[i].own.write; w != nil {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
 // Stop adds a finding that came up while the plan was carried out; an error stops all writing.
 func (p *Plan) Stop(f v1alpha1.Finding) {
 	p.Findings = slices.Insert(p.Findings, 0, f)

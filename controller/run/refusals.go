@@ -48,14 +48,10 @@ func (r *refusals) hold(e *v1alpha1.AmbientEdge, p *plan.Plan) (left time.Durati
 		p.Stop(of.finding)
 		return time.Until(of.until)
 	}
-	questions := map[*plan.Write]digest{}
-	for _, w := range p.Ahead() {
-		questions[w] = asked(e, p, w)
-	}
 	for _, w := range p.Ahead() {
 		of, ok := last[w.String()]
 		rest := time.Until(of.until)
-		if !ok || rest <= 0 || of.asked != questions[w] {
+		if !ok || rest <= 0 || of.asked != asked(e, p, w) {
 			continue
 		}
 		p.Hold(w, of.finding)
@@ -112,10 +108,10 @@ func asked(e *v1alpha1.AmbientEdge, p *plan.Plan, w *plan.Write) digest {
 		Generation  int64
 		Deleting    bool
 		Annotations map[string]string
-		Now, Ahead  []*plan.Write
-	}{e.UID, e.Generation, e.DeletionTimestamp != nil, e.Annotations, []*plan.Write{w}, nil}
+		Writes      []*plan.Write
+	}{e.UID, e.Generation, e.DeletionTimestamp != nil, e.Annotations, []*plan.Write{w}}
 	if !p.Apart(w) {
-		question.Now, question.Ahead = p.Writes(), p.Ahead()
+		question.Writes = p.Wanted()
 	}
 	text, err := json.Marshal(question)
 	if err != nil {
