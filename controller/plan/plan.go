@@ -170,7 +170,6 @@ func Make(s *Snapshot) *Plan {
 		m.conceal()
 	}
 	m.onlyObserved()
-	m.approved()
 	m.finish()
 	return &m.plan
 }
@@ -278,15 +277,17 @@ func (p *Plan) left(parts ...part) *Step {
 	return nil
 }
 
-// finish orders the findings, gives each step its turn, stops what an error forbids, and computes the digest.
+// finish gives each step its turn, holds what was not approved, orders the findings, stops what an error forbids, and computes the digest. What is held
+// back is not written, and needs no approval yet.
 func (m *maker) finish() {
-	m.plan.sortFindings()
 	h := sha256.New()
 	for i := range m.plan.Steps {
 		fmt.Fprintln(h, m.plan.Steps[i].ID)
 	}
 	m.count()
 	m.plan.settle()
+	m.approved()
+	m.plan.sortFindings()
 	m.plan.stop()
 	m.plan.Digest = fmt.Sprintf("%x", h.Sum(nil)[:6])
 }
