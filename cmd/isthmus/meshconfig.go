@@ -59,26 +59,32 @@ func (c *configFlags) read(ctx context.Context, r client.Reader) (*ctl.Mesh, []s
 		m = c.assumed()
 		return m, []string{fmt.Sprintf("the mesh's configuration cannot be read (%v): trust domain %s and root namespace %s are assumed", err, m.TrustDomain, m.RootNamespace)}, nil
 	}
-	if err := c.settle(m); err != nil {
-		return nil, nil, err
-	}
-	return m, nil, nil
+	notes, err := c.settle(m)
+	return m, notes, err
 }
 
-// settle has flags override what the configuration says.
-func (c *configFlags) settle(m *ctl.Mesh) error {
+// settle has flags override what the configuration says, and fills in what neither does. A trust domain of a flag that is neither contradicted nor
+// confirmed is a note: istiod may have it from another ConfigMap.
+func (c *configFlags) settle(m *ctl.Mesh) (notes []string, err error) {
 	where := "ConfigMap " + c.istiod.ConfigMap().String()
+	assumed := c.assumed()
+	m.RootNamespace = cmp.Or(c.rootNamespace, m.RootNamespace, assumed.RootNamespace)
+	if m.TrustDomain == "" {
+		if m.TrustDomain = assumed.TrustDomain; m.TrustDomain != "cluster.local" {
+			notes = append(notes, fmt.Sprintf("%s says no trust domain, where Istio has cluster.local: %s counts, as --trust-domain says", where, m.TrustDomain))
+		}
+		return notes, nil
+	}
 	if _, err := spiffeid.TrustDomainFromString(m.TrustDomain); err != nil {
-		return &failure{what: "the mesh's trust domain makes no sense", where: where + ", key mesh", err: err, next: "correct trustDomain there"}
+		return nil, &failure{what: "the mesh's trust domain makes no sense", where: where + ", key mesh", err: err, next: "correct trustDomain there"}
 	}
 	if c.trustDomain != "" && c.trustDomain != m.TrustDomain {
-		return &failure{
+		return nil, &failure{
 			what:  fmt.Sprintf("--trust-domain says %s, and the mesh's configuration %s: every principal would be taken for another", c.trustDomain, m.TrustDomain),
 			where: where, next: "leave --trust-domain out, or name the istiod that is meant with --istio-namespace and --revision",
 		}
 	}
-	m.RootNamespace = cmp.Or(c.rootNamespace, m.RootNamespace)
-	return nil
+	return nil, nil
 }
 
 // configTimeout is how long the controller waits for the mesh's configuration at its start.
@@ -114,8 +120,10 @@ func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *s
 			next = "let the controller's ClusterRole get ConfigMap " + c.istiod.ConfigMap().Name + ", by resourceNames; or " + next
 		}
 		log.Warn("the mesh's configuration cannot be read, and is assumed", "cause", err, "trustDomain", is.TrustDomain, "rootNamespace", is.RootNamespace, "next", next)
-	} else if err := c.settle(is); err != nil {
+	} else if notes, err := c.settle(is); err != nil {
 		return err
+	} else if len(notes) > 0 {
+		log.Warn(notes[0])
 	}
 	m.trustDomain, f.rootNamespace = is.TrustDomain, is.RootNamespace
 	if !m.given["cluster-id"] {

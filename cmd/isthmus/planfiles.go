@@ -55,10 +55,11 @@ func (a *app) planFiles(ctx context.Context, f *planFlags, e *v1alpha1.AmbientEd
 	mesh := f.config.assumed()
 	r := &paperReader{world: w, scheme: scheme}
 	if is, err := ctl.ReadMesh(ctx, r, f.config.istiod); err == nil {
-		if err := f.config.settle(is); err != nil {
+		notes, err := f.config.settle(is)
+		if err != nil {
 			return nil, err
 		}
-		mesh = is
+		mesh, w.notes = is, append(w.notes, notes...)
 	} else {
 		w.note("the mesh's configuration is not in the files: trust domain %s and root namespace %s are assumed", mesh.TrustDomain, mesh.RootNamespace)
 	}

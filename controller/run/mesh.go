@@ -42,10 +42,10 @@ func (i Istiod) ConfigMap() types.NamespacedName {
 	return types.NamespacedName{Namespace: i.Home(), Name: i.named("istio")}
 }
 
-// Mesh is what istiod's configuration says of a mesh. What it does not say is what Istio has then, but for ClusterID and Network, which are empty.
+// Mesh is what istiod's configuration says of a mesh. What it does not say is empty.
 type Mesh struct {
-	TrustDomain   string
-	RootNamespace string
+	TrustDomain   string // Istio has cluster.local where it is empty
+	RootNamespace string // Istio has istio-system where it is empty
 	ClusterID     string // istiod's name of the cluster
 	Network       string // of istiod's namespace
 }
@@ -80,7 +80,7 @@ func ReadMesh(ctx context.Context, r client.Reader, at Istiod) (*Mesh, error) {
 	}
 	meta := c.DefaultConfig.ProxyMetadata
 	m := &Mesh{
-		TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), RootNamespace: cmp.Or(c.RootNamespace, "istio-system"),
+		TrustDomain: c.TrustDomain, RootNamespace: c.RootNamespace,
 		ClusterID: meta["ISTIO_META_CLUSTER_ID"], Network: meta["ISTIO_META_NETWORK"],
 	}
 	ns := &metav1.PartialObjectMetadata{}

@@ -61,15 +61,15 @@ func TestReadMesh(t *testing.T) {
 		want Mesh
 		err  string // empty: none
 	}{
-		{"what Istio has by default", Istiod{}, meshReader{at: usual, mesh: "accessLogFile: /dev/stdout"}, Mesh{TrustDomain: "cluster.local", RootNamespace: "istio-system"}, ""},
+		{"nothing that matters", Istiod{}, meshReader{at: usual, mesh: "accessLogFile: /dev/stdout"}, Mesh{}, ""},
 		{"all of it", Istiod{}, meshReader{at: usual, mesh: "trustDomain: corp.example\nrootNamespace: istio-root\ndefaultConfig: {discoveryAddress: x}", network: "near", revision: "default", cluster: "one"},
 			Mesh{"corp.example", "istio-root", "one", "near"}, ""},
 		{"a revision elsewhere", Istiod{Namespace: "mesh", Revision: "1-31"}, meshReader{at: "mesh/istio-1-31", mesh: "trustDomain: corp.example", revision: "1-31", cluster: "one"},
-			Mesh{"corp.example", "istio-system", "one", ""}, ""},
-		{"revision default has no name", Istiod{Revision: "default"}, meshReader{at: usual, mesh: "{}", cluster: "one"}, Mesh{"cluster.local", "istio-system", "one", ""}, ""},
-		{"istiod of another revision", Istiod{}, meshReader{at: usual, mesh: "{}", revision: "canary", cluster: "two"}, Mesh{TrustDomain: "cluster.local", RootNamespace: "istio-system"}, ""},
+			Mesh{"corp.example", "", "one", ""}, ""},
+		{"revision default has no name", Istiod{Revision: "default"}, meshReader{at: usual, mesh: "{}", cluster: "one"}, Mesh{"", "", "one", ""}, ""},
+		{"istiod of another revision", Istiod{}, meshReader{at: usual, mesh: "{}", revision: "canary", cluster: "two"}, Mesh{}, ""},
 		{"the ConfigMap alone may be read", Istiod{}, meshReader{at: usual, mesh: "defaultConfig: {proxyMetadata: {ISTIO_META_CLUSTER_ID: one, ISTIO_META_NETWORK: near}}", forbidRest: true},
-			Mesh{"cluster.local", "istio-system", "one", "near"}, ""},
+			Mesh{"", "", "one", "near"}, ""},
 		{"it is not there", Istiod{Revision: "1-31"}, meshReader{at: usual, mesh: "{}"}, Mesh{}, "read ConfigMap istio-system/istio-1-31"},
 		{"it has another key", Istiod{}, meshReader{at: usual}, Mesh{}, `no key mesh, but ["meshNetworks"]`},
 		{"it is malformed", Istiod{}, meshReader{at: usual, mesh: "trustDomain: [a]"}, Mesh{}, "key mesh"},

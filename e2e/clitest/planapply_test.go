@@ -88,6 +88,20 @@ func TestAPlanIsAppliedAsItWasReviewed(t *testing.T) {
 		t.Errorf("it is not of field manager isthmus-cli: %s", out)
 	}
 
+	t.Run("the mesh's configuration may be read, and nothing else like it", func(t *testing.T) {
+		const controller = "system:serviceaccount:isthmus-system:isthmus-controller"
+		for _, q := range []struct{ what, want string }{{"configmap/istio", "yes"}, {"configmap/istio-ca-root-cert", "no"}, {"configmaps", "no"}, {"secret/istio", "no"}} {
+			out, _ := c.Run(t.Context(), "kubectl", "auth", "can-i", "get", q.what, "-n", "istio-system", "--as", controller)
+			if strings.TrimSpace(out) != q.want {
+				t.Errorf("get %s: %q, want %s", q.what, out, q.want)
+			}
+		}
+		r := c.isthmus("plan", "edge/reviewed")
+		if strings.Contains(r.Stderr, "cannot be read") {
+			t.Errorf("it says %s", r.Stderr)
+		}
+	})
+
 	t.Run("the controller is held to it", func(t *testing.T) {
 		kubectl("patch", "ambientedge", "-n", "edge", "reviewed", "--type=merge", "-p", `{"spec":{"waypoint":{"policy":"Create","name":"reviewed"}}}`)
 		held := func() bool {
