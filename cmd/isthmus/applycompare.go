@@ -176,7 +176,7 @@ func compareEffects(then, now []plan.Effect, told []difference, add func(object,
 // wanted is an effect in a table, beside its object and field.
 func wanted(e plan.Effect) string {
 	if e.Value == nil {
-		return string(e.Does)
+		return e.Does
 	}
 	return "wanted as " + shown(e.Value)
 }

@@ -79,7 +79,7 @@ func (m *maker) outside(b *backend) {
 	out := 0
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, p := range pods {
-		if !captured(p) && !(m.assumed(p) && m.labelledIn(p)) {
+		if !captured(p) && (!m.assumed(p) || !m.labelledIn(p)) {
 			out++
 		}
 	}
