@@ -230,7 +230,7 @@ func parse(t *testing.T, text string) *plan.Snapshot {
 // add puts an object into the list of a snapshot that has its type.
 func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, raw []byte) {
 	t.Helper()
-	o := &unstructured.Unstructured{}
+	var o *unstructured.Unstructured
 	var err error
 	switch kind {
 	case "AuthorizationPolicy":
