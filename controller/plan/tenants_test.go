@@ -105,7 +105,7 @@ func faults() map[string]fault {
 func TestOneTenantDoesNotStopAnother(t *testing.T) {
 	for name, f := range faults() {
 		t.Run(name, func(t *testing.T) {
-			make := func(first string) (*plan.Plan, v1alpha1.AmbientEdgeStatus) {
+			planned := func(first string) (*plan.Plan, v1alpha1.AmbientEdgeStatus) {
 				s := inTenants(t, first, f.otherwise, f.more)
 				if f.spec != nil {
 					f.spec(s.Edge)
@@ -118,7 +118,7 @@ func TestOneTenantDoesNotStopAnother(t *testing.T) {
 				p := plan.Make(s)
 				return p, p.Status(s.Edge)
 			}
-			p, st := make(tenant)
+			p, st := planned(tenant)
 			first := stepsOf(p, "Service a/orders")
 			if w := first[plan.VerbWire]; w.State != v1alpha1.StepNext && w.State != v1alpha1.StepDone || w.State == v1alpha1.StepNext && w.Write == nil {
 				t.Errorf("the other's Service is not led to its waypoint: %+v\n%+v", w, p.Findings)
@@ -133,7 +133,7 @@ func TestOneTenantDoesNotStopAnother(t *testing.T) {
 				held(t, p, st, f.code)
 			}
 
-			p, st = make(strings.Replace(tenant, unwired, wired, 1))
+			p, st = planned(strings.Replace(tenant, unwired, wired, 1))
 			for verb, s := range stepsOf(p, "Service a/orders") {
 				if s.State != v1alpha1.StepDone && verb != plan.VerbLock {
 					t.Errorf("what was wired is %s: %s", s.State, s.Reason)
