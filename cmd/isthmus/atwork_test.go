@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -9,7 +10,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -18,13 +21,14 @@ type works struct {
 	client.Reader
 	deployments []appsv1.Deployment
 	lease       *coordinationv1.Lease
+	hidden      error // what the API server says of what may not be read
 }
 
 var errHidden = errors.New("not for you")
 
 func (w works) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
 	if w.deployments == nil {
-		return errHidden
+		return cmp.Or(w.hidden, errHidden)
 	}
 	list.(*appsv1.DeploymentList).Items = w.deployments
 	return nil
@@ -68,5 +72,37 @@ func TestAControllerThatDoesNotWorkIsTold(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestOfWhatNobodyHasLookedAtTheNextStepIsTold(t *testing.T) {
+	ready := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "meshops", Name: "isthmus-controller"}, Status: appsv1.DeploymentStatus{ReadyReplicas: 1}}
+	idle := ready
+	idle.Status.ReadyReplicas = 0
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "", errHidden)
+	const ask = "kubectl get deployments -A -l app.kubernetes.io/name=isthmus-controller"
+	for name, c := range map[string]struct {
+		is   works
+		want []string
+	}{
+		"nothing may be read":  {works{hidden: forbidden}, []string{"you may not see", "isthmus-view", ask}},
+		"nothing can be read":  {works{}, []string{"not for you", ask}},
+		"none is installed":    {works{deployments: []appsv1.Deployment{}}, []string{"none is installed", ask, "kubectl apply -k manifests"}},
+		"one is, and is ready": {works{deployments: []appsv1.Deployment{ready}}, []string{"Deployment meshops/isthmus-controller", "kubectl logs -n meshops deployment/isthmus-controller"}},
+		"one is, and is not":   {works{deployments: []appsv1.Deployment{idle}}, []string{"no replica of Deployment meshops/isthmus-controller is ready"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := edgeStatus{Namespace: "edge", Name: "public"}
+			result{code: exitOK}.want(t, exitOK, notSeen(t.Context(), c.is, &e), append([]string{"AmbientEdge edge/public"}, c.want...)...)
+			e = anEdge()
+			if got := notSeen(t.Context(), c.is, &e); got != "" {
+				t.Errorf("of one that was looked at it says %q", got)
+			}
+		})
+	}
+	doc := statusDocument{Edges: []edgeStatus{anEdge(), {Namespace: "edge", Name: "new"}, {Namespace: "edge", Name: "newer"}}}
+	doc.note(t.Context(), works{deployments: []appsv1.Deployment{}})
+	if len(doc.Notes) != 1 || !strings.Contains(doc.Notes[0], "AmbientEdge edge/new yet: none is installed") {
+		t.Errorf("notes are %q", doc.Notes)
 	}
 }

@@ -244,6 +244,9 @@ func (f *planFlags) make(ctx context.Context, e *v1alpha1.AmbientEdge, args []st
 		if err := getEdge(ctx, c, key, e); err != nil {
 			return nil, err
 		}
+		if s := newEdgeStatus(e); s.unseen() {
+			notes = append(notes, notSeen(ctx, c, &s))
+		}
 	} else {
 		if e.Namespace == "" {
 			e.Namespace = ns

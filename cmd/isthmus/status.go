@@ -22,8 +22,9 @@ const statusLong = `Show how AmbientEdges are: a line each, or everything about 
 backends and the way to them, findings with what to do about them, and the steps of its plan.
 
 What is shown is what the controller saw and wrote last; a note on standard error tells when none
-seems to be at work. Nothing is written. The exit code says whether the cluster could be read; with
---require-ready it also is 1 when an AmbientEdge is not ready.
+seems to be at work, or how to find out whether one is there that has not looked yet. Nothing is
+written. The exit code says whether the cluster could be read; with --require-ready it also is 1
+when an AmbientEdge is not ready.
 
 ` + planWords
 
@@ -47,7 +48,7 @@ type statusFlags struct {
 type statusDocument struct {
 	header
 	Edges []edgeStatus `json:"edges"`
-	Notes []string     `json:"notes,omitempty"` // why this may be out of date
+	Notes []string     `json:"notes,omitempty"` // why this may be out of date, or is not there yet
 }
 
 // edgeStatus is one AmbientEdge.
@@ -171,13 +172,20 @@ func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument,
 	return doc, where, nil
 }
 
-// note tells why what is shown may be out of date. Without AmbientEdges nothing is.
+// note tells why what is shown may be out of date, or is nothing yet. Without AmbientEdges nothing is.
 func (d *statusDocument) note(ctx context.Context, c client.Reader) {
 	if len(d.Edges) == 0 {
 		return
 	}
 	if why := idleController(ctx, c, time.Now()); why != "" {
 		d.Notes = append(d.Notes, "what is shown may be out of date: "+why)
+		return
+	}
+	for i := range d.Edges {
+		if note := notSeen(ctx, c, &d.Edges[i]); note != "" {
+			d.Notes = append(d.Notes, note)
+			return // of the others it is the same
+		}
 	}
 }
 

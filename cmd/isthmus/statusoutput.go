@@ -14,11 +14,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
+// unseen says whether no controller has ever told anything about e.
+func (e *edgeStatus) unseen() bool {
+	return meta.FindStatusCondition(e.Status.Conditions, v1alpha1.ConditionReady) == nil
+}
+
 // ready is the word for an edge's state, and why.
 func (e *edgeStatus) ready() (cell, string) {
 	c := meta.FindStatusCondition(e.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
-	case c == nil:
+	case e.unseen():
 		return cell{"Unknown", yellow}, "no controller has looked at it yet"
 	case !e.Current:
 		return cell{"Unknown", yellow}, "the controller has not seen its newest spec yet"
