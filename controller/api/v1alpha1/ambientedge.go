@@ -183,7 +183,8 @@ const (
 
 // ServiceRef is a Service.
 type ServiceRef struct {
-	// Namespace is the Service's.
+	// Namespace is the Service's. That of the AmbientEdge is written out too: namespace and name are the key by which several may apply entries of the
+	// list, and a key of a list must be there.
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
