@@ -95,3 +95,20 @@ func TestNeedOfAHome(t *testing.T) {
 		})
 	}
 }
+
+// TestFlagsOfTheUserStay asks for flags that scripts set, with those that GOFLAGS has.
+func TestFlagsOfTheUserStay(t *testing.T) {
+	for goflags, want := range map[string]string{
+		"":                          "-p=2\n",
+		"-p=1":                      "",
+		"-mod=mod --p=1 -trimpath":  "",
+		"-parallel=7 -pgo=off":      "-p=2\n",
+		"-trimpath -ldflags=-w -p=": "",
+	} {
+		cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(repoRoot, ".ci", "unless"), "p", "2")
+		cmd.Env = append(os.Environ(), "GOFLAGS="+goflags)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
+			t.Errorf("with GOFLAGS=%s: %q, %v; want %q", goflags, out, err, want)
+		}
+	}
+}

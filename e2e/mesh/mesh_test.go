@@ -94,7 +94,8 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 		t.Logf("%-24s %4d MB %5.2f s", p.Name, mb, cpu.Seconds())
 	}
 	t.Logf("ready after %v, %d MB in all, %.1f s of processor time", m.Ready.Round(10*time.Millisecond), total, work.Seconds())
-	if m.Ready > 10*time.Second && world.Quiet() { // somebody may have come between: once more, beside the first
+	const promise = 10 * time.Second
+	if m.Ready > promise && world.Judge(t, fmt.Sprintf("the control plane is ready in %v: it took %v", promise, m.Ready.Round(10*time.Millisecond))) { // somebody may have come between: once more, beside the first
 		again, err := mesh.Start(t.Context(), mesh.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -102,8 +103,8 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 		if err := again.Stop(); err != nil {
 			t.Error(err)
 		}
-		if again.Ready > 10*time.Second && world.Quiet() {
-			t.Errorf("ready after %v and %v, want at most 10 s", m.Ready, again.Ready)
+		if again.Ready > promise && world.Judge(t, fmt.Sprintf("the control plane is ready in %v: it took %v, twice", promise, again.Ready.Round(10*time.Millisecond))) {
+			t.Errorf("ready after %v and %v, want at most %v", m.Ready, again.Ready, promise)
 		}
 	}
 	if total > 750 {
