@@ -145,13 +145,15 @@ func TestTranscript(t *testing.T) {
 	out := run(t, p.demo())
 	took := time.Since(began)
 	t.Logf("told in %v\n%s", took.Round(time.Second), out)
-	if took > 40*time.Second && world.Quiet() { // something was built, or somebody came between
+	const promise = 40 * time.Second
+	if took > promise && world.Quiet() { // something was built, or somebody came between
 		began = time.Now()
 		out = run(t, p.demo())
 		took = time.Since(began)
 	}
-	if world.Quiet() && !strings.Contains(out, "(once)") && took > 40*time.Second {
-		t.Errorf("told in %v, want at most 40 s where nothing has to be built", took)
+	seen := fmt.Sprintf("the demo, where nothing has to be built, takes %v at most: it took %v", promise, took.Round(time.Second))
+	if !strings.Contains(out, "(once)") && took > promise && world.Judge(t, seen) {
+		t.Error(seen)
 	}
 	if strings.Contains(out, "Left out here") {
 		return // README tells of a machine that has everything
@@ -276,6 +278,7 @@ func TestUpAndDown(t *testing.T) {
 		t.Errorf("the native gateway: %d, %v; want 200", status, err)
 	}
 	p.useAsSaid(after(t, text, "  export "))
+	p.ofOnesOwn(after(t, text, "  export "), "curl "+after(t, native, "  curl "))
 	pid, err := readPID(filepath.Join(dir, pidFile))
 	if err != nil || pid == 0 {
 		t.Fatal(pid, err)
@@ -314,12 +317,52 @@ func (p *place) useAsSaid(export string) {
 		{"demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/7", `"path":"/orders/7"`},
 		{"echo from here | demo exec edge/impostor -- sh -c 'cat; cat /etc/hostname'", "from here\nimpostor\n"},
 		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
+		{"demo exec edge/gateway isthmus version", "isthmus"},
+		{"demo exec shop/orders isthmus version", "isthmus"},
 		{"demo exec edge/nobody true || echo it ended with $?", "no pod of edge/nobody"},
 		{"demo exec edge || echo it ended with $?", "it ended with 2"},
 		{"kubectl exec -n edge deployment/gateway -- true || echo it ended with $?", "take demo exec NAMESPACE/NAME COMMAND"},
 	} {
 		if got := run(t, p.command("sh", "-c", "export "+export+"\n"+c.command)); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.command, got, c.want)
+		}
+	}
+}
+
+// ofOnesOwn has a program of this machine take the place of the gateway that embeds hbone, by the path that its image is: here this demo's program, told to
+// be that gateway. curl asks it.
+func (p *place) ofOnesOwn(export, curl string) {
+	t := p.t
+	t.Helper()
+	sh := func(command string) string {
+		t.Helper()
+		return run(t, p.command("sh", "-c", "export "+export+"\n"+command))
+	}
+	for _, name := range []string{"gateway", "native-gateway"} {
+		if said := sh("kubectl logs -n edge deployment/" + name); strings.Contains(said, "TLS handshake error") {
+			t.Errorf("who looks whether %s is ready leaves this in its log:\n%s", name, said)
+		}
+	}
+	const was = "demo exec edge/native-gateway readlink /proc/1/exe"
+	before := sh(was)
+	sh("kubectl set env -n edge deployment/native-gateway " + world.FuncEnv + "=native-gateway")
+	sh("kubectl set image -n edge deployment/native-gateway gateway=" + exe)
+	sh("kubectl rollout status -n edge deployment/native-gateway --timeout 30s")
+	if now := sh(was); now == before || now != "/program\n" {
+		t.Errorf("the gateway's program is %q, and was %q", now, before)
+	}
+	if status, err := get(t.Context(), curl); status != 200 || err != nil {
+		t.Errorf("the gateway of one's own: %d, %v; want 200", status, err)
+	}
+	sh("demo exec edge/native-gateway isthmus version")
+	sh("kubectl set image -n edge deployment/native-gateway gateway=/nonexistent/program")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		said := sh("kubectl get pods -n edge -o yaml")
+		if strings.Contains(said, "find the program that the image names") && strings.Contains(said, "/nonexistent/program") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nobody says that there is no such program:\n%s", said)
 		}
 	}
 }

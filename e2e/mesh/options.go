@@ -23,6 +23,8 @@ type Options struct {
 	APIServerArgs []string
 	// Images are what the node's pods may run, by image name; see node.Config.
 	Images map[string]node.Image
+	// Program makes images of programs of this machine; see node.Config.
+	Program func(path string) (node.Image, error)
 	// Capture makes the capture process of an enrolled pod. Nil: no pod is captured.
 	Capture node.CaptureHook
 	// Rules chooses how the node makes Services and capture; see node.Rules. Zero: as the kernel allows.

@@ -24,9 +24,9 @@ import (
 // command makes the process of a container as its spec and its image say.
 func (w *pod) command(c *corev1.Container) (*exec.Cmd, error) {
 	obj, _ := w.current()
-	img, ok := w.player.cfg.Images[c.Image]
-	if !ok {
-		return nil, fmt.Errorf("image %q is not known to the node; it has %s", c.Image, strings.Join(imageNames(w.player.cfg.Images), ", "))
+	img, err := w.player.cfg.image(c.Image)
+	if err != nil {
+		return nil, err
 	}
 	f := w.facts(obj)
 	f.imageDefault = img.Env
@@ -98,7 +98,9 @@ func (w *pod) exec(ctx context.Context, c *corev1.Container, pid int, argv []str
 func (w *pod) execStd(ctx context.Context, c *corev1.Container, pid int, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	obj, _ := w.current()
 	f := w.facts(obj)
-	f.imageDefault = w.player.cfg.Images[c.Image].Env
+	if img, err := w.player.cfg.image(c.Image); err == nil { // a program that is gone since may run still
+		f.imageDefault = img.Env
+	}
 	environ, _, err := f.environ(c)
 	if err != nil {
 		return err
@@ -176,15 +178,6 @@ func (w *pod) etcHosts(name string) string {
 func (p *Player) resolvConf(namespace string) string {
 	return fmt.Sprintf("search %s.svc.%s svc.%s %s\nnameserver %v\noptions ndots:5\n",
 		namespace, clusterDomain, clusterDomain, clusterDomain, p.cfg.dnsVIP())
-}
-
-func imageNames(images map[string]Image) []string {
-	names := make([]string, 0, len(images))
-	for n := range images {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }
 
 var _ objects = inNamespace{}

@@ -28,6 +28,8 @@ type Config struct {
 	Dir string
 	// Images maps the image names that pods may use to what they run. An image that is not here does not start.
 	Images map[string]Image
+	// Program makes the image of a name that is an absolute path: a program of this machine. Nil: there are no such images.
+	Program func(path string) (Image, error)
 	// Capture makes the capture process of a pod that the mesh enrols. Nil: no pod is ever captured.
 	Capture CaptureHook
 	// Hosts are further lines of every pod's /etc/hosts.

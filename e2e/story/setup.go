@@ -96,11 +96,10 @@ func (w *World) start(ctx context.Context, set programs.Set, progress io.Writer)
 	}
 	began := time.Now()
 	images := map[string]node.Image{
-		"story/orders":         {Func: "orders"},
-		"story/caller":         {Func: "caller"},
-		"story/plain-gateway":  {Func: "plain-gateway"},
-		"story/native-gateway": {Func: "native-gateway", Files: map[string]string{"/usr/local/bin/isthmus": w.Binary}}, // for Exec
-		manifests.Image:        {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": w.Binary}},
+		manifests.Image: {Entrypoint: []string{"/isthmus"}, Files: map[string]string{"/isthmus": w.Binary}},
+	}
+	for _, name := range []string{"orders", "caller", "plain-gateway", "native-gateway"} {
+		images["story/"+name] = node.Image{Func: name, Files: w.commands()}
 	}
 	if w.Envoy {
 		if images[programs.ProxyImage], err = envoyshim.Image(set); err != nil {
@@ -108,7 +107,7 @@ func (w *World) start(ctx context.Context, set programs.Set, progress io.Writer)
 		}
 	}
 	w.Mesh, err = mesh.Start(ctx, mesh.Options{
-		Images: images, Progress: progress, MeshConfig: envoyshim.MeshConfig,
+		Images: images, Program: w.program, Progress: progress, MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return w.RootPEM }}),
 	})
 	if err != nil {

@@ -52,5 +52,8 @@ func serve(ctx context.Context, listen, cert, key, backend string) error {
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
 		Transport: &hbone.Transport{Dialer: &hbone.Dialer{Identity: id, Resolver: mesh}},
 	}
-	return http.ListenAndServeTLS(listen, cert, key, proxy)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {}) // for the kubelet, not for the backend
+	mux.Handle("/", proxy)
+	return http.ListenAndServeTLS(listen, cert, key, mux)
 }

@@ -26,14 +26,13 @@ func Main(args []string) int {
 		log.Print(err)
 		return 2
 	}
-	server := &http.Server{
-		Addr:      *listen,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
-		Handler: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.SetXForwarded()
-		}},
-	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {}) // for the kubelet, not for the backend
+	mux.Handle("/", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.SetXForwarded()
+	}})
+	server := &http.Server{Addr: *listen, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12}, Handler: mux}
 	log.Print(server.ListenAndServeTLS(*cert, *key))
 	return 1
 }
