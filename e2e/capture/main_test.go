@@ -35,6 +35,7 @@ var meshes = map[node.Rules]*meshtest.Shared{node.Auto: sharedMesh(node.Auto), n
 func sharedMesh(rules node.Rules) *meshtest.Shared {
 	return &meshtest.Shared{Start: func(ctx context.Context) (m *mesh.Mesh, err error) {
 		m, err = mesh.Start(ctx, mesh.Options{
+			Quick:  true,
 			Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, "holder": {Func: "holder"}},
 			Rules:  rules,
 			Capture: capture.Hook(capture.Mesh{

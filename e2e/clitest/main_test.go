@@ -95,7 +95,7 @@ func start(ctx context.Context) (m *mesh.Mesh, err error) {
 		}
 	}
 	m, err = mesh.Start(ctx, mesh.Options{
-		Images: images, MeshConfig: envoyshim.MeshConfig,
+		Quick: true, Images: images, MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	if err != nil {

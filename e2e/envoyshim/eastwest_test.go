@@ -103,6 +103,7 @@ func TestEastWestGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := shopMesh{meshtest.New(t, mesh.Options{
+		Quick:      true,
 		MeshConfig: envoyshim.MeshConfig + "serviceScopeConfigs: [{servicesSelector: {matchLabels: {istio.io/global: \"true\"}}, scope: GLOBAL}]\n",
 		IstiodEnv:  []string{"AMBIENT_ENABLE_MULTI_NETWORK=true"},
 		Images:     map[string]node.Image{programs.ProxyImage: image},

@@ -89,7 +89,7 @@ func start(t *testing.T) *mesh.Mesh {
 	}
 	var m *mesh.Mesh
 	m = meshtest.New(t, mesh.Options{
-		Images: images(t, set), MeshConfig: envoyshim.MeshConfig,
+		Quick: true, Images: images(t, set), MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	own, err := manifests.Install()

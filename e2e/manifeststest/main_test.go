@@ -38,7 +38,7 @@ func installed(t *testing.T) *mesh.Mesh {
 }
 
 func install(ctx context.Context) (*mesh.Mesh, error) {
-	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true})
+	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true, Quick: true})
 	if err != nil {
 		return m, err
 	}

@@ -65,7 +65,11 @@ func (m *Mesh) StartAPIServer(ctx context.Context) error {
 		return errors.New("start API server: it runs already, or the mesh is stopped")
 	}
 	// The soft limit makes it collect its garbage of start-up, a quarter of its memory. What lives needs half of it.
-	env := append([]string{"GOMEMLIMIT=320MiB"}, m.opts.APIServerEnv...)
+	limit := "GOMEMLIMIT=320MiB"
+	if m.opts.Quick {
+		limit = "GOMEMLIMIT=1GiB"
+	}
+	env := append([]string{limit}, m.opts.APIServerEnv...)
 	args := append([]string{
 		"--etcd-servers=" + etcdClient, "--bind-address=0.0.0.0", "--secure-port=" + apiPort, "--advertise-address=" + nodeAddr().String(),
 		"--tls-cert-file=" + m.path("pki", "apiserver.crt"), "--tls-private-key-file=" + m.path("pki", "apiserver.key"),

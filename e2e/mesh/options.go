@@ -17,6 +17,8 @@ type Options struct {
 	MeshConfig string
 	// IstiodEnv are KEY=value settings of istiod, on top of ours.
 	IstiodEnv []string
+	// Quick has the programs collect their garbage seldom: less processor time, and more memory than is promised. It is for tests, of which many run.
+	Quick bool
 	// APIServerEnv are KEY=value settings of the API server, on top of ours: GOMEMLIMIT=off for tests with thousands of objects.
 	APIServerEnv []string
 	// APIServerArgs are further arguments of the API server, as for an audit log.

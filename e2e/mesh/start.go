@@ -109,7 +109,11 @@ func (m *Mesh) makeNamespace() error {
 // run starts a program of the control plane, with env on top of a small environment of its own.
 func (m *Mesh) run(name programs.Name, env []string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(context.Background(), m.Programs.Path(name), args...)
-	cmd.Env = append([]string{"HOME=" + m.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, env...)
+	cmd.Env = []string{"HOME=" + m.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
+	if m.opts.Quick {
+		cmd.Env = append(cmd.Env, "GOGC=400")
+	}
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Dir = m.Dir
 	p, err := startProcess(m.NS, m.path("logs"), string(name), cmd)
 	if err != nil {

@@ -113,7 +113,7 @@ func newProxy(t *testing.T) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{T: t, dialers: map[string]*hbone.Dialer{}, tunnels: map[string]*tunnel{}}
-	p.m = meshtest.New(t, mesh.Options{MeshConfig: meshConfig, Images: map[string]node.Image{programs.ProxyImage: image}})
+	p.m = meshtest.New(t, mesh.Options{Quick: true, MeshConfig: meshConfig, Images: map[string]node.Image{programs.ProxyImage: image}})
 	p.apply(waypointWorld)
 	for i := range services + 1 { // the last is for settled
 		p.apply(fmt.Sprintf("{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}, spec: {clusterIP: %s, ports: [{name: http, port: 80}]}}", i, serviceIP(i)))

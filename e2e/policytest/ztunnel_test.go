@@ -70,7 +70,7 @@ const (
 )
 
 func newIstiod(t *testing.T) *istiod {
-	m := meshtest.New(t, mesh.Options{MeshConfig: "rootNamespace: istio-system\ndefaultConfig: {proxyMetadata: {ISTIO_META_ENABLE_HBONE: \"true\"}}\ntrustDomainAliases: [old.example]\n"})
+	m := meshtest.New(t, mesh.Options{Quick: true, MeshConfig: "rootNamespace: istio-system\ndefaultConfig: {proxyMetadata: {ISTIO_META_ENABLE_HBONE: \"true\"}}\ntrustDomainAliases: [old.example]\n"})
 	s := &istiod{T: t, m: m}
 	apply := func(yaml string) {
 		t.Helper()

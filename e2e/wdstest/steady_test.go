@@ -207,7 +207,7 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 // is wired and unwired, the root is replaced: no dial fails, and after istiod's answer the first one takes the new way. It has a mesh of its own, as it kills it.
 func TestSteadyDials(t *testing.T) {
 	plugged := t.TempDir()
-	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged}})
+	m := meshtest.New(t, mesh.Options{Quick: true, IstiodEnv: []string{"ROOT_CA_DIR=" + plugged}})
 	kubectl := func(args ...string) {
 		t.Helper()
 		if _, err := m.Run(t.Context(), "kubectl", append([]string{"-n", "edge"}, args...)...); err != nil {

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 // shared is the mesh of all tests; each has a namespace and addresses of its own.
 var shared = meshtest.Shared{Start: func(ctx context.Context) (*mesh.Mesh, error) {
-	o := mesh.Options{MeshConfig: meshConfig}
+	o := mesh.Options{Quick: true, MeshConfig: meshConfig}
 	if *entries > 2000 {
 		o.APIServerEnv = []string{"GOMEMLIMIT=off"}
 	}
