@@ -148,12 +148,11 @@ func (b *between) others() (n int) {
 	return n
 }
 
-// through runs a controller behind b in place of that of shared, until the test ends.
+// through runs a controller behind b for the AmbientEdges of s that come, until the test ends.
 func through(t *testing.T, s *site, b *between) {
 	t.Helper()
-	pause()
-	s.deleteEdges()
-	mgr, err := newManager(s.mesh, account, run.Options{Prober: shared.ask}, b.wrap)
+	s.own = true
+	mgr, err := newManager(s.mesh, account, run.Options{Prober: shared.ask}, b.wrap, s.edge)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,9 +161,6 @@ func through(t *testing.T, s *site, b *between) {
 		b.set(func(b *between) { b.slow, b.away, b.deaf, b.conflicts = 0, false, false, false })
 		if err := stop(); err != nil {
 			t.Errorf("the controller ended: %v", err)
-		}
-		if err := resume(s.mesh); err != nil {
-			t.Error(err)
 		}
 	})
 }

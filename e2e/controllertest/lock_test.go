@@ -166,7 +166,7 @@ func lockedGateway(t *testing.T, s *site) {
 	lock()
 
 	t.Run("undo loses no request", func(t *testing.T) {
-		s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop}
+		s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop, eager: true}
 		end := s.traffic(s.gatewayPod().Status.PodIP, vip)
 		s.delete(s.theEdge("public"))
 		s.wait("the Service leads to its pods", func() string { // what comes then ends the gateway's capture
@@ -256,6 +256,7 @@ func (s *site) locks() (names []string) {
 func TestUndoOpensTheLockFirst(t *testing.T) {
 	t.Parallel()
 	s := kgatewaySite(t, "unlock")
+	s.eager = true
 	before := s.state(false)
 	s.apply(edgeOfKgateway + "  authorization: {mode: Lock}\n")
 	s.wait("the Service is wired", func() string {

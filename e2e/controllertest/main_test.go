@@ -12,12 +12,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/run"
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 
 // api is an API server with everything installed, a player, and the controller that runs against it with the rights of its own account.
 var api = meshtest.Shared{Start: start, End: func() {
-	pause()
+	shared.stop()
 	shared.player.stop()
 }}
 
@@ -48,7 +49,7 @@ var api = meshtest.Shared{Start: start, End: func() {
 var shared struct {
 	ask    *asker
 	player *player
-	stop   func() // ends the controller; nil while there is none
+	stop   func() // ends the controller
 }
 
 // asker is the Prober: what it says is the test's to choose. Everything answers, unless it was silenced.
@@ -101,7 +102,7 @@ func (a *asker) Serves(_ context.Context, _ netip.AddrPort, peers []spiffeid.ID,
 }
 
 func start(ctx context.Context) (*mesh.Mesh, error) {
-	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true})
+	m, err := mesh.Start(ctx, mesh.Options{APIOnly: true, Quick: true})
 	if err != nil {
 		return m, err
 	}
@@ -117,35 +118,36 @@ func start(ctx context.Context) (*mesh.Mesh, error) {
 		return m, err
 	}
 	shared.ask = &asker{silent: map[string]error{}, asked: map[string]int{}}
-	shared.player = newPlayer(m.Client())
-	return m, resume(m)
+	if shared.player, err = newPlayer(ctx, m.Config, m.Client()); err != nil {
+		return m, err
+	}
+	shared.stop, err = runController(m, account, run.Options{Prober: shared.ask}, leaveOwn)
+	return m, err
 }
 
-// resume starts the controller of shared, and pause ends it.
-func resume(m *mesh.Mesh) (err error) {
-	shared.stop, err = runController(m, run.Options{Prober: shared.ask}, nil)
-	return err
-}
+// labelOwn is on AmbientEdges that the controller of shared does not see, so that a test may run controllers of its own for them.
+const labelOwn = "test/own"
 
-func pause() {
-	if shared.stop != nil {
-		shared.stop()
-		shared.stop = nil
+// leaveOwn is a change for newManager.
+func leaveOwn(_ *rest.Config, mo *ctrl.Options) {
+	notOwn, err := labels.Parse("!" + labelOwn)
+	if err != nil {
+		panic(err)
+	}
+	for kind, by := range mo.Cache.ByObject {
+		if _, ok := kind.(*v1alpha1.AmbientEdge); ok {
+			by.Label = notOwn
+			mo.Cache.ByObject[kind] = by
+		}
 	}
 }
 
 // account is the controller's.
 const account = "system:serviceaccount:" + manifests.Namespace + ":" + manifests.Controller
 
-// runController runs the controller as its own account, until the function that it returns is called. Its client is what newClient
-// makes; nil is the usual one.
-func runController(m *mesh.Mesh, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
-	return runControllerAs(m, account, o, newClient)
-}
-
-// runControllerAs is runController with the rights of another account.
-func runControllerAs(m *mesh.Mesh, account string, o run.Options, newClient client.NewClientFunc) (stop func(), err error) {
-	mgr, err := newManager(m, account, o, func(_ *rest.Config, mo *ctrl.Options) { mo.NewClient = newClient })
+// runController runs a controller with the rights of an account, as newManager makes it, until the function that it returns is called.
+func runController(m *mesh.Mesh, account string, o run.Options, change func(*rest.Config, *ctrl.Options), namespaces ...string) (stop func(), err error) {
+	mgr, err := newManager(m, account, o, change, namespaces...)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +167,9 @@ func runControllerAs(m *mesh.Mesh, account string, o run.Options, newClient clie
 	return stop, nil
 }
 
-// newManager is a controller of an account that does not run yet. change is what a test wants otherwise.
-func newManager(m *mesh.Mesh, account string, o run.Options, change func(*rest.Config, *ctrl.Options)) (ctrl.Manager, error) {
+// newManager is a controller of an account that does not run yet, for the AmbientEdges of namespaces; none are all. change is what a test wants otherwise,
+// or nil.
+func newManager(m *mesh.Mesh, account string, o run.Options, change func(*rest.Config, *ctrl.Options), namespaces ...string) (ctrl.Manager, error) {
 	cfg, err := m.UserConfig(account, "system:serviceaccounts", "system:authenticated")
 	if err != nil {
 		return nil, err
@@ -177,8 +180,10 @@ func newManager(m *mesh.Mesh, account string, o run.Options, change func(*rest.C
 	}
 	skip := true // the name of the controller is one of metrics; tests run several
 	mo := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}}
-	run.Configure(cfg, &mo)
-	change(cfg, &mo)
+	run.Configure(cfg, &mo, namespaces...)
+	if change != nil {
+		change(cfg, &mo)
+	}
 	mgr, err := ctrl.NewManager(cfg, mo)
 	if err != nil {
 		return nil, err

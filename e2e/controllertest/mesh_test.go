@@ -82,7 +82,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 	}
 	var m *mesh.Mesh
 	m = meshtest.New(t, mesh.Options{
-		Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig,
+		Quick: true, Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	all, err := manifests.Install()
@@ -107,7 +107,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { id.Close() })
-	stop, err := runController(m, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}, nil)
+	stop, err := runController(m, account, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -26,32 +30,88 @@ const annotationIdle = "test/idle"
 // belongs to them, binds Services, captures pods, and runs them.
 type player struct {
 	client client.Client
+	seen   client.Reader // what was watched; its objects are not to be changed
+	woken  chan struct{} // something has changed
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	controllers map[string]string // of classes; the player's own goroutine
 }
 
-func newPlayer(c client.Client) *player {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &player{client: c, cancel: cancel, controllers: map[string]string{}}
-	p.wg.Go(func() {
-		for tick := time.NewTicker(30 * time.Millisecond); ; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			case <-tick.C:
-				p.round(ctx) // an error is a conflict, or an object that went: the next round sees
-			}
+// Pauses of the player: what changes at once is one round, and what a round could not write is tried again.
+const (
+	playerGathers = 10 * time.Millisecond
+	playerRetries = 500 * time.Millisecond
+)
+
+// newPlayer plays until stop. It watches, as what it plays does: to list all that tests leave behind, again and again, would take more processor time than
+// the tests.
+func newPlayer(ctx context.Context, cfg *rest.Config, c client.Client) (*player, error) {
+	seen, err := cache.New(cfg, cache.Options{Scheme: c.Scheme()})
+	if err != nil {
+		return nil, err
+	}
+	p := &player{client: c, seen: seen, woken: make(chan struct{}, 1), controllers: map[string]string{}}
+	kinds := []client.Object{&corev1.Namespace{}, &gatewayv1.Gateway{}, &corev1.Service{}, &corev1.Pod{}}
+	for _, u := range madeKinds() {
+		o := &unstructured.Unstructured{}
+		o.SetGroupVersionKind(u)
+		kinds = append(kinds, o)
+	}
+	var inside context.Context
+	inside, p.cancel = context.WithCancel(context.Background())
+	p.wg.Go(func() { _ = seen.Start(inside) }) // it ends with inside
+	for _, o := range kinds {
+		i, err := seen.GetInformer(ctx, o)
+		if err == nil {
+			_, err = i.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+				AddFunc: func(any) { p.wake() }, UpdateFunc: func(any, any) { p.wake() }, DeleteFunc: func(any) { p.wake() },
+			})
 		}
-	})
-	return p
+		if err != nil {
+			p.stop()
+			return nil, fmt.Errorf("watch %T: %w", o, err)
+		}
+	}
+	p.wg.Go(func() { p.play(inside) })
+	return p, nil
+}
+
+func (p *player) wake() {
+	select {
+	case p.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (p *player) play(ctx context.Context) {
+	retry := time.NewTicker(playerRetries)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.woken:
+			time.Sleep(playerGathers)
+		case <-retry.C:
+		}
+		p.round(ctx) // an error is a conflict, or an object that went: the next round sees
+	}
 }
 
 func (p *player) stop() {
 	p.cancel()
 	p.wg.Wait()
+}
+
+// madeKinds are those of the policies that we make for vendors.
+func madeKinds() (kinds []schema.GroupVersionKind) {
+	for _, u := range edge.Uses() {
+		if u.Make {
+			kinds = append(kinds, schema.GroupVersionKind{Group: u.Group, Version: u.Version, Kind: u.Kind.Kind})
+		}
+	}
+	return kinds
 }
 
 func (p *player) round(ctx context.Context) {
@@ -60,7 +120,7 @@ func (p *player) round(ctx context.Context) {
 	var services corev1.ServiceList
 	var pods corev1.PodList
 	for _, l := range []client.ObjectList{&namespaces, &gateways, &services, &pods} {
-		if err := p.client.List(ctx, l); err != nil {
+		if err := p.seen.List(ctx, l, client.UnsafeDisableDeepCopy); err != nil {
 			return
 		}
 	}
@@ -70,7 +130,7 @@ func (p *player) round(ctx context.Context) {
 			spaces[n.Name] = n
 		}
 	}
-	there := map[string]client.Object{} // of a waypoint, so that a round is not as many requests as there are waypoints
+	there := map[string]client.Object{} // of a waypoint
 	for i := range services.Items {
 		there["Service "+services.Items[i].Namespace+"/"+services.Items[i].Name] = &services.Items[i]
 	}
@@ -153,21 +213,18 @@ func (x *proxy) has(o *corev1.Pod) bool {
 
 // accept says for vendors that policies which we make are accepted.
 func (p *player) accept(ctx context.Context) {
-	for _, u := range edge.Uses() {
-		if !u.Make {
-			continue
-		}
+	for _, kind := range madeKinds() {
 		list := &unstructured.UnstructuredList{}
-		list.SetAPIVersion(u.APIVersion())
-		list.SetKind(u.Kind.Kind + "List")
-		if err := p.client.List(ctx, list); err != nil {
+		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+		if err := p.seen.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			continue
 		}
 		for i := range list.Items {
 			o := &list.Items[i]
-			if _, said, _ := unstructured.NestedSlice(o.Object, "status", "ancestors"); said {
+			if _, said, _ := unstructured.NestedFieldNoCopy(o.Object, "status", "ancestors"); said {
 				continue
 			}
+			o = o.DeepCopy()
 			accepted := map[string]any{"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": o.GetGeneration()}
 			o.Object["status"] = map[string]any{"ancestors": []any{map[string]any{"controllerName": "x.io/y", "conditions": []any{accepted}}}}
 			_ = p.client.Status().Update(ctx, o) // the next round sees
@@ -201,6 +258,7 @@ func (p *player) waypoint(ctx context.Context, g *gatewayv1.Gateway, there map[s
 	if plan.Programmed(g) {
 		return true
 	}
+	g = g.DeepCopy()
 	address := gatewayv1.IPAddressType
 	g.Status.Addresses = []gatewayv1.GatewayStatusAddress{{Type: &address, Value: s.Spec.ClusterIP}}
 	meta.SetStatusCondition(&g.Status.Conditions, metav1.Condition{
@@ -217,12 +275,14 @@ func (p *player) bind(ctx context.Context, s *corev1.Service, waypoints map[stri
 	}
 	name := s.Labels[plan.LabelUseWaypoint]
 	bound := meta.IsStatusConditionTrue(s.Status.Conditions, plan.ConditionWaypointBound)
-	switch want := name != "" && waypoints[ns+"/"+name]; {
-	case want == bound:
+	want := name != "" && waypoints[ns+"/"+name]
+	if want == bound {
 		return
-	case want:
+	}
+	s = s.DeepCopy()
+	if want {
 		meta.SetStatusCondition(&s.Status.Conditions, metav1.Condition{Type: plan.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: "WaypointAccepted"})
-	default:
+	} else {
 		meta.RemoveStatusCondition(&s.Status.Conditions, plan.ConditionWaypointBound)
 	}
 	_ = p.client.Status().Update(ctx, s)
@@ -233,6 +293,7 @@ func (p *player) run(ctx context.Context, o *corev1.Pod) {
 		return
 	}
 	now := metav1.Now()
+	o = o.DeepCopy()
 	o.Status.Phase, o.Status.PodIP, o.Status.StartTime = corev1.PodRunning, "10.244.7.7", &now
 	o.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: now}}
 	_ = p.client.Status().Update(ctx, o)
@@ -261,10 +322,10 @@ func (p *player) capture(ctx context.Context, o *corev1.Pod, ns *corev1.Namespac
 }
 
 // merge sets a label or annotation; an empty value removes it.
-func (p *player) merge(ctx context.Context, o client.Object, what, key, value string) {
+func (p *player) merge(ctx context.Context, o *corev1.Pod, what, key, value string) {
 	v := "null"
 	if value != "" {
 		v = fmt.Sprintf("%q", value)
 	}
-	_ = p.client.Patch(ctx, o, client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{%q:{%q:%s}}}`, what, key, v)))
+	_ = p.client.Patch(ctx, o.DeepCopy(), client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{%q:{%q:%s}}}`, what, key, v)))
 }

@@ -15,31 +15,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-// weak is an account that a controller runs with, and that has only the rights which a test gives it.
-const weak = "weak"
-
-// weakController runs a controller with the rights to observe in place of that of shared, until the test ends.
-func weakController(s *site) {
-	s.t.Helper()
-	pause()
-	s.deleteEdges()
-	s.grant("observe", run.ObserveRules())
-	stop, err := runControllerAs(s.mesh, weak, run.Options{Prober: shared.ask}, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() {
-		stop()
-		if err := resume(s.mesh); err != nil {
-			s.t.Error(err)
-		}
-	})
-}
+// weak is an account that a controller runs with, and that has only the rights which s gives it.
+func (s *site) weak() string { return "weak-" + s.edge }
 
 // grant gives the weak account rights, by a ClusterRole of that name; no rules take them away.
 func (s *site) grant(name string, rules []rbacv1.PolicyRule) {
 	s.t.Helper()
-	name = "test-weak-" + name
+	name = "test-" + s.weak() + "-" + name
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	s.delete(role)
 	if rules == nil {
@@ -48,7 +30,7 @@ func (s *site) grant(name string, rules []rbacv1.PolicyRule) {
 	role.Rules = rules
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: weak}},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: s.weak()}},
 	}
 	for _, o := range []client.Object{role, binding} {
 		if err := s.c.Create(s.t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -111,8 +93,10 @@ func says(t *testing.T, f *v1alpha1.Finding, message, fix []string) {
 }
 
 func TestMissingRightsAreTold(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "rights")
-	weakController(s)
+	s.grant("observe", run.ObserveRules())
+	s.instead(s.weak(), run.Options{Prober: shared.ask})
 	before := s.state(true)
 	s.apply(edgeOfKgateway)
 	for _, c := range []struct {
@@ -129,7 +113,7 @@ func TestMissingRightsAreTold(t *testing.T) {
 			s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop}
 			s.grant("manage", c.rules)
 			f := s.refused(c.object)
-			says(t, f, []string{`"` + weak + `"`, c.says, "nothing was written"}, []string{"isthmus-manage", "Observe"})
+			says(t, f, []string{`"` + s.weak() + `"`, c.says, "nothing was written"}, []string{"isthmus-manage", "Observe"})
 			if e := s.get("public"); len(e.Finalizers) > 0 {
 				t.Errorf("finalizers are %v", e.Finalizers)
 			} else if state := e.Status.Plan.Steps[0].State; state != v1alpha1.StepBlocked && state != v1alpha1.StepHeld { // as all backends are

@@ -3,6 +3,7 @@ package controllertest
 import (
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,41 +12,27 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-// instead runs a controller in place of that of shared, until the test ends or stop is called.
+// instead runs a controller in place of that of shared for the AmbientEdges of s that come, until the test ends or stop is called.
 func (s *site) instead(account string, o run.Options) (stop func()) {
 	s.t.Helper()
-	pause()
-	end, err := runControllerAs(s.mesh, account, o, nil)
+	s.own = true
+	end, err := runController(s.mesh, account, o, nil, s.edge)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	running := true
-	stop = func() {
-		if running {
-			running = false
-			end()
-		}
-	}
-	s.t.Cleanup(func() {
-		stop()
-		if shared.stop != nil {
-			return
-		}
-		if err := resume(s.mesh); err != nil {
-			s.t.Error(err)
-		}
-	})
+	stop = sync.OnceFunc(end)
+	s.t.Cleanup(stop)
 	return stop
 }
 
 // TestAnObserverSaysThatItOnlyObserves: whoever asks for mode Manage and gets a controller that may not is told so, also while undo waits for another.
 func TestAnObserverSaysThatItOnlyObserves(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "observer")
-	s.deleteEdges()
 	s.grant("observe", run.ObserveRules())
 	before := s.state(true)
 	observes := run.Options{Prober: shared.ask, ObserveOnly: true}
-	stop := s.instead(weak, observes)
+	stop := s.instead(s.weak(), observes)
 	s.apply(edgeOfKgateway)
 	e, _ := s.ready("public", v1alpha1.ReasonObserving)
 	f := finding(e, v1alpha1.FindingObserver)
@@ -59,16 +46,15 @@ func TestAnObserverSaysThatItOnlyObserves(t *testing.T) {
 	s.same(before, true)
 	stop()
 
-	if err := resume(s.mesh); err != nil {
-		t.Fatal(err)
-	}
+	stop = s.instead(account, run.Options{Prober: shared.ask})
 	e, _ = s.ready("public", v1alpha1.ReasonDone)
 	if f := finding(e, v1alpha1.FindingObserver); f != nil {
 		t.Errorf("the controller that manages says %s", f.Message)
 	}
 
 	wired := s.state(true)
-	stop = s.instead(weak, observes)
+	stop()
+	stop = s.instead(s.weak(), observes)
 	s.delete(s.theEdge("public"))
 	e, _ = s.ready("public", v1alpha1.ReasonObserving)
 	if f := finding(e, v1alpha1.FindingObserver); f == nil {
@@ -78,17 +64,15 @@ func TestAnObserverSaysThatItOnlyObserves(t *testing.T) {
 	}
 	s.same(wired, true)
 	stop()
-	if err := resume(s.mesh); err != nil {
-		t.Fatal(err)
-	}
+	s.instead(account, run.Options{Prober: shared.ask})
 	s.gone(s.theEdge("public"))
 }
 
 // TestWithoutAnIdentityNothingIsWritten: a controller that cannot ask a waypoint does not begin what it could not see to hold, and begins by itself when
 // it can. An edge without waypoints needs none.
 func TestWithoutAnIdentityNothingIsWritten(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "unable")
-	s.deleteEdges()
 	var able atomic.Bool
 	s.instead(account, run.Options{Prober: shared.ask, Able: func() error {
 		if able.Load() {

@@ -28,7 +28,10 @@ const plans = "../../controller/plan/testdata"
 // TestEveryVendorIsManagedAndUndone makes the world of each vendor's first golden plan, lets the controller bring its edge about, and undoes it.
 func TestEveryVendorIsManagedAndUndone(t *testing.T) {
 	for _, v := range edge.Vendors() {
-		t.Run(v.Name, func(t *testing.T) { manageVendor(t, &v) })
+		t.Run(v.Name, func(t *testing.T) {
+			t.Parallel()
+			manageVendor(t, &v)
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type site struct {
 	c          client.Client
 	edge, shop string
 	patience   time.Duration // how long to wait for anything; zero means 20 s
+	own        bool          // its AmbientEdges are for controllers of its own
+	eager      bool          // what is waited for passes soon
 }
 
 func newSite(t *testing.T, name string) *site {
@@ -44,19 +47,39 @@ func newSite(t *testing.T, name string) *site {
 
 func newSiteOf(t *testing.T, m *mesh.Mesh, name string) *site {
 	t.Helper()
-	scheme, err := run.Scheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(m.Config, client.Options{Scheme: scheme})
+	c, err := clientOf(m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &site{t: t, mesh: m, c: c, edge: name + "-edge", shop: name + "-shop"}
 }
 
+// clients are those of meshes: a new one asks the API server for all its kinds.
+var clients sync.Map
+
+// clientOf knows AmbientEdges too.
+func clientOf(m *mesh.Mesh) (client.Client, error) {
+	if c, ok := clients.Load(m); ok {
+		return c.(client.Client), nil
+	}
+	scheme, err := run.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(m.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, err
+	}
+	clients.Store(m, c)
+	return c, nil
+}
+
 func (s *site) text(objects string) string {
-	return strings.NewReplacer("EDGE", s.edge, "SHOP", s.shop).Replace(objects)
+	names := []string{"EDGE", s.edge, "SHOP", s.shop}
+	if s.own {
+		names = append([]string{"{name: public, namespace: EDGE}", "{name: public, namespace: " + s.edge + ", labels: {" + labelOwn + `: "yes"}}`}, names...)
+	}
+	return strings.NewReplacer(names...).Replace(objects)
 }
 
 func (s *site) apply(objects string) {
@@ -110,21 +133,30 @@ func (s *site) get(name string) *v1alpha1.AmbientEdge {
 	return e
 }
 
-// wait looks until ok finds nothing missing.
+// Pauses between two looks at what is waited for: from the first to the last. A look is work for the API server, of which all tests want some.
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = 100 * time.Millisecond
+)
+
+// wait looks until nothing is missing.
 func (s *site) wait(what string, missing func() string) time.Duration {
 	s.t.Helper()
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.patience, 20*time.Second))
 	defer cancel()
-	for {
+	for pause := firstPause; ; pause = min(pause*5/4, lastPause) {
 		why := missing()
 		if why == "" {
 			return time.Since(begin)
 		}
+		if s.eager {
+			pause = firstPause
+		}
 		select {
 		case <-ctx.Done():
 			s.t.Fatalf("%s: after %v %s", what, time.Since(begin).Round(time.Millisecond), why)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
