@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
@@ -25,12 +26,32 @@ import (
 // What a workload gets from istiod, what istiod refuses, and how it is to be without istiod.
 func TestIstioCA(t *testing.T) {
 	plugged := t.TempDir()
-	m := meshtest.New(t, mesh.Options{IstiodEnv: []string{"ROOT_CA_DIR=" + plugged, "CA_TRUSTED_NODE_ACCOUNTS=istio-system/agent"}})
+	m := meshtest.New(t, mesh.Options{Quick: true, IstiodEnv: []string{"ROOT_CA_DIR=" + plugged, "CA_TRUSTED_NODE_ACCOUNTS=istio-system/agent"}})
 	sa := account(t, m, "edge", "gateway")
 	good := token(t, m, sa, "istio-ca")
 
 	isthmus := command.Build(t)
 
+	t.Run("a workload", func(t *testing.T) { // beside the agent, which waits for most of its time
+		t.Run("with Istio's agent", func(t *testing.T) {
+			t.Parallel()
+			istioAgent(t, m, isthmus, good)
+		})
+		t.Run("by itself", func(t *testing.T) {
+			t.Parallel()
+			byItself(t, m, isthmus, sa, good)
+		})
+	})
+	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
+	var issuer *identitytest.CA
+	t.Run("another root", func(t *testing.T) { issuer = rotation(t, m, plugged, good) })
+	if issuer != nil {
+		t.Run("revoked", func(t *testing.T) { revoked(t, m, isthmus, plugged, issuer) })
+	}
+}
+
+// byItself is how a workload, and whoever has several identities, asks istiod, and what it refuses.
+func byItself(t *testing.T, m *mesh.Mesh, isthmus string, sa *corev1.ServiceAccount, good string) {
 	t.Run("a certificate", func(t *testing.T) { certificate(t, m, good) })
 	t.Run("from files", func(t *testing.T) { fromFiles(t, m, good) })
 	t.Run("refused", func(t *testing.T) {
@@ -90,13 +111,6 @@ func TestIstioCA(t *testing.T) {
 	t.Run("the command", func(t *testing.T) { ofAnotherAuthority(t, m, isthmus, good) })
 	t.Run("many identities", func(t *testing.T) { manyIdentities(t, m) })
 	t.Run("a node agent", func(t *testing.T) { impersonate(t, m, isthmus) })
-	t.Run("Istio's agent", func(t *testing.T) { istioAgent(t, m, isthmus, good) })
-	t.Run("without istiod", func(t *testing.T) { withoutIstiod(t, m, good) })
-	var issuer *identitytest.CA
-	t.Run("another root", func(t *testing.T) { issuer = rotation(t, m, plugged, good) })
-	if issuer != nil {
-		t.Run("revoked", func(t *testing.T) { revoked(t, m, isthmus, plugged, issuer) })
-	}
 }
 
 // certificate is of the life asked for, and leads to the mesh's root and no other.

@@ -20,6 +20,7 @@ import (
 
 // Two meshes with a SPIRE each: their workloads believe each other as far as the servers, or files, say so, also while one of them replaces its root.
 func TestFederation(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newSPIRE(t, gateway.TrustDomain()), newSPIRE(t, partner)
 	federate(ours, theirs)
 	federate(theirs, ours)

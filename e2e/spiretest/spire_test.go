@@ -31,6 +31,7 @@ var (
 
 // What a workload gets from a SPIRE agent, by the Workload API and by SDS, through renewals, a restart of the agent and another root.
 func TestSPIRE(t *testing.T) {
+	t.Parallel()
 	w := newSPIRE(t, gateway.TrustDomain())
 	t.Run("without an entry", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)

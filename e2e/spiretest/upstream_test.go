@@ -23,6 +23,7 @@ import (
 // Two trust domains below one root: who says that it vouches for both believes both, and nobody else does. When the root revokes the authority of one of the
 // SPIRE servers, its workloads are believed no more, and their open tunnels end.
 func TestOneRootForTwoTrustDomains(t *testing.T) {
+	t.Parallel()
 	root := identitytest.NewCA(spiffeid.RequireTrustDomainFromString("root.example"))
 	chain, key := root.Issuer()
 	dir := t.TempDir()

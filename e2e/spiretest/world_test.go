@@ -67,6 +67,7 @@ agent {
   socket_path = "%[2]s/agent.sock"
   trust_domain = "%[3]s"
   insecure_bootstrap = true
+  experimental { sync_interval = "1s" } // with the usual 5 s it would learn the same, and tests wait for it
 }
 plugins {
   NodeAttestor "join_token" { plugin_data {} }
