@@ -150,13 +150,15 @@ func TestADrainServesWhatIsInFlight(t *testing.T) {
 		}
 		ping := p.WantPing()
 		ping.Ack = true
-		p.Send(hbonetest.Open(3, target), ping)
+		p.Send(ping, hbonetest.Open(3, target)) // so ztunnel answers: before what it has queued
 		for last, answered := false, false; !last || !answered; { // in either order
 			f, err := p.Next()
 			if err != nil {
 				t.Fatal(err)
 			}
 			switch f := f.(type) {
+			case hbonetest.Ping:
+				p.Send(hbonetest.Ping{Data: f.Data, Ack: true})
 			case hbonetest.GoAway:
 				if last = true; f.Last != 3 {
 					t.Fatalf("the last GOAWAY says %d", f.Last)

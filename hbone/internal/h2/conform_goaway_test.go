@@ -144,12 +144,20 @@ func TestConformance6_8AServerDrains(t *testing.T) {
 		t.Fatalf("the first GOAWAY says %d", g.Last)
 	}
 	ping := p.WantPing()
-	p.Send(hbonetest.Open(3, target)) // was on its way
+	p.Send(hbonetest.Ping{Data: ping.Data, Ack: true}) // before what was queued, as ztunnel answers
+	p.Send(hbonetest.Open(3, target))
 	late := next(t, streams)
 	if err := late.Respond(); err != nil {
 		t.Fatal(err)
 	}
+	if got := p.WantPing(); got != ping {
+		t.Fatalf("got %+v, want another PING of the drain", got)
+	}
 	p.WantAnswer(3, 200)
+	p.Send(hbonetest.Ping{Data: ping.Data, Ack: true})
+	if got := p.WantPing(); got != ping {
+		t.Fatalf("got %+v, want one more PING of the drain: a CONNECT came in the last round", got)
+	}
 	p.Send(hbonetest.Ping{Data: ping.Data, Ack: true})
 	if g := p.WantGoAway(http2.ErrCodeNo); g.Last != 3 {
 		t.Fatalf("the second GOAWAY says %d, want 3", g.Last)
@@ -174,6 +182,29 @@ func TestConformance6_8AServerDrains(t *testing.T) {
 		t.Errorf("shutdown gave %v", err)
 	}
 	wantEnded(t, c)
+}
+
+// A peer that never ceases to open does not put the last GOAWAY off for ever.
+func TestConformance6_8AServerDrainsWhoeverOpens(t *testing.T) {
+	p, c, streams := asServer(t, h2.Config{})
+	p.Manual = true
+	drained := hbonetest.Go(func() (bool, error) { return true, c.Shutdown(t.Context()) })
+	p.WantGoAway(http2.ErrCodeNo)
+	for id := uint32(1); id < 11; id += 2 {
+		ping := p.WantPing()
+		p.Send(hbonetest.Open(id, target))
+		if err := next(t, streams).Respond(); err != nil {
+			t.Fatal(err)
+		}
+		p.WantAnswer(id, 200)
+		p.Send(hbonetest.Ping{Data: ping.Data, Ack: true})
+	}
+	if g := p.WantGoAway(http2.ErrCodeNo); g.Last != 9 {
+		t.Errorf("the last GOAWAY says %d, want 9", g.Last)
+	}
+	c.Close()
+	p.Conn.Close()
+	_, _ = drained.Wait() // it is closed: that is no drain's end
 }
 
 func (w world) wantAliveOn(t testing.TB, id uint32) {
@@ -301,7 +332,8 @@ func TestConformance6_8ADrainDoesNotWaitForThePeersEnd(t *testing.T) {
 		if got := w.p.WantEnd(1); string(got) != "the last" {
 			t.Errorf("read %q", got)
 		}
-		w.p.WantPing()
+		for w.p.WantPing().Data != [8]byte{'b', 'y', 'e'} { // those before are the drain's
+		}
 		if took, err := drained.Wait(); err != nil || took > 5*time.Second {
 			t.Errorf("shutdown gave %v after %v", err, took)
 		}

@@ -59,6 +59,8 @@ type Conn struct {
 	wentAway  bool                // the peer sent GOAWAY
 	farewell  *FarewellError
 	drain     drainState
+	rounds    uint8  // PINGs of the drain that were answered
+	drainSeen uint32 // lastPeer when the latest of them was
 	cut       bool // nobody waits for what streams have left behind
 	whenCut   map[*Stream]*cutter
 
@@ -89,7 +91,7 @@ type drainState int
 
 const (
 	drainNone  drainState = iota
-	drainAsked            // GOAWAY 2^31-1 and a PING are out
+	drainAsked            // GOAWAY 2^31-1 is out, and a PING after the other
 	drainLast             // GOAWAY with the real last stream is out
 )
 

@@ -231,9 +231,7 @@ func (c *Conn) onPingAck(f *http2.PingFrame) {
 	case f.Data == rttPing:
 		c.rtt.measured(time.Now())
 	case f.Data == drainPing && c.drain == drainAsked:
-		c.drain = drainLast
-		_ = c.cw.WriteGoAway(c.lastPeer, http2.ErrCodeNo, nil)
-		c.maybeDrained()
+		c.drainAnswered()
 	}
 }
 

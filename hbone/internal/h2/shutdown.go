@@ -14,8 +14,8 @@ var (
 	byePing = [8]byte{'b', 'y', 'e'}
 )
 
-// Shutdown drains. A server sends GOAWAY with the last possible stream and a PING; once that is answered, GOAWAY with the real
-// last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
+// Shutdown drains. A server sends GOAWAY with the last possible stream, then a PING after the other until one brought no CONNECT with its answer, then
+// GOAWAY with the real last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	c.Drain()
 	select {
@@ -57,6 +57,23 @@ func (c *Conn) Drain() {
 	c.maybeDrained()
 	c.mu.Unlock()
 	c.kick()
+}
+
+// drainRounds bounds what a peer that opens on and on can put off.
+const drainRounds = 5
+
+// drainAnswered takes the answer to a PING of the drain; mu is held. A first one says little: ztunnel's HTTP/2 answers before it sends what its
+// callers have queued, and never retries what the last GOAWAY cuts off.
+func (c *Conn) drainAnswered() {
+	c.rounds++
+	if c.rounds < drainRounds && (c.rounds == 1 || c.lastPeer != c.drainSeen) {
+		c.drainSeen = c.lastPeer
+		_ = c.cw.WritePing(false, drainPing)
+		return
+	}
+	c.drain = drainLast
+	_ = c.cw.WriteGoAway(c.lastPeer, http2.ErrCodeNo, nil)
+	c.maybeDrained()
 }
 
 // WaitServed blocks until the connection has ended, and all that was forwarded or accepted for it has, too.
