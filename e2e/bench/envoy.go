@@ -91,7 +91,7 @@ func (b *bench) findEnvoy(ctx context.Context) (string, error) {
 	return b.envoyPath, nil
 }
 
-func (b *bench) startEnvoy(ctx context.Context, where proc.Placement, app string) (_ *envoy, err error) {
+func (b *bench) startEnvoy(ctx context.Context, where proc.Placement, app string) (_ other, err error) {
 	path, err := b.findEnvoy(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (b *bench) startEnvoy(ctx context.Context, where proc.Placement, app string
 	e := &envoy{dir: dir}
 	defer func() {
 		if err != nil {
-			e.close()
+			e.Close()
 		}
 	}()
 	if e.addr, err = freeAddr(ctx); err != nil {
@@ -160,7 +160,14 @@ func (e *envoy) ready(ctx context.Context) error {
 	}
 }
 
-func (e *envoy) close() {
+// Addr is where it listens.
+func (e *envoy) Addr() string { return e.addr }
+
+// PID is the process.
+func (e *envoy) PID() int { return e.cmd.Process.Pid }
+
+// Close ends it and takes its files away.
+func (e *envoy) Close() {
 	if e.cmd != nil {
 		_ = e.cmd.Process.Kill() // it may have gone by itself
 		_ = e.cmd.Wait()         // it was killed: that is no news

@@ -90,10 +90,15 @@ func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (_ m
 	if err := s.client.Call("stop", nil, nil); err != nil {
 		return nil, err
 	}
-	children := map[string]*proc.Child{"client": s.client, "server": s.server}
+	sides := map[string]func() (weight, error){"client": func() (weight, error) { return weigh(s.client) }}
+	if s.other != nil {
+		sides["server"] = func() (w weight, err error) { w.rss, err = proc.RSS(s.other.PID()); return w, err }
+	} else {
+		sides["server"] = func() (weight, error) { return weigh(s.server) }
+	}
 	before := map[string]weight{}
-	for side, c := range children {
-		if before[side], err = weigh(c); err != nil {
+	for side, weigh := range sides {
+		if before[side], err = weigh(); err != nil {
 			return nil, err
 		}
 	}
@@ -103,8 +108,8 @@ func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (_ m
 	}
 	fmt.Fprintf(b.progress, "  %d tunnels opened in %v\n", tunnels, time.Since(began).Round(time.Millisecond))
 	more := map[string]weight{}
-	for side, c := range children {
-		w, err := weigh(c)
+	for side, weigh := range sides {
+		w, err := weigh()
 		if err != nil {
 			return nil, err
 		}
@@ -114,7 +119,7 @@ func (b *bench) weighIdle(ctx context.Context, on arrangement, tunnels int) (_ m
 		more[side] = w
 	}
 	if b.heap(on) {
-		for side, c := range children {
+		for side, c := range map[string]*proc.Child{"client": s.client, "server": s.server} {
 			if err := c.Call("heap", filepath.Join(b.profiles, fmt.Sprintf("idle-%d-%s.heap.pprof", on.streams, side)), nil); err != nil {
 				return nil, err
 			}

@@ -1,5 +1,5 @@
 // Command bench measures hbone beside its peers and prints one table of ratios: x/net's http2, Istio's Go library, crypto/tls, TCP, and
-// Envoy as the server that forwards. Client, server and application are processes of their own. Everything that one row compares is
+// Envoy, and where ISTHMUS_ZTUNNEL has a path a real ztunnel, as the server that forwards. Client, server and application are processes of their own. Everything that one row compares is
 // measured in turn, round by round (A B C, C B A, …), and a ratio is the median of the rounds' ratios, so that what disturbs the
 // machine for a while meets all.
 //
@@ -30,11 +30,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/bench/carrier"
 	"github.com/isthmus-mesh/isthmus/e2e/bench/proc"
 	"github.com/isthmus-mesh/isthmus/e2e/bench/report"
+	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 )
 
 // bench is one call of the program.
 type bench struct {
 	cpus               []int
+	ca                 *identitytest.CA
 	clientID, serverID carrier.Credentials
 	envoyPath          string
 	rounds             int // at most; zero: as each scenario likes
@@ -92,7 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	b.clientID, b.serverID = carrier.NewCredentials()
+	b.ca, b.clientID, b.serverID = carrier.NewCredentials()
 	began, loadBefore := time.Now(), loadAverage()
 	var rows []report.Row
 	for _, s := range scenarios(b.short) {

@@ -15,6 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/bench/load"
 	"github.com/isthmus-mesh/isthmus/e2e/bench/proc"
 	"github.com/isthmus-mesh/isthmus/e2e/bench/report"
+	"github.com/isthmus-mesh/isthmus/e2e/ztunnel"
 )
 
 func TestMain(m *testing.M) {
@@ -35,7 +36,7 @@ func newBench(t *testing.T) *bench {
 	if b.cpus, err = proc.TwoCPUs(); err != nil {
 		t.Fatal(err)
 	}
-	b.clientID, b.serverID = carrier.NewCredentials()
+	b.ca, b.clientID, b.serverID = carrier.NewCredentials()
 	return b
 }
 
@@ -62,9 +63,13 @@ func TestEachPartCarriesItsLoads(t *testing.T) {
 		"tcp":              {ends(carrier.Raw, apart), []load.Spec{up, down, echo}},
 		"floor":            {ends(carrier.Floor, apart), []load.Spec{up, down}},
 		"small frames":     {arrangement{client: carrier.Small, server: carrier.Ours, forward: true}, []load.Spec{up, flows}},
+		"ztunnel":          {arrangement{client: carrier.Ours, other: aZtunnel, forward: true, layout: alone}, []load.Spec{up, down, echo, open}},
 		"large frames":     {arrangement{client: carrier.Large, server: carrier.Ours, forward: true}, []load.Spec{up, flows}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.on.other == aZtunnel && os.Getenv(ztunnel.Env) == "" {
+				t.Skip(ztunnel.Env + " is not set") // no package registry has one
+			}
 			s, err := newBench(t).start(t.Context(), c.on)
 			if err != nil {
 				t.Fatal(err)
@@ -124,7 +129,7 @@ func TestAnEndThatFailsIsToldAndNotDropped(t *testing.T) {
 // Scenarios refer to cells by name: a figure of a cell that is not there would be missing for ever. Each name fits the table.
 func TestRowsReferToCellsThatExist(t *testing.T) {
 	names := map[string]bool{}
-	for _, s := range scenarios(false) {
+	for _, s := range append(scenarios(false), ztunnelLoads()) {
 		if s.special != nil {
 			continue
 		}
@@ -158,6 +163,7 @@ func TestRunTellsThatNothingMatches(t *testing.T) {
 }
 
 func TestRunPrintsJSON(t *testing.T) {
+	t.Setenv(ztunnel.Env, "") // so that nothing is measured
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-short", "-json", "-run", "^ztunnel$"}, &out, io.Discard); err != nil {
 		t.Fatal(err)

@@ -76,7 +76,7 @@ func (s scenario) take(ctx context.Context, b *bench) []report.Row {
 		}
 	}
 	for _, c := range s.cells {
-		if b.profiles != "" && (c.on.server == carrier.Ours && !c.on.envoy) {
+		if b.profiles != "" && (c.on.server == carrier.Ours && c.on.other == "") {
 			name := strings.NewReplacer(" ", "-", "/", "-").Replace(s.name + "-" + c.name)
 			s.measure(ctx, b, results{map[string][]figures{}, r.failed}, systems, c, warm, max(long, profileTime), filepath.Join(b.profiles, name))
 		}

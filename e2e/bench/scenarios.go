@@ -265,12 +265,10 @@ func growth(short bool) scenario {
 // noise is how far below 1 a ratio may be that should not fall.
 const noise = 0.9
 
-func besideEnvoy() scenario {
-	servers := map[string]arrangement{
-		"ours":  {client: carrier.Ours, server: carrier.Ours, forward: true, layout: alone},
-		"envoy": {client: carrier.Ours, envoy: true, forward: true, layout: alone},
-	}
-	loads := []struct {
+// strangerLoads are our server and another that forwards, on a core alone, behind our client, under each load that a gateway has.
+func strangerLoads(who stranger) []cell {
+	var cells []cell
+	for _, l := range []struct {
 		name string
 		spec load.Spec
 	}{
@@ -278,15 +276,17 @@ func besideEnvoy() scenario {
 		{"down", load.Spec{Kind: load.Down, Tunnels: 1}},
 		{"echo", load.Spec{Kind: load.Echo, Tunnels: 64}},
 		{"open", load.Spec{Kind: load.Open, Tunnels: 64}},
+	} {
+		cells = append(cells,
+			cell{"ours " + l.name, arrangement{client: carrier.Ours, server: carrier.Ours, forward: true, layout: alone}, l.spec},
+			cell{string(who) + " " + l.name, arrangement{client: carrier.Ours, other: who, forward: true, layout: alone}, l.spec})
 	}
-	var cells []cell
-	for _, l := range loads {
-		for _, s := range []string{"ours", "envoy"} {
-			cells = append(cells, cell{s + " " + l.name, servers[s], l.spec})
-		}
-	}
+	return cells
+}
+
+func besideEnvoy() scenario {
 	return scenario{
-		name: "envoy", about: "server CPU beside Envoy: the server forwards, on a core alone, behind our client", cells: cells,
+		name: "envoy", about: "server CPU beside Envoy: the server forwards, on a core alone, behind our client", cells: strangerLoads(anEnvoy),
 		rows: func(r results) []report.Row {
 			return []report.Row{
 				r.compare("server CPU a GB up ÷ Envoy", report.PerGB, "ours up", "envoy up", serverPerByte, report.AtMost(1, 0.8)),

@@ -31,14 +31,29 @@ type arrangement struct {
 	oneWay         time.Duration // of a delay line between client and server; zero: none
 	keep           bool          // the server leaves tunnels alone
 	streams        uint32        // tunnels a connection of our server; zero: its default
-	envoy          bool          // instead of server
+	other          stranger      // instead of server
+}
+
+// stranger is a server that is not a part of this program.
+type stranger string
+
+const (
+	anEnvoy  stranger = "envoy"
+	aZtunnel stranger = "ztunnel"
+)
+
+// other is a stranger that runs.
+type other interface {
+	Addr() string
+	PID() int
+	Close()
 }
 
 // system is an arrangement that runs.
 type system struct {
 	client, server, app, line *proc.Child // nil where there is none
-	envoy                     *envoy
-	cpus                      []int // that they run on
+	other                     other       // nil where there is none
+	cpus                      []int       // that they run on
 }
 
 func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error) {
@@ -61,11 +76,11 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 		target = s.app.Addr
 	}
 	var addr string
-	if a.envoy {
-		if s.envoy, err = b.startEnvoy(ctx, far, target); err != nil {
+	if a.other != "" {
+		if s.other, err = b.startOther(ctx, a.other, far, target); err != nil {
 			return nil, err
 		}
-		addr = s.envoy.addr
+		addr = s.other.Addr()
 	} else {
 		cfg := carrier.Config{Kind: a.server, ID: b.serverID, Forward: a.forward, Target: target, Keep: a.keep, Streams: a.streams}
 		if s.server, err = proc.Start(ctx, far, partConfig{Role: roleServer, Carrier: cfg, Heap: b.heap(a)}); err != nil {
@@ -86,6 +101,13 @@ func (b *bench) start(ctx context.Context, a arrangement) (_ *system, err error)
 	return s, nil
 }
 
+func (b *bench) startOther(ctx context.Context, who stranger, where proc.Placement, app string) (other, error) {
+	if who == aZtunnel {
+		return b.startZtunnel(ctx, where)
+	}
+	return b.startEnvoy(ctx, where, app)
+}
+
 // heap reports whether heap profiles are wanted, which cost the parts something: of tunnels that are only kept.
 func (b *bench) heap(a arrangement) bool { return b.profiles != "" && a.keep }
 
@@ -97,8 +119,8 @@ func (s *system) close() {
 		}
 	}
 	wg.Wait()
-	if s.envoy != nil {
-		s.envoy.close()
+	if s.other != nil {
+		s.other.Close()
 	}
 }
 
@@ -118,8 +140,8 @@ func (s *system) far() *proc.Child {
 }
 
 func (s *system) serverPID() int {
-	if s.envoy != nil {
-		return s.envoy.cmd.Process.Pid
+	if s.other != nil {
+		return s.other.PID()
 	}
 	return s.server.PID()
 }

@@ -22,8 +22,8 @@ var (
 )
 
 // NewCredentials makes an authority, and by it credentials for the two ends.
-func NewCredentials() (client, server Credentials) {
-	ca := identitytest.NewCA(domain)
+func NewCredentials() (ca *identitytest.CA, client, server Credentials) {
+	ca = identitytest.NewCA(domain)
 	issue := func(id spiffeid.ID) Credentials {
 		svid := ca.SVID(id)
 		return Credentials{
@@ -32,7 +32,7 @@ func NewCredentials() (client, server Credentials) {
 			Root: identitytest.PEM(ca.Root),
 		}
 	}
-	return issue(clientID), issue(serverID)
+	return ca, issue(clientID), issue(serverID)
 }
 
 // identity is an hbone.Identity, and what crypto/tls wants of it.
