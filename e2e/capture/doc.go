@@ -11,5 +11,6 @@
 // plaintext is then not its business.
 //
 // With ISTHMUS_ZTUNNEL=/absolute/path in the environment a real ztunnel takes this place, in dedicated mode, where the node has nftables;
-// Entries reads its access log. No ztunnel has been at hand to try that with: the tests have a fake one, and lines that others have published.
+// Entries reads its access log. Tried with one of August 2026 (62d82653). It decides an open connection by the policies that the pod listed when the
+// connection began, and those of namespaces: a kept connection outlives a policy that comes to select its pod, and STRICT.
 package capture

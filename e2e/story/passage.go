@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 )
@@ -101,6 +102,10 @@ func (w *World) get(ctx context.Context, u string) apps.Answer {
 		return apps.Answer{Err: err.Error()}
 	}
 	req.Host = Hostname
+	if capture.IsZtunnel() {
+		// It decides an open connection by the policies that its pod had when the connection began, so that a kept one outlives STRICT.
+		req.Header.Set(apps.LastHeader, "true")
+	}
 	res, err := w.http.Do(req)
 	if err != nil {
 		return apps.Answer{Err: err.Error()}

@@ -16,12 +16,18 @@ type Seen struct {
 	Header     http.Header `json:"header"`
 }
 
+// LastHeader, in a request, makes it the last of the connection that brings it to Orders: whoever keeps connections makes another for the next.
+const LastHeader = "X-Orders-Last"
+
 // Orders runs the backend on :8080 until it is killed.
 func Orders([]string) int {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get(LastHeader) != "" {
+			w.Header().Set("Connection", "close")
+		}
 		if err := json.NewEncoder(w).Encode(Seen{Path: r.URL.Path, RemoteAddr: r.RemoteAddr, Header: r.Header}); err != nil {
 			log.Print(err)
 		}
