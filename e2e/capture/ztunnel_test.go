@@ -185,10 +185,10 @@ func TestEntriesOfZtunnel(t *testing.T) {
 			e.Allowed, e.Status, e.Policy = &no, 401, "shop/deny-bad"
 			e.Reason = []string{"connection closed due to policy rejection: explicitly denied by: shop/deny-bad"}
 		})}},
-		"denied while open": {open + "\n" + complete + `,"error":"connection closed due to policy rejection: allow policies exist, but none allowed"}`,
+		"denied while open": {open + "\n" + complete + `,"error":"connection closed due to policy change"}`,
 			[]capture.Entry{change(inbound, func(e *capture.Entry) {
 				e.Allowed, e.Status, e.Ended = &no, 401, true
-				e.Reason = []string{"connection closed due to policy rejection: allow policies exist, but none allowed"}
+				e.Reason = []string{"connection closed due to policy change"}
 			})}},
 		"nobody listens": {open + "\n" + complete + `,"error":"connection failed: refused"}`,
 			[]capture.Entry{change(inbound, func(e *capture.Entry) { e.Error = "connection failed: refused" })}},

@@ -12,26 +12,27 @@ import (
 // ztunnelEntry is a line of ztunnel's access log as JSON. It writes "connection opened" (level debug) before it decides, "connection complete"
 // at the end, and "connection failed" for what it turned away early. Identities are there with mTLS only.
 type ztunnelEntry struct {
-	Time         time.Time `json:"time"`
-	Scope        string    `json:"scope"`
-	Message      string    `json:"message"`
-	Source       string    `json:"src.addr"`
-	SourceID     string    `json:"src.identity"`
-	Dest         string    `json:"dst.addr"`
-	Authority    string    `json:"dst.hbone_addr"` // with HBONE only
-	Workload     string    `json:"dst.workload"`
-	Namespace    string    `json:"dst.namespace"`
-	DestID       string    `json:"dst.identity"`
-	Direction    string    `json:"direction"`
-	BytesSent    int64     `json:"bytes_sent"`
-	BytesRecv    int64     `json:"bytes_recv"`
-	Error        string    `json:"error"`
-	openedBefore bool
+	Time      time.Time `json:"time"`
+	Scope     string    `json:"scope"`
+	Message   string    `json:"message"`
+	Source    string    `json:"src.addr"`
+	SourceID  string    `json:"src.identity"`
+	Dest      string    `json:"dst.addr"`
+	Authority string    `json:"dst.hbone_addr"` // with HBONE only
+	Workload  string    `json:"dst.workload"`
+	Namespace string    `json:"dst.namespace"`
+	DestID    string    `json:"dst.identity"`
+	Direction string    `json:"direction"`
+	BytesSent int64     `json:"bytes_sent"`
+	BytesRecv int64     `json:"bytes_recv"`
+	Error     string    `json:"error"`
 }
 
 var (
 	// ztunnelDenied is how ztunnel says which policy denied, if it was one.
 	ztunnelDenied = regexp.MustCompile(`policy rejection: (?:explicitly denied by: (\S+))?`)
+	// ztunnelEnded is how it says that a policy came to deny an open connection: not which.
+	ztunnelEnded  = "closed due to policy change"
 	ztunnelStatus = regexp.MustCompile(`http status: (\d{3})`)
 )
 
@@ -83,7 +84,8 @@ func (z *ztunnelEntry) inbound(e *Entry) {
 	allowed := z.Error == ""
 	if m := ztunnelDenied.FindStringSubmatch(z.Error); m != nil {
 		e.Allowed, e.Policy, e.Reason, e.Error = &allowed, m[1], []string{z.Error}, ""
-		e.Ended = z.openedBefore && z.BytesSent+z.BytesRecv > 0
+	} else if strings.Contains(z.Error, ztunnelEnded) {
+		e.Allowed, e.Ended, e.Reason, e.Error = &allowed, true, []string{z.Error}, ""
 	} else if allowed {
 		e.Allowed = &allowed
 	}
@@ -112,7 +114,7 @@ func (o *ztunnelEntries) take(list []Entry, z ztunnelEntry) []Entry {
 	case z.Message == "connection opened":
 		o.opened[k] = append(places, len(list))
 	case len(places) > 0:
-		o.opened[k], z.openedBefore = places[1:], true
+		o.opened[k] = places[1:]
 		began := list[places[0]].Time
 		list[places[0]] = z.entry()
 		list[places[0]].Time = began
