@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -115,10 +116,13 @@ func requestThroughTunnel(t *testing.T, m *mesh.Mesh) {
 	if s.Saw([]byte("not-to-be-seen")) || len(s.Packets()) == 0 || slices.Contains(s.Ports(), 8080) {
 		t.Errorf("in the clear on the wire, or not on it; ports %v, %d packets", s.Ports(), len(s.Packets()))
 	}
-	entries := capture.Entries(m.Node.Tail("pair", "orders", "capture", 100))
-	if len(entries) == 0 {
-		t.Fatal("the backend's side has logged nothing")
-	}
+	var entries []capture.Entry
+	eventually(t, func() error { // a real ztunnel writes its log when it has time
+		if entries = capture.Entries(m.Node.Tail("pair", "orders", "capture", 100)); len(entries) == 0 {
+			return errors.New("the backend's side has logged nothing")
+		}
+		return nil
+	})
 	if e := entries[len(entries)-1]; e.Transport != capture.HBONE || e.SourceIdentity != "spiffe://cluster.local/ns/pair/sa/caller" {
 		t.Errorf("the backend's side saw %+v", e)
 	}

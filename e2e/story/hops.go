@@ -2,6 +2,7 @@ package story
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -64,13 +65,13 @@ func (w *World) hops(ctx context.Context, p *Passage, from, to *corev1.Pod, sinc
 			}
 		}
 	}
-	if entries, err = w.entries(to); err != nil {
-		return nil, err
-	}
-	e := last(entries, func(e capture.Entry) bool {
+	e, err := w.inbound(ctx, to, func(e capture.Entry) bool {
 		return e.Direction == capture.Inbound && strings.HasPrefix(e.Source, caller+":") && e.Destination == to.Status.PodIP+":8080" &&
 			(e.Time.After(since) || e.Transport == capture.HBONE && !p.Clear)
 	})
+	if err != nil {
+		return nil, err
+	}
 	if e != nil {
 		if answered := p.Status == http.StatusOK; answered && e.Allowed == nil {
 			e.Allowed = &answered // a ztunnel logs its decision when the connection ends
@@ -110,6 +111,31 @@ func (w *World) atWaypoint(ctx context.Context, path string, from, waypoint *cor
 	}
 	return hop, nil // it did not come this way
 }
+
+// inbound is the last entry of p that is ok, or nil. A real ztunnel writes its log when it has time.
+func (w *World) inbound(ctx context.Context, p *corev1.Pod, ok func(capture.Entry) bool) (e *capture.Entry, err error) {
+	look := func() error {
+		entries, err := w.entries(p)
+		if e = last(entries, ok); err == nil && e == nil {
+			err = errNotLogged
+		}
+		return err
+	}
+	if !capture.IsZtunnel() {
+		err = look()
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer cancel()
+		err = until(ctx, look)
+	}
+	if errors.Is(err, errNotLogged) {
+		err = nil
+	}
+	return e, err
+}
+
+// errNotLogged says that a connection is not in an access log, or not yet.
+var errNotLogged = errors.New("no such connection is logged")
 
 func (w *World) entries(p *corev1.Pod) ([]capture.Entry, error) {
 	text, err := os.ReadFile(w.Node.LogPath(p.Namespace, p.Name, "capture"))
