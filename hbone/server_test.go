@@ -150,7 +150,7 @@ func TestADrainServesWhatIsInFlight(t *testing.T) {
 		}
 		ping := p.WantPing()
 		ping.Ack = true
-		p.Send(ping, hbonetest.Open(3, target)) // so ztunnel answers: before what it has queued
+		p.Send(ping, hbonetest.Open(3, target))                   // so ztunnel answers: before what it has queued
 		for last, answered := false, false; !last || !answered; { // in either order
 			f, err := p.Next()
 			if err != nil {

@@ -61,7 +61,7 @@ type Conn struct {
 	drain     drainState
 	rounds    uint8  // PINGs of the drain that were answered
 	drainSeen uint32 // lastPeer when the latest of them was
-	cut       bool // nobody waits for what streams have left behind
+	cut       bool   // nobody waits for what streams have left behind
 	whenCut   map[*Stream]*cutter
 
 	sendWindow int64
