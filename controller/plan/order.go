@@ -82,15 +82,18 @@ func (p *Plan) followed() bool {
 // not wait for what stays, but for a Service that leads to its waypoint.
 func takenAfter(s, x *Step) bool {
 	stays := x.State == v1alpha1.StepHeld || x.State == v1alpha1.StepBlocked
+	near := slices.ContainsFunc(spaces(s), func(ns string) bool { return slices.Contains(spaces(x), ns) })
 	switch {
 	case s.wide && x.Verb == VerbUnwire, s.wide && x.part == partUnlock:
 		return true // a gateway that leaves while a Service leads to its waypoint goes past it
 	case s.wide, x.wide:
 		return !stays
-	case stays: // others of its namespace are not concerned
-		return x.leads != "" && x.leads == s.Object || overlap(s.of, x.of)
+	case x.leads != "" && x.leads == s.Object:
+		return true
+	case stays && (s.Verb != VerbDelete || x.Verb != VerbUnwire): // others of its namespace are not concerned, but for its waypoint
+		return overlap(s.of, x.of)
 	}
-	return x.leads != "" && x.leads == s.Object || slices.ContainsFunc(spaces(s), func(ns string) bool { return slices.Contains(spaces(x), ns) })
+	return near
 }
 
 // spaces are the namespaces that a step is about.
