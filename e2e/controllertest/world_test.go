@@ -84,7 +84,11 @@ func (s *site) text(objects string) string {
 
 func (s *site) apply(objects string) {
 	s.t.Helper()
-	if err := s.mesh.Apply(s.t.Context(), s.text(objects)); err != nil {
+	text := s.text(objects)
+	if s.own && strings.Contains(text, "kind: AmbientEdge") && !strings.Contains(text, labelOwn) {
+		s.t.Fatalf("the controller of all would see this AmbientEdge too, as it has no label %s: %s", labelOwn, text)
+	}
+	if err := s.mesh.Apply(s.t.Context(), text); err != nil {
 		s.t.Fatal(err)
 	}
 }
