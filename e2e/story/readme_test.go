@@ -10,6 +10,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
 	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/story/state"
 )
 
 const root = "../.."
@@ -89,7 +90,7 @@ func TestReadmeCommands(t *testing.T) {
 	if out, err := sh("kubectl apply -k manifests"); err != nil {
 		t.Fatal(err, out)
 	}
-	before, err := story.ReadState(ctx, w.Config)
+	before, err := state.Read(ctx, w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}

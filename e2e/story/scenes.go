@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/e2e/story/state"
 )
 
 // edgeKey is the AmbientEdge of the captured gateway, and nativeKey that of the one that speaks HBONE itself.
@@ -34,13 +35,13 @@ func (w *World) Strict(ctx context.Context) (*Passage, error) {
 	}
 	p, err := w.becomes(ctx, want, func() (*Passage, error) { return w.FromOutside(ctx, Plain) })
 	if err == nil {
-		w.before, err = ReadState(ctx, w.Config)
+		w.before, err = state.Read(ctx, w.Config)
 	}
 	return p, err
 }
 
 // Before is every object before the AmbientEdge came, as Strict left them.
-func (w *World) Before() State { return w.before }
+func (w *World) Before() state.Objects { return w.before }
 
 // Deny adds a policy against the gateway's identity, and returns what then comes of a request.
 func (w *World) Deny(ctx context.Context) (*Passage, error) {
@@ -231,12 +232,12 @@ func (w *World) leave(ctx context.Context, file string, key types.NamespacedName
 
 // Same waits until the cluster is what it was, and returns what differs in the end: nothing, if all is well. Things that are
 // deleted in the background take a moment.
-func (w *World) Same(ctx context.Context, before State) ([]string, error) {
+func (w *World) Same(ctx context.Context, before state.Objects) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var diff []string
 	err := until(ctx, func() error {
-		now, err := ReadState(ctx, w.Config)
+		now, err := state.Read(ctx, w.Config)
 		if err != nil {
 			return err
 		}

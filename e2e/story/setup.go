@@ -2,18 +2,12 @@ package story
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"embed"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"os"
 	"time"
@@ -36,6 +30,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 	"github.com/isthmus-mesh/isthmus/e2e/story/native"
 	"github.com/isthmus-mesh/isthmus/e2e/story/plain"
+	"github.com/isthmus-mesh/isthmus/e2e/story/state"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
@@ -68,7 +63,7 @@ type World struct {
 	roots  *x509.CertPool // of the edge's certificate
 	http   *http.Client   // a client outside of the mesh
 	calls  int
-	before State
+	before state.Objects
 }
 
 // Start builds what is not there yet, starts a mesh, and sets the scene: a shop in the mesh, an edge outside of it, and the controller.
@@ -245,25 +240,10 @@ func until(ctx context.Context, f func() error) error {
 
 // edgeCertificate makes the edge a TLS certificate and the client outside that trusts it.
 func (w *World) edgeCertificate(ctx context.Context) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	chain, key, err := apps.Certificate(Hostname)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: Hostname}, DNSNames: []string{Hostname},
-		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	w.roots = x509.NewCertPool()
 	w.roots.AppendCertsFromPEM(chain)
 	w.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
@@ -275,7 +255,7 @@ func (w *World) edgeCertificate(ctx context.Context) error {
 	}
 	return w.Client().Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "edge-tls"}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": chain, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})},
+		Data: map[string][]byte{"tls.crt": chain, "tls.key": key},
 	})
 }
 

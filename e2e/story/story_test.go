@@ -13,6 +13,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/capture"
 	"github.com/isthmus-mesh/isthmus/e2e/story"
+	"github.com/isthmus-mesh/isthmus/e2e/story/state"
 	"github.com/isthmus-mesh/isthmus/e2e/story/storytest"
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
@@ -150,7 +151,7 @@ func playAndJudge(t *testing.T, w *story.World) {
 		t.Errorf("the impostor got %d: %+v", p.Status, at)
 	}
 
-	before, err := story.ReadState(ctx, w.Config)
+	before, err := state.Read(ctx, w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func playAndJudge(t *testing.T, w *story.World) {
 	if b := e.Status.Backends; len(b) != 1 || (b[0].Waypoint == "shop/waypoint") != w.Envoy {
 		t.Errorf("backends of edge/native are %+v", b)
 	}
-	now, err := story.ReadState(ctx, w.Config)
+	now, err := state.Read(ctx, w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package story
+package state
 
 import (
 	"context"
@@ -18,11 +18,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// State is every object of a cluster by "resource namespace/name", without what no user sets: managedFields,
+// Objects is every object of a cluster by "resource namespace/name", without what no user sets: managedFields,
 // resourceVersion, generation, status.
-type State map[string]string
+type Objects map[string]string
 
-// left are kinds that are no part of a State, and why.
+// left are kinds that are no part of Objects, and why.
 var left = map[string]string{
 	"events":            "tell of the past, and stay",
 	"leases":            "are renewed all the time by who holds them",
@@ -36,8 +36,8 @@ var moving = map[string]string{
 	"endpointslices": "endpoints.kubernetes.io/last-change-trigger-time",
 }
 
-// ReadState lists every listable object.
-func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
+// Read lists every listable object.
+func Read(ctx context.Context, cfg *rest.Config) (Objects, error) {
 	disco, err := discovery.NewDiscoveryClientForConfig(cfg)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := State{}
+	objects := Objects{}
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
@@ -60,15 +60,15 @@ func ReadState(ctx context.Context, cfg *rest.Config) (State, error) {
 			if !slices.Contains(r.Verbs, "list") || left[r.Name] != "" {
 				continue
 			}
-			if err := state.read(ctx, client, gv.WithResource(r.Name)); err != nil {
+			if err := objects.read(ctx, client, gv.WithResource(r.Name)); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return state, nil
+	return objects, nil
 }
 
-func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.GroupVersionResource) error {
+func (s Objects) read(ctx context.Context, client dynamic.Interface, gvr schema.GroupVersionResource) error {
 	list, err := client.Resource(gvr).List(ctx, metav1.ListOptions{})
 	switch {
 	case apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err):
@@ -88,7 +88,7 @@ func (s State) read(ctx context.Context, client dynamic.Interface, gvr schema.Gr
 	return nil
 }
 
-// strip takes away what is no part of a State.
+// strip takes away what is no part of Objects.
 func strip(resource string, o *unstructured.Unstructured) {
 	delete(o.Object, "status")
 	for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
@@ -112,7 +112,7 @@ func strip(resource string, o *unstructured.Unstructured) {
 }
 
 // Diff names the objects that came, went or changed between s and later, with the lines that differ.
-func (s State) Diff(later State) []string {
+func (s Objects) Diff(later Objects) []string {
 	var diffs []string
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		switch after, ok := later[name]; {

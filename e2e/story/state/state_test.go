@@ -1,4 +1,4 @@
-package story
+package state
 
 import (
 	"testing"
@@ -59,8 +59,8 @@ func parsed(t *testing.T, text string) *unstructured.Unstructured {
 }
 
 func TestDiffNamesWhatCameWentAndChanged(t *testing.T) {
-	before := State{"a": "1", "b": "1", "c": "1"}
-	if d := before.Diff(State{"a": "1", "b": "2", "d": "1"}); len(d) != 3 {
+	before := Objects{"a": "1", "b": "1", "c": "1"}
+	if d := before.Diff(Objects{"a": "1", "b": "2", "d": "1"}); len(d) != 3 {
 		t.Errorf("got %q, want three differences", d)
 	}
 	if d := before.Diff(before); d != nil {
