@@ -1,5 +1,5 @@
 # Names for commands; each works without make, as the lines show.
-.PHONY: demo demo-up demo-down test build lint generate fuzz bench soak scale kgateway
+.PHONY: demo demo-up demo-down test build lint generate fuzz bench soak scale kgateway kind-demo
 
 demo: ; @sh .ci/demo
 demo-up: ; @sh .ci/demo up
@@ -13,3 +13,4 @@ bench: ; @sh .ci/need go && cd e2e/bench && sh ../../.ci/compile "building the b
 soak: ; @sh .ci/need go && cd e2e && go test ./soak -run TestSoak -v -count 1 -timeout 60m -args -duration 30m
 scale: ; @sh .ci/need go && cd e2e && go test ./scale -run TestScale -v -count 1 -timeout 30m -args -edges 50 -namespaces 1000 -services 5000 -churn 1m && go test ./wdstest -run TestManyWorkloads -v -count 1 -timeout 30m -args -entries 10000
 kgateway: ; @sh .ci/need go && cd e2e && go test ./kgatewaytest -v -count 1 -timeout 60m -args -kgateway
+kind-demo: ; @bash e2e/kind/demo.sh
