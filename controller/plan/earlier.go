@@ -11,12 +11,14 @@ import (
 )
 
 // earlier finds pods of gateways that run since before they were captured, or since before a Service led to its waypoint. What is done about paths is
-// for new connections: those that a gateway keeps go on as before, past waypoints and their policies.
+// for new connections: those that a gateway keeps go on as before, past waypoints and their policies. So do the tunnels of one that speaks HBONE itself, by
+// which it went to the pods.
 func (m *maker) earlier() {
 	for _, g := range m.gateways {
-		if g.capture != v1alpha1.CaptureAmbient {
+		if g.capture != v1alpha1.CaptureAmbient && g.capture != v1alpha1.CaptureNative {
 			continue
 		}
+		ambient := g.capture == v1alpha1.CaptureAmbient
 		before := map[string]bool{}
 		pods := 0
 		for _, p := range g.pods {
@@ -24,11 +26,11 @@ func (m *maker) earlier() {
 			if at == nil {
 				at = p.Status.StartTime
 			}
-			if at == nil || !captured(p) || g.late(p) { // late ones are rolled
+			if at == nil || ambient && (!captured(p) || g.late(p)) { // late ones are rolled
 				continue
 			}
 			old := false
-			if at.Before(since(p, annotated(AnnotationRedirection, "").managed())) {
+			if ambient && at.Before(since(p, annotated(AnnotationRedirection, "").managed())) {
 				before["they were captured"], old = true, true
 			}
 			for _, b := range m.backends {
