@@ -1,10 +1,12 @@
 package manifeststest
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -136,5 +138,66 @@ func TestANamespaceGoesWithItsEdges(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("while the namespace goes: %v", err)
+	}
+}
+
+// TestUndoUnderWayIsNotDecidedByWhoeverMayWriteEdges: a confirmation that was there before counts when it is applied again, so who may do that is asked of
+// every write; and without the finalizer undo ends.
+func TestUndoUnderWayIsNotDecidedByWhoeverMayWriteEdges(t *testing.T) {
+	m := installed(t)
+	confirmed := func(name string) string {
+		return strings.Replace(held(name, capturing), "metadata: {", "metadata: {annotations: {isthmus.dev/undo: confirmed}, ", 1)
+	}
+	if err := m.Apply(t.Context(), held("goes-slowly", capturing)+"\n---\n"+confirmed("goes-surely")+"\n---\n"+confirmed("stays-surely")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"goes-slowly", "goes-surely"} {
+		if err := m.Client().Delete(t.Context(), parse(edge(name, "{}"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, name := range []string{"goes-slowly", "goes-surely", "stays-surely"} {
+			u := parse(edge(name, "{}"))
+			if err := m.Client().Patch(context.Background(), u, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	again := func(c client.Client, name string) error {
+		u := parse(`{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: ` + name + `, namespace: edge, labels: {a: b}, annotations: {isthmus.dev/undo: confirmed}}}`)
+		return c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("alice"), client.DryRunAll)
+	}
+	const label, off = `{"metadata":{"labels":{"a":"b"}}}`, `{"metadata":{"finalizers":null}}`
+	rights := []string{patchNamespace, patchDeployment, patchService, createPolicies, deleteGateway}
+	finalizes := `{apiGroups: [isthmus.dev], resources: [ambientedges/finalizers], verbs: [update]}`
+	for _, c := range []struct {
+		who    string
+		rights []string
+		may    bool
+	}{
+		{"nobody", nil, false},
+		{"undo-under-way-lacks", []string{patchNamespace, patchDeployment, patchService, deleteGateway}, false},
+		{"undo-under-way-able", rights, true},
+		{"undo-under-way-finalizes", []string{finalizes}, true}, // as the controller does
+	} {
+		u := user(t, c.who, c.rights...)
+		for what, err := range map[string]error{
+			"takes the finalizer":                           merge(t, u, "goes-slowly", off),
+			"takes the finalizer where undo is confirmed":   merge(t, u, "goes-surely", off),
+			"labels one that has the annotation":            merge(t, u, "goes-surely", label),
+			"labels one that has the annotation, and stays": merge(t, u, "stays-surely", label),
+			"applies the annotation again":                  again(u, "goes-surely"),
+		} {
+			if c.may && err != nil || !c.may && !refused(err) {
+				t.Errorf("%s %s: %v, allowed: want %t", c.who, what, err, c.may)
+			}
+		}
+		if err := merge(t, u, "goes-slowly", label); err != nil {
+			t.Errorf("%s labels one without: %v", c.who, err)
+		}
+	}
+	if err := merge(t, user(t, "undo-under-way-finalizes", finalizes), "goes-slowly", `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}}}`); !refused(err) {
+		t.Errorf("who may take finalizers off confirms undo: %v, want a refusal", err)
 	}
 }
