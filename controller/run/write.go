@@ -18,11 +18,17 @@ import (
 )
 
 // write carries out what the plan writes now, and says whether it wrote. Before the first write all are tried, and later on those that are
-// new; trials says which. The finalizer comes next, so that nothing is written that would stay. What was written already and is not seen yet is
+// new; trials says which. The finalizer comes next, so that nothing is written that would stay; where something stands already, of an AmbientEdge of the
+// same name before, it comes at once, whether there is something to write or not. What was written already and is not seen yet is
 // not written again. Undo tries nothing: its writes leave what works without the rest. What somebody has to do something about is held back in the plan,
 // with what depends on it, and the rest is written.
 func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) (did outcome, err error) {
 	key := client.ObjectKeyFromObject(e)
+	if r.manages(e) && !p.Undoing && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) && plan.Stands(s) {
+		if err := r.own(ctx, e); err != nil {
+			return outcome{}, err
+		}
+	}
 	writes := p.Writes()
 	if len(writes) == 0 || !r.manages(e) {
 		if p.Done() || p.Blocked() || !r.manages(e) {
@@ -58,21 +64,29 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 	if writes = still(p, writes); len(writes) == 0 {
 		return did, nil
 	}
-	if !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
-		next := e.DeepCopy()
-		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
-		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
-			return did, apply.Explain("add a finalizer to", "AmbientEdge "+key.String(), err)
-		}
-		next.DeepCopyInto(e)
+	if err := r.own(ctx, e); err != nil {
+		return did, err
 	}
-	r.remember(e)
 	held := did.held
 	did.wrote, err = r.carry(ctx, e, p, writes, "write", hold)
 	if err != nil || did.held > held {
 		r.trials.forget(key)
 	}
 	return did, err
+}
+
+// own sees that e has the finalizer, by which it is undone.
+func (r *reconciler) own(ctx context.Context, e *v1alpha1.AmbientEdge) error {
+	if !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) {
+		next := e.DeepCopy()
+		controllerutil.AddFinalizer(next, v1alpha1.Finalizer)
+		if err := r.client.Patch(ctx, next, client.MergeFromWithOptions(e.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
+			return apply.Explain("add a finalizer to", "AmbientEdge "+client.ObjectKeyFromObject(e).String(), err)
+		}
+		next.DeepCopyInto(e)
+	}
+	r.remember(e)
+	return nil
 }
 
 // still are the writes that the plan has yet, when some were held back.

@@ -305,3 +305,27 @@ func TestUndoGoesAroundARefusal(t *testing.T) {
 	s.gone(s.theEdge("public"))
 	s.same(before, false)
 }
+
+// TestAnEdgeThatFindsAllDoneIsUndone: what one before it of the same name has left is taken back with it, though it has written nothing itself.
+func TestAnEdgeThatFindsAllDoneIsUndone(t *testing.T) {
+	s := kgatewaySite(t, "found")
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	pause()
+	s.merge(s.theEdge("public"), `{"metadata":{"finalizers":null}}`)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	if err := resume(s.mesh); err != nil {
+		t.Fatal(err)
+	}
+	wired := s.state(true)
+	s.apply(edgeOfKgateway)
+	if e, _ := s.ready("public", v1alpha1.ReasonDone); !slices.Contains(e.Finalizers, v1alpha1.Finalizer) {
+		t.Errorf("it is Ready, and its finalizers are %v", e.Finalizers)
+	}
+	s.same(wired, true)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
+}
