@@ -186,6 +186,14 @@ func (r *reconciler) remember(e *v1alpha1.AmbientEdge) {
 	r.written[client.ObjectKeyFromObject(e)] = e.DeepCopy()
 }
 
+// remembers says whether e was remembered: the cache may not show its finalizer yet.
+func (r *reconciler) remembers(e *v1alpha1.AmbientEdge) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.written[client.ObjectKeyFromObject(e)]
+	return was != nil && was.UID == e.UID
+}
+
 // letGo forgets what was written for an edge whose deletion was seen: undo hangs on its finalizer from now on, and whoever takes that off by
 // hand has decided that the rest stays.
 func (r *reconciler) letGo(key types.NamespacedName) {

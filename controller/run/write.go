@@ -24,7 +24,7 @@ import (
 // with what depends on it, and the rest is written.
 func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *plan.Plan) (did outcome, err error) {
 	key := client.ObjectKeyFromObject(e)
-	if r.manages(e) && !p.Undoing && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) && plan.Stands(s) {
+	if r.manages(e) && !p.Undoing && !controllerutil.ContainsFinalizer(e, v1alpha1.Finalizer) && !r.remembers(e) && plan.Stands(s) {
 		if err := r.own(ctx, e); err != nil {
 			return outcome{}, err
 		}
