@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -63,10 +64,13 @@ func (s *site) called(who, target string) apps.Answer {
 	return s.ask(pods.Items[at].Status.PodIP, target)
 }
 
-// ask has the caller of an address call another.
-func (s *site) ask(caller, target string) (a apps.Answer) {
+// ask has the caller of an address call another, on a new connection.
+func (s *site) ask(caller, target string) apps.Answer { return s.askBy(caller, target, false) }
+
+// askBy has it do so on a connection of before, where keep is set.
+func (s *site) askBy(caller, target string, keep bool) (a apps.Answer) {
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+caller+":8080/call?url="+url.QueryEscape("http://"+target+"/"), nil)
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+caller+":8080/call?url="+url.QueryEscape("http://"+target+"/")+"&keep="+strconv.FormatBool(keep), nil)
 	if err != nil {
 		return apps.Answer{Err: err.Error()}
 	}
@@ -81,26 +85,38 @@ func (s *site) ask(caller, target string) (a apps.Answer) {
 	return a
 }
 
-// traffic has a caller call, again and again, until the function that it returns is called: that tells how often, and of all answers but 200.
-func (s *site) traffic(caller, target string) (end func() (int, []apps.Answer)) {
+// lostCall is an answer but 200, and when it came.
+type lostCall struct {
+	apps.Answer
+	At time.Time
+}
+
+// traffic has a caller call, again and again, on so many connections that it keeps and on as many new ones, until the function that it returns is
+// called: that tells how often, and of all answers but 200.
+func (s *site) traffic(caller, target string, each int) (end func() (int, []lostCall)) {
 	var wg sync.WaitGroup
+	var mu sync.Mutex // guards the fields below
 	stop := make(chan struct{})
 	calls := 0
-	var lost []apps.Answer
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
+	var lost []lostCall
+	for i := range 2 * each {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a := s.askBy(caller, target, i < each)
+				mu.Lock()
+				if calls++; a.Status != 200 {
+					lost = append(lost, lostCall{a, time.Now()})
+				}
+				mu.Unlock()
 			}
-			calls++
-			if a := s.ask(caller, target); a.Status != 200 {
-				lost = append(lost, a)
-			}
-		}
-	})
-	return func() (int, []apps.Answer) {
+		})
+	}
+	return func() (int, []lostCall) {
 		close(stop)
 		wg.Wait()
 		return calls, lost
@@ -165,22 +181,39 @@ func lockedGateway(t *testing.T, s *site) {
 	}
 	lock()
 
-	t.Run("undo loses no request", func(t *testing.T) {
+	t.Run("undo under traffic", func(t *testing.T) {
 		s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop, eager: true}
-		end := s.traffic(s.gatewayPod().Status.PodIP, vip)
+		gateway := s.gatewayPod().Status.PodIP
+		end := s.traffic(gateway, vip, 4)
 		s.delete(s.theEdge("public"))
-		s.wait("the Service leads to its pods", func() string { // what comes then ends the gateway's capture
+		var wired time.Time // it was then, at least
+		s.wait("the Service leads to its pods", func() string {
+			at := time.Now()
 			if l := s.service("orders").Labels; len(l) > 0 {
+				wired = at
 				return fmt.Sprint(l)
 			}
 			return ""
 		})
-		calls, lost := end()
-		t.Logf("%d requests while the lock was opened", calls)
-		if len(lost) > 0 || calls == 0 {
-			t.Errorf("%d of %d requests were lost: %+v", len(lost), calls, lost[:min(3, len(lost))])
-		}
 		s.gone(s.theEdge("public"))
+		calls, lost := end()
+		t.Logf("%d of %d requests were lost after %v: %+v", len(lost), calls, wired, lost)
+		if calls == 0 {
+			t.Error("there was no traffic")
+		}
+		for _, l := range lost {
+			if l.At.Before(wired) {
+				t.Errorf("lost while the lock was opened: %+v", l)
+			}
+			if l.Status != 503 || strings.Contains(l.Body, "RBAC") {
+				t.Errorf("lost otherwise than by a waypoint that does not know the Service any more: %+v", l)
+			}
+		}
+		for range 20 {
+			if a := s.askBy(gateway, vip, true); a.Status != 200 {
+				t.Errorf("lost when all is undone: %+v", a)
+			}
+		}
 		s.same(before, false)
 	})
 	s.apply(locking)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
+	"github.com/isthmus-mesh/isthmus/controller/run"
 )
 
 const policy = `
@@ -308,18 +309,18 @@ func TestUndoGoesAroundARefusal(t *testing.T) {
 
 // TestAnEdgeThatFindsAllDoneIsUndone: what one before it of the same name has left is taken back with it, though it has written nothing itself.
 func TestAnEdgeThatFindsAllDoneIsUndone(t *testing.T) {
+	t.Parallel()
 	s := kgatewaySite(t, "found")
 	before := s.state(false)
+	stop := s.instead(account, run.Options{Prober: shared.ask})
 	s.apply(edgeOfKgateway)
 	s.ready("public", v1alpha1.ReasonDone)
-	pause()
+	stop()
 	s.merge(s.theEdge("public"), `{"metadata":{"finalizers":null}}`)
 	s.delete(s.theEdge("public"))
 	s.gone(s.theEdge("public"))
-	if err := resume(s.mesh); err != nil {
-		t.Fatal(err)
-	}
 	wired := s.state(true)
+	s.instead(account, run.Options{Prober: shared.ask})
 	s.apply(edgeOfKgateway)
 	if e, _ := s.ready("public", v1alpha1.ReasonDone); !slices.Contains(e.Finalizers, v1alpha1.Finalizer) {
 		t.Errorf("it is Ready, and its finalizers are %v", e.Finalizers)

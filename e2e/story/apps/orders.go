@@ -47,7 +47,8 @@ type Answer struct {
 	Err    string `json:"err,omitempty"`
 }
 
-// Caller serves POST /call?url=U: it sends GET U from its own pod and reports the Answer as JSON.
+// Caller serves POST /call?url=U: it sends GET U from its own pod and reports the Answer as JSON. With &keep=true it does so on a connection that it has kept
+// from a call before, if there is one.
 func Caller(args []string) int {
 	fs := flag.NewFlagSet("caller", flag.ContinueOnError)
 	listen := fs.String("listen", ":8080", "address to serve on")
@@ -55,7 +56,7 @@ func Caller(args []string) int {
 	if err := fs.Parse(args); err != nil {
 		return 2
 	}
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	trusted := &tls.Config{MinVersion: tls.VersionTLS12} // the machine's roots
 	if *roots != "" {
 		text, err := os.ReadFile(*roots)
 		if err != nil {
@@ -67,11 +68,17 @@ func Caller(args []string) int {
 			log.Printf("there is no certificate in %s", *roots)
 			return 1
 		}
-		client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+		trusted.RootCAs = pool
 	}
+	anew := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: trusted}}
+	keeping := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, TLSClientConfig: trusted}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /call", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		client := anew
+		if r.URL.Query().Get("keep") == "true" {
+			client = keeping
+		}
 		if err := json.NewEncoder(w).Encode(call(client, r)); err != nil {
 			log.Print(err)
 		}
