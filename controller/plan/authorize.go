@@ -27,6 +27,7 @@ func (m *maker) authorize() {
 		}
 		at := m.pods(b)
 		m.cutOff(b, at)
+		m.beginning(b, at)
 		look := *b // bound notes what it finds
 		if !b.wanted && m.bound(&look) {
 			continue // where the gateway sends is not for us to say

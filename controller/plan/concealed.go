@@ -91,7 +91,7 @@ func (m *maker) conceal() {
 	}
 	for i := range m.plan.Steps {
 		if s := &m.plan.Steps[i]; namespaces[namespaceOf(s.Object)] != nil && !shown[s.Object] {
-			s.State, s.Reason, s.Write = v1alpha1.StepBlocked, "no consent", nil
+			s.State, s.Reason, s.Write = v1alpha1.StepHeld, v1alpha1.FindingNoConsent+": no consent", nil
 		}
 	}
 	for i := range m.plan.Backends {

@@ -131,7 +131,7 @@ func (m *maker) enrolNone(g *gateway) {
 			m.add(s)
 		}
 	}
-	state, reason := v1alpha1.StepDone, fmt.Sprintf("%d pods speak HBONE themselves", len(g.pods))
+	state, reason := v1alpha1.StepDone, counted(len(g.pods), "pod speaks HBONE itself", "pods speak HBONE themselves")
 	idle := m.idles(g)
 	switch {
 	case idle != "":
@@ -141,9 +141,9 @@ func (m *maker) enrolNone(g *gateway) {
 	case inside > 0:
 		state, reason = v1alpha1.StepNext, fmt.Sprintf("%d of %d pods are still captured", inside, len(g.pods))
 	case g.assumed():
-		reason = fmt.Sprintf("%d pods are taken to speak HBONE themselves, as spec.capture says", len(g.pods))
+		reason = counted(len(g.pods), "pod is taken to speak HBONE itself", "pods are taken to speak HBONE themselves") + ", as spec.capture says"
 	case g.capture == v1alpha1.CaptureNone:
-		reason = fmt.Sprintf("%d pods stay outside the mesh, as capture None asks", len(g.pods))
+		reason = counted(len(g.pods), "pod stays", "pods stay") + " outside the mesh, as capture None asks"
 	}
 	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbVerify, Object: g.String(), State: state, Reason: reason}}
 	m.capturedOnPaper(&s, g)
@@ -206,7 +206,7 @@ func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...s
 	}
 	if m.state(c.object, want[0]) == absent && enrolledOtherwise(g, mode) {
 		m.refused(g, strict)
-		return Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: "its pods are labelled already, not by us"}}
+		return Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: c.String(), State: v1alpha1.StepDone, Reason: labelledAlready(mode)}}
 	}
 	all := append(slices.Clip(want), annotated(v1alpha1.AnnotationRollout, "", at...))
 	s := m.put(c, VerbEnrol, how, want, all)
@@ -218,6 +218,22 @@ func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...s
 		m.atOnce(g)
 	}
 	return s
+}
+
+// labelledAlready is why nothing is written where somebody else has labelled a gateway's pods.
+func labelledAlready(mode string) string {
+	if mode == modeNone {
+		return "its pods are kept from capture by a label that they have already, not by us"
+	}
+	return "its pods are labelled already, not by us"
+}
+
+// counted is a number of things with what they do.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // enrolledOtherwise: every pod has the label itself.

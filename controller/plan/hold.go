@@ -221,7 +221,8 @@ func (p *Plan) settle() {
 		}
 		if list, why := p.causes(s); len(list) > 0 || why != "" {
 			s.State, s.Write = v1alpha1.StepHeld, nil
-			s.Reason = strings.TrimSuffix(cmp.Or(why, codes(list))+": "+s.Reason, ": ")
+			by := cmp.Or(why, codes(list)) + ": "
+			s.Reason = strings.TrimSuffix(by+strings.TrimPrefix(s.Reason, by), ": ")
 			continue
 		}
 		if s.State == v1alpha1.StepNext && p.waits(s, p.Steps[:i], first) {

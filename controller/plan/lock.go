@@ -11,7 +11,7 @@ import (
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -37,13 +37,6 @@ func lockedBy(p *securityv1.AuthorizationPolicy) types.NamespacedName {
 		name = name[:i]
 	}
 	return types.NamespacedName{Namespace: p.Namespace, Name: name}
-}
-
-// isLock says whether a policy is the lock of an AmbientEdge, of this or another one. That an AmbientEdge has written it is what managedFields say.
-func isLock(p *securityv1.AuthorizationPolicy) bool {
-	return strings.HasPrefix(p.Name, lockPrefix) && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
-		return strings.HasPrefix(f.Manager, v1alpha1.FieldOwnerPrefix)
-	})
 }
 
 // policyAt is an AuthorizationPolicy, or nil.
@@ -77,8 +70,9 @@ func (m *maker) lockOne(b *backend) {
 	}}
 	p := m.policyAt(key)
 	if p != nil && !m.created(p) {
+		// Its name can be known beforehand: whoever may make policies there stops what is his, and nothing else.
 		s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
-		m.foreign(s.Object, "metadata.name", key.Name, "a policy of this AmbientEdge", nil)
+		m.notLocked(b, s.Object+" is there by the name of the lock, and none of this AmbientEdge's; it is not overwritten", "delete it, or give it another name")
 		m.add(s)
 		return
 	}
@@ -86,14 +80,14 @@ func (m *maker) lockOne(b *backend) {
 	if why == "" && p == nil {
 		why, fix = m.notYet()
 	}
+	if why == "" && p == nil {
+		m.willWait(b)
+	}
 	switch {
 	case why != "":
 		// One that is there stays: it is for the controller to tell, and not to open.
 		s.State, s.Reason = v1alpha1.StepBlocked, why
-		m.found(v1alpha1.Finding{
-			Code: v1alpha1.FindingNotLocked, Severity: v1alpha1.SeverityWarning, Object: b.String(), Field: "spec",
-			Message: fmt.Sprintf("authorization Lock is asked for, and the pods of this Service are not locked for the gateway: %s", why), Fix: fix,
-		})
+		m.notLocked(b, why, fix)
 		if p != nil {
 			f := &m.plan.Findings[len(m.plan.Findings)-1]
 			f.Message = fmt.Sprintf("%s locks the pods of this Service for the gateway, and should not as things are: %s; it stays as it is", object("AuthorizationPolicy", key), why)
@@ -113,6 +107,14 @@ func (m *maker) lockOne(b *backend) {
 		s.wants = func() *Write { return m.newLock(key, spec) }
 	}
 	m.add(s, partEnrol, partWaypoint, partWire)
+}
+
+// notLocked finds a Service whose pods are not locked.
+func (m *maker) notLocked(b *backend, why, fix string) {
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingNotLocked, Severity: v1alpha1.SeverityWarning, Object: b.String(), Field: "spec",
+		Message: fmt.Sprintf("authorization Lock is asked for, and the pods of this Service are not locked for the gateway: %s", why), Fix: fix,
+	})
 }
 
 func (m *maker) newLock(key types.NamespacedName, spec map[string]any) *Write {
@@ -141,7 +143,7 @@ func (m *maker) lockSpec(b *backend) (spec map[string]any, why, fix string) {
 	}
 	if other := m.alsoServed(b, pods, ports); other != "" {
 		return nil, fmt.Sprintf("its pods serve %s on the same port too, which leads to no waypoint for this gateway: that would be denied with it", other),
-			"have this AmbientEdge send to that Service too, or give it a port of its own"
+			"have this AmbientEdge send to that too, if it is a Service, or give it a port of its own"
 	}
 	labels := map[string]any{}
 	for k, v := range selector {
@@ -257,6 +259,26 @@ func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) strin
 		theirs, unknown := portsOf(o, both)
 		if unknown != "" || slices.ContainsFunc(theirs, func(port string) bool { return slices.Contains(ports, port) }) {
 			return object("Service", key)
+		}
+	}
+	return m.alsoEntered(b, pods, ports)
+}
+
+// alsoEntered is a ServiceEntry of the same pods and ports, or "": it leads there as a Service does, and none is wired.
+func (m *maker) alsoEntered(b *backend, pods []*corev1.Pod, ports []string) string {
+	for _, o := range m.ServiceEntries {
+		labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "workloadSelector", "labels")
+		if o.GetNamespace() != b.key.Namespace || !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, labels) }) {
+			continue
+		}
+		for _, port := range items(o.Object, []string{"spec", "ports"}) {
+			number, _ := port["targetPort"].(int64)
+			if number == 0 {
+				number, _ = port["number"].(int64)
+			}
+			if slices.Contains(ports, strconv.FormatInt(number, 10)) {
+				return object("ServiceEntry", keyOf(o))
+			}
 		}
 	}
 	return ""

@@ -72,6 +72,9 @@ func (m *maker) path(b *backend) string {
 	const gateway = "gateway > "
 	pods := "pods of " + b.key.String()
 	p := m.passing()
+	if p.pods == 0 {
+		return "" // nobody takes any
+	}
 	waypoint, leads := m.leads(b)
 	reach := p.inside + p.assumed
 	if !leads || reach == 0 || p.past || p.unset[b.String()] || !b.wanted && m.goesPast(b) {

@@ -27,13 +27,13 @@ type policies struct {
 	byRef     map[policy.Ref]*securityv1.AuthorizationPolicy
 }
 
-func newPolicies(list []*securityv1.AuthorizationPolicy) *policies {
+func newPolicies(list []*securityv1.AuthorizationPolicy, skip func(*securityv1.AuthorizationPolicy) bool) *policies {
 	ix := &policies{
 		atPods: map[string]map[string][]*securityv1.AuthorizationPolicy{}, targeting: map[string][]*securityv1.AuthorizationPolicy{},
 		selected: map[string]map[string]bool{}, byRef: map[policy.Ref]*securityv1.AuthorizationPolicy{},
 	}
 	for _, p := range list {
-		if isLock(p) {
+		if skip(p) {
 			continue // it is to deny who does not come by the waypoint, and behind it nobody
 		}
 		ix.byRef[policy.Ref{Kind: "AuthorizationPolicy", Namespace: p.Namespace, Name: p.Name}] = p
@@ -69,7 +69,7 @@ func selects(all map[string]map[string]bool, namespace, label string) {
 // index is made once, and only where it is asked for.
 func (m *maker) index() *policies {
 	if m.policies == nil {
-		m.policies = newPolicies(m.Policies)
+		m.policies = newPolicies(m.Policies, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.standsForLock(p) })
 		for _, p := range m.Strictness {
 			for k := range p.Spec.GetSelector().GetMatchLabels() {
 				selects(m.policies.selected, p.Namespace, k)

@@ -51,7 +51,7 @@ type Snapshot struct {
 	IngressClasses []networkingv1.IngressClass
 	// Callees are Services that the API server calls, with the object that says so: of webhooks and aggregated APIs.
 	Callees []Callee
-	// ServiceEntries, of which labels count alone.
+	// ServiceEntries, of which labels count, and what pods they select at which ports.
 	ServiceEntries []*unstructured.Unstructured
 	// Objects are those of edge.Kinds, as far as their kinds are there.
 	Objects []*unstructured.Unstructured

@@ -85,10 +85,12 @@ func sentence(s *Step) string {
 // why a step that is left is not taken, or that it is.
 func (p *Plan) why(e *v1alpha1.AmbientEdge, left *Step) string {
 	switch {
-	case p.Blocked() || left.State == v1alpha1.StepBlocked || left.State == v1alpha1.StepHeld && p.holds.all():
+	case p.Blocked() || left.State == v1alpha1.StepHeld && p.holds.all():
 		return v1alpha1.ReasonBlocked
 	case left.State == v1alpha1.StepHeld:
 		return v1alpha1.ReasonHeld
+	case left.State == v1alpha1.StepBlocked: // by no error, which would have stopped all, or held it
+		return v1alpha1.ReasonWaiting
 	case e.Spec.Mode != v1alpha1.ModeManage || p.observer:
 		return v1alpha1.ReasonObserving
 	}

@@ -80,21 +80,18 @@ func creates(e *v1alpha1.AmbientEdge) { e.Spec.Waypoint.Policy = v1alpha1.Waypoi
 
 func faults() map[string]fault {
 	return map[string]fault{
-		"its Service is headless":                 {code: v1alpha1.FindingHeadless, otherwise: []string{"clusterIP: 10.96.0.1", "clusterIP: None"}},
-		"its Service is a name":                   {code: v1alpha1.FindingHeadless, otherwise: []string{"clusterIP: 10.96.0.1", "type: ExternalName, externalName: x"}},
-		"its Service is not there":                {code: v1alpha1.FindingNoBackend, otherwise: []string{"metadata: {name: orders, namespace: NS, uid: s-NS}", "metadata: {name: another, namespace: NS, uid: s-NS}"}},
-		"its waypoint is not there":               {code: v1alpha1.FindingNoWaypoint, otherwise: []string{"name: waypoint, namespace: NS", "name: another, namespace: NS"}},
-		"its waypoint is for workloads":           {code: v1alpha1.FindingNoWaypoint, otherwise: []string{"waypoint-for: service", "waypoint-for: workload"}},
-		"its waypoint is of a class of others":    {code: v1alpha1.FindingForeignValue, otherwise: []string{"gatewayClassName: istio-waypoint", "gatewayClassName: nginx"}, spec: creates},
-		"no waypoint is named":                    {code: v1alpha1.FindingNoWaypoint, spec: func(e *v1alpha1.AmbientEdge) { e.Spec.Waypoint.Name = "" }},
-		"a policy at its pods would be void":      {code: v1alpha1.FindingVoided, more: atPods + `{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/batch/sa/job]}}]}]}}`},
-		"a policy at its pods knows no waypoint":  {code: v1alpha1.FindingVoided, more: atPods + `{rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`},
-		"a policy at its waypoint refuses":        {code: v1alpha1.FindingNotAdmitted, more: atPods + `{targetRefs: [{kind: Service, group: "", name: orders}], rules: [{from: [{source: {principals: [cluster.local/ns/batch/sa/job]}}]}]}}`},
-		"a policy of the waypoint it leaves ends": {code: v1alpha1.FindingPathChange, otherwise: []string{"istio.io/dataplane-mode: ambient}", "istio.io/dataplane-mode: ambient, istio.io/use-waypoint: theirs}"}, more: "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: theirs, namespace: NS}, spec: {gatewayClassName: istio-waypoint}}\n---\n" + atPods + `{action: DENY, targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: theirs}], rules: [{from: [{source: {namespaces: [batch]}}]}]}}`},
-		"somebody leads its Service elsewhere":    {code: v1alpha1.FindingForeignValue, otherwise: []string{"uid: s-NS}", `uid: s-NS, labels: {istio.io/use-waypoint: theirs}, managedFields: [{manager: helm, operation: Update, fieldsType: FieldsV1, fieldsV1: {f:metadata: {f:labels: {f:istio.io/use-waypoint: {}}}}}]}`}},
-		"its lock is somebody else's": {code: v1alpha1.FindingForeignValue, more: `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: isthmus-lock-orders-a6cc6474, namespace: NS}, spec: {action: DENY, selector: {matchLabels: {app: none}}, rules: [{from: [{source: {principals: [x]}}]}]}}`, spec: func(e *v1alpha1.AmbientEdge) {
-			e.Spec.Authorization = &v1alpha1.Authorization{Mode: v1alpha1.AuthorizationLock}
-		}},
+		"its Service is headless":                    {code: v1alpha1.FindingHeadless, otherwise: []string{"clusterIP: 10.96.0.1", "clusterIP: None"}},
+		"its Service is a name":                      {code: v1alpha1.FindingHeadless, otherwise: []string{"clusterIP: 10.96.0.1", "type: ExternalName, externalName: x"}},
+		"its Service is not there":                   {code: v1alpha1.FindingNoBackend, otherwise: []string{"metadata: {name: orders, namespace: NS, uid: s-NS}", "metadata: {name: another, namespace: NS, uid: s-NS}"}},
+		"its waypoint is not there":                  {code: v1alpha1.FindingNoWaypoint, otherwise: []string{"name: waypoint, namespace: NS", "name: another, namespace: NS"}},
+		"its waypoint is for workloads":              {code: v1alpha1.FindingNoWaypoint, otherwise: []string{"waypoint-for: service", "waypoint-for: workload"}},
+		"its waypoint is of a class of others":       {code: v1alpha1.FindingForeignValue, otherwise: []string{"gatewayClassName: istio-waypoint", "gatewayClassName: nginx"}, spec: creates},
+		"no waypoint is named":                       {code: v1alpha1.FindingNoWaypoint, spec: func(e *v1alpha1.AmbientEdge) { e.Spec.Waypoint.Name = "" }},
+		"a policy at its pods would be void":         {code: v1alpha1.FindingVoided, more: atPods + `{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/batch/sa/job]}}]}]}}`},
+		"a policy at its pods knows no waypoint":     {code: v1alpha1.FindingVoided, more: atPods + `{rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`},
+		"a policy at its waypoint refuses":           {code: v1alpha1.FindingNotAdmitted, more: atPods + `{targetRefs: [{kind: Service, group: "", name: orders}], rules: [{from: [{source: {principals: [cluster.local/ns/batch/sa/job]}}]}]}}`},
+		"a policy of the waypoint it leaves ends":    {code: v1alpha1.FindingPathChange, otherwise: []string{"istio.io/dataplane-mode: ambient}", "istio.io/dataplane-mode: ambient, istio.io/use-waypoint: theirs}"}, more: "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: theirs, namespace: NS}, spec: {gatewayClassName: istio-waypoint}}\n---\n" + atPods + `{action: DENY, targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: theirs}], rules: [{from: [{source: {namespaces: [batch]}}]}]}}`},
+		"somebody leads its Service elsewhere":       {code: v1alpha1.FindingForeignValue, otherwise: []string{"uid: s-NS}", `uid: s-NS, labels: {istio.io/use-waypoint: theirs}, managedFields: [{manager: helm, operation: Update, fieldsType: FieldsV1, fieldsV1: {f:metadata: {f:labels: {f:istio.io/use-waypoint: {}}}}}]}`}},
 		"its waypoint is silent":                     {otherwise: []string{`test/answers: "yes"`, `test/why: "connection refused"`}},
 		"its waypoint is not programmed":             {otherwise: []string{`conditions: [{type: Programmed, status: "True"}]`, "conditions: []"}},
 		"its waypoint is to be made, and is not yet": {otherwise: []string{"name: waypoint, namespace: NS", "name: another, namespace: NS"}, spec: creates},

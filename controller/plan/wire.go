@@ -23,9 +23,12 @@ func (m *maker) wire() {
 		}
 	}
 	m.switchGateways()
+	policy, _ := m.waypointPolicy()
 	for _, b := range m.backends {
-		if b.refused {
-			m.add(Step{part: partRefused, Step: v1alpha1.Step{Verb: VerbWire, Object: b.String(), State: v1alpha1.StepBlocked, Reason: "no consent"}})
+		if b.refused || b.hidden && !b.wanted && policy != v1alpha1.WaypointNone {
+			m.add(Step{part: partRefused, of: b.itself(), Step: v1alpha1.Step{
+				Verb: VerbWire, Object: b.String(), State: v1alpha1.StepHeld, Reason: v1alpha1.FindingNoConsent + ": no consent",
+			}})
 		}
 	}
 }

@@ -202,8 +202,13 @@ func (c *concerns) service(o *corev1.Service, all set) {
 		c.owner(owner, all)
 	}
 	c.leads(o.Namespace, o.Labels, all)
-	for e := range c.namespaces[o.Namespace] {
-		if c.scopes[e].locks[o.Namespace] { // it may be of the same pods
+	c.locking(o.Namespace, all)
+}
+
+// locking adds those that lock pods of a namespace: what leads to pods there may be of the same ones.
+func (c *concerns) locking(namespace string, all set) {
+	for e := range c.namespaces[namespace] {
+		if c.scopes[e].locks[namespace] {
 			all[e] = true
 		}
 	}

@@ -45,6 +45,7 @@ func (c *concerns) other(o *unstructured.Unstructured, all set) {
 		all.add(c.gateways[plan.ListenerSetOf(o)])
 	case kind == "ServiceEntry":
 		c.leads(o.GetNamespace(), o.GetLabels(), all)
+		c.locking(o.GetNamespace(), all)
 	case vendors:
 		c.that(all, func(s *scope) bool {
 			near := u.anywhere || s.namespaces[o.GetNamespace()] || s.near[o.GetNamespace()]

@@ -48,7 +48,7 @@ func looksAt(group, kind string) [][]string {
 	}
 	switch {
 	case kind == "ServiceEntry":
-		return nil
+		return paths("spec.workloadSelector", "spec.ports.number", "spec.ports.targetPort")
 	case kind == "APIService":
 		return paths("spec.service")
 	case strings.HasSuffix(kind, "WebhookConfiguration"):

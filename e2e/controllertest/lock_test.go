@@ -154,7 +154,7 @@ func lockedGateway(t *testing.T, s *site) {
 
 	locking := strings.Replace(wholeEdge, "  mode: Manage\n", "  mode: Manage\n  authorization: {mode: Lock}\n", 1)
 	s.apply(locking)
-	e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+	e, _ := s.ready("public", v1alpha1.ReasonWaiting)
 	if f := finding(e, v1alpha1.FindingNotLocked); f == nil || f.Object != "Service "+s.shop+"/orders" || !strings.Contains(f.Message, "connections from before") ||
 		!strings.Contains(f.Fix, "kubectl rollout restart -n "+s.edge+" deployment gateway") {
 		t.Errorf("findings are %+v", e.Status.Findings)
@@ -217,7 +217,7 @@ func lockedGateway(t *testing.T, s *site) {
 		s.same(before, false)
 	})
 	s.apply(locking)
-	s.ready("public", v1alpha1.ReasonBlocked)
+	s.ready("public", v1alpha1.ReasonWaiting)
 	lock()
 
 	t.Run("the waypoint is gone", func(t *testing.T) {

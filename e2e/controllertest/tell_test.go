@@ -111,7 +111,7 @@ func TestARouteWithoutItsGrantIsTold(t *testing.T) {
 	again := `{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: routes, namespace: SHOP}, spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: EDGE}], to: [{group: "", kind: Service}]}}`
 	missing := func() {
 		t.Helper()
-		e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+		e, _ := s.ready("public", v1alpha1.ReasonWaiting)
 		f := finding(e, v1alpha1.FindingRouteNotCounted)
 		if f == nil || f.Object != "HTTPRoute "+s.edge+"/orders" || f.Field != "spec.rules[0].backendRefs[0]" {
 			t.Fatalf("findings are %+v", e.Status.Findings)

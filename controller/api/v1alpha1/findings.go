@@ -41,6 +41,7 @@ const (
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends
 	FindingPathChange      = "ISM207" // a policy ends for a Service that is to be led to another waypoint
+	FindingBegins          = "ISM209" // policies begin to be enforced by the wiring, for others than the gateway too
 	FindingHandedOver      = "ISM208" // what another AmbientEdge uses too is left to it
 	FindingNoBackend       = "ISM101" // a backend is not there
 	FindingNoWaypoint      = "ISM102" // no waypoint is there to use

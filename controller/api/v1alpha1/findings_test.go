@@ -46,6 +46,7 @@ func findings() []told {
 		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. The Service is held back.", author,
 			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
 		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
+		{"ISM209", "Warning", "Policies with `targetRefs` begin to be enforced when a Service is led to its waypoint, for every caller in the mesh and not for the gateway alone; the finding says whom they refuse then, as far as it is seen. It goes when the Service is wired.", owner, "Let them admit who is to be admitted, before `spec.mode` is Manage."},
 		{"ISM300", "Error", "The gateway that the AmbientEdge names does not exist, or nothing is known that labels its pods alone.", author, "Correct the name, or name its Deployment in `workloadRefs`."},
 		{"ISM302", "Error, Warning, Info", "A namespace has not consented to what the AmbientEdge would write there: all of it is in one finding. Nothing is written there; where other namespaces consent, " +
 			"theirs is done, and this is a warning. It is one too where consent was withdrawn: what was written stays, and is not mended. " +
@@ -84,8 +85,8 @@ func findings() []told {
 			"Run the controller that manages, or set `spec.mode` to Observe."},
 		{"ISM336", "Error", "The controller has no identity of the mesh, and cannot ask waypoints whether they answer. It writes nothing that it could not see to hold.", platform,
 			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
-		{"ISM337", "Warning", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
-			"or connections from before would be cut. One that is there stays.", platform, "Do what the finding says."},
+		{"ISM337", "Warning, Info", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
+			"another policy has the lock's name, or connections from before would be cut. One that is there stays. Info: in a plan that is still to be carried out, that it will wait for the gateway's pods to be started anew.", platform, "Do what the finding says."},
 		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
 			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
 		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,

@@ -16,6 +16,7 @@ const (
 	ReasonInProgress = "InProgress" // steps are on their way
 	ReasonObserving  = "Observing"  // mode Observe: steps are left that nobody takes
 	ReasonBlocked    = "Blocked"    // a finding of severity Error stands in the way of all
+	ReasonWaiting    = "Waiting"    // a step waits for somebody to act, as a finding of severity Warning says; nothing is wrong with the rest
 	ReasonHeld       = "Held"       // findings of severity Error hold some backends back, and the others go on
 	ReasonConflicted = "Conflicted" // another AmbientEdge has the gateway
 	ReasonUndoing    = "Undoing"    // the AmbientEdge is being deleted
@@ -35,6 +36,8 @@ const (
 	AnnotationUndo = "isthmus.dev/undo"
 	// UndoConfirmed is its plain value.
 	UndoConfirmed = "confirmed"
+	// AnnotationRetry on an AmbientEdge, with any new value, has written again what somebody else has taken back too often.
+	AnnotationRetry = "isthmus.dev/retry"
 	// AnnotationBegin on an AmbientEdge, with value "confirmed", lets its plan begin though the API server refuses the write of a later step
 	// as things are today: it may pass when the steps before are done. If it does not, the plan stops half-way.
 	AnnotationBegin = "isthmus.dev/begin"

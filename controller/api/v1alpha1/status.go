@@ -85,7 +85,7 @@ type BackendStatus struct {
 	//
 	// +optional
 	Waypoint string `json:"waypoint,omitempty"`
-	// Path is the way that requests take, hop by hop.
+	// Path is the way that requests take, hop by hop. Empty: the gateways have no pods that could send any, or nothing is told of the Service.
 	//
 	// +optional
 	Path string `json:"path,omitempty"`

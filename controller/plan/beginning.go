@@ -1,0 +1,104 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
+)
+
+// beginning finds policies that nobody enforces as long as a Service leads to no waypoint, and that refuse others than the gateway when it does: whoever
+// calls it from within the mesh goes by the waypoint then. It may be what is wanted, and stops nothing.
+func (m *maker) beginning(b *backend, at []*policy.Point) {
+	if _, leads := m.leads(b); leads || !b.wanted || b.hidden {
+		return
+	}
+	point := m.atWaypoint(b.waypoint, b.key)
+	list := m.policiesAt(point)
+	if len(list) == 0 {
+		return
+	}
+	var whole, partly []string
+	for _, id := range m.strangers(b, m.callers(list)) {
+		verdict := policy.Allow
+		for _, p := range ports(b.service) {
+			r := p.request(policy.Of(id))
+			if len(at) > 0 && !slices.ContainsFunc(at, func(pods *policy.Point) bool { return pods.Decide(r).Verdict != policy.Deny }) {
+				continue // nothing of its gets through as it is
+			}
+			if d := point.Decide(r).Verdict; d == policy.Deny || d == policy.Depends && verdict == policy.Allow {
+				verdict = d
+			}
+		}
+		switch verdict {
+		case policy.Deny:
+			whole = append(whole, caller(id))
+		case policy.Depends:
+			partly = append(partly, caller(id))
+		case policy.Allow:
+		}
+	}
+	if len(whole)+len(partly) == 0 {
+		return
+	}
+	var names []string
+	for _, p := range list {
+		names = append(names, object("AuthorizationPolicy", keyOf(p)))
+	}
+	slices.Sort(names)
+	begin := "begin"
+	if len(names) == 1 {
+		begin = "begins"
+	}
+	message := fmt.Sprintf("%s %s to be enforced when this Service leads to waypoint %s, for every caller in the mesh and not for the gateway alone", listed(names), begin, b.waypoint)
+	if len(whole) > 0 {
+		message += "; what is let through now is refused then: of " + listed(unique(whole))
+	}
+	if len(partly) > 0 {
+		message += "; it depends on the request, of " + listed(unique(partly))
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingBegins, Severity: v1alpha1.SeverityWarning, Object: b.String(), Field: "metadata.labels[" + LabelUseWaypoint + "]",
+		Message: message, Fix: "let the policies admit those that are to be admitted, before this Service is wired; or leave it so, if it is meant",
+	})
+}
+
+// strangers are callers other than the gateways and the waypoint of a backend: those given, and the pods that are seen of the edge's namespace and of its
+// other backends.
+func (m *maker) strangers(b *backend, given []spiffeid.ID) []spiffeid.ID {
+	known := m.waypointIDs(b.waypoint)
+	for _, g := range m.gateways {
+		known = append(known, parseIDs(g.identities(m.trustDomain()))...)
+	}
+	add := func(p *corev1.Pod) {
+		if alive(p) && enforces(p) {
+			given = append(given, parseIDs([]string{identity(m.trustDomain(), p)})...)
+		}
+	}
+	for i := range m.Pods {
+		if m.Pods[i].Namespace == m.Edge.Namespace {
+			add(&m.Pods[i])
+		}
+	}
+	for _, o := range m.backends {
+		if o == b || m.concealed(o.key.Namespace) {
+			continue
+		}
+		for _, p := range m.podsWith(o.key.Namespace, o.service.Spec.Selector) {
+			add(p)
+		}
+	}
+	slices.SortFunc(given, func(a, b spiffeid.ID) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.DeleteFunc(slices.Compact(given), func(id spiffeid.ID) bool { return slices.Contains(known, id) })
+}
+
+// unique are texts in order, each once.
+func unique(list []string) []string {
+	slices.Sort(list)
+	return slices.Compact(list)
+}
