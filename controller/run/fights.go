@@ -120,19 +120,28 @@ func (f *fights) left(e *v1alpha1.AmbientEdge, s *plan.Snapshot, writes []*plan.
 		case wanted:
 			list = append(list, w)
 		case lost:
-			given(w, &lostError{object: w.String(), manager: lastManager(o)})
+			by, at := lastManager(o)
+			given(w, &lostError{edge: client.ObjectKeyFromObject(e), object: w.String(), manager: by, at: at, gone: o == nil})
 		}
 	}
 	return list, nil
 }
 
 // lostError says that a write is not made, as somebody else has taken it back too often.
-type lostError struct{ object, manager string }
+type lostError struct {
+	edge            types.NamespacedName
+	object, manager string
+	at              time.Time // when manager changed it last
+	gone            bool      // the object is not there
+}
 
 func (e *lostError) Error() string {
-	by := "somebody else"
-	if e.manager != "" {
-		by += fmt.Sprintf(" (%q changed it last)", e.manager)
+	by := "somebody else (who takes a field away leaves no name: the API server's audit log has it)"
+	switch {
+	case e.gone:
+		by = "somebody who deleted it (the object is gone, and only the API server's audit log says by whom)"
+	case e.manager != "":
+		by = fmt.Sprintf("somebody else (%q changed it last, at %s)", e.manager, e.at.UTC().Format(time.RFC3339))
 	}
 	return fmt.Sprintf("write %s: it was taken back %d times within %v by %s; it is not written again", e.object, bouts, truce, by)
 }
@@ -140,7 +149,8 @@ func (e *lostError) Error() string {
 func (e *lostError) finding() v1alpha1.Finding {
 	return v1alpha1.Finding{
 		Code: v1alpha1.FindingFight, Severity: v1alpha1.SeverityError, Object: e.object, Message: e.Error(),
-		Fix: fmt.Sprintf("let it stand there, or take the object from what this AmbientEdge is about; it is tried again when the AmbientEdge changes, or after %v", truce),
+		Fix: fmt.Sprintf("let it stand there, or take the object from what this AmbientEdge is about; it is tried again when the AmbientEdge changes, or after %v: "+
+			"kubectl annotate --overwrite ambientedge -n %s %s %s=$(date +%%s)", truce, e.edge.Namespace, e.edge.Name, v1alpha1.AnnotationRetry),
 	}
 }
 
@@ -157,9 +167,18 @@ func objectOf(s *plan.Snapshot, w *plan.Write) metav1.Object {
 		return find(s.DaemonSets, w)
 	case "Gateway":
 		return find(s.Gateways, w)
+	case "Ingress":
+		return find(s.Ingresses, w)
 	case "AuthorizationPolicy":
 		for _, o := range s.Policies {
 			if client.ObjectKeyFromObject(o) == w.Key {
+				return o
+			}
+		}
+	default:
+		group, _, _ := strings.Cut(w.APIVersion, "/")
+		for _, o := range s.Objects { // of vendors
+			if k := o.GroupVersionKind(); k.Kind == w.Kind && k.Group == group && client.ObjectKeyFromObject(o) == w.Key {
 				return o
 			}
 		}
@@ -179,17 +198,15 @@ func find[T any, P interface {
 	return nil
 }
 
-// lastManager is who of others wrote to an object last.
-func lastManager(o metav1.Object) string {
+// lastManager is who of others wrote to an object last, and when.
+func lastManager(o metav1.Object) (name string, last time.Time) {
 	if o == nil {
-		return ""
+		return "", last
 	}
-	var name string
-	var last time.Time
 	for _, m := range o.GetManagedFields() {
 		if m.Time != nil && m.Time.After(last) && !strings.HasPrefix(m.Manager, v1alpha1.FieldOwnerPrefix) {
 			name, last = m.Manager, m.Time.Time
 		}
 	}
-	return name
+	return name, last
 }

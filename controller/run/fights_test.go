@@ -2,11 +2,13 @@ package run
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -92,7 +94,35 @@ func TestALostWriteIsTold(t *testing.T) {
 	if len(left) > 0 || err != nil || !told || finding.Object != "Service shop/orders" || finding.Code != "ISM310" {
 		t.Errorf("%v are left, the finding is %+v", left, finding)
 	}
-	if want := `write Service shop/orders: it was taken back 2 times within 10m0s by somebody else ("argocd" changed it last); it is not written again`; finding.Message != want {
+	if want := `write Service shop/orders: it was taken back 2 times within 10m0s by somebody else ("argocd" changed it last, at ` + now.UTC().Format(time.RFC3339) + `); it is not written again`; finding.Message != want {
 		t.Errorf("the message is %s", finding.Message)
+	}
+	if want := "kubectl annotate --overwrite ambientedge -n edge public isthmus.dev/retry=$(date +%s)"; !strings.HasSuffix(finding.Fix, want) {
+		t.Errorf("the fix is %s", finding.Fix)
+	}
+	for name, o := range map[string]struct {
+		gone bool
+		by   string
+		want string
+	}{
+		"it was deleted":    {true, "", "by somebody who deleted it (the object is gone, and only the API server's audit log says by whom); it is not written again"},
+		"nobody has a name": {false, "", "by somebody else (who takes a field away leaves no name: the API server's audit log has it); it is not written again"},
+	} {
+		if got := (&lostError{object: "Service shop/orders", manager: o.by, gone: o.gone}).Error(); !strings.HasSuffix(got, o.want) {
+			t.Errorf("%s: the message is %s", name, got)
+		}
+	}
+}
+
+// TestALostWriteIsToldOfEveryKind: what of an object is seen tells whether it was deleted.
+func TestALostWriteIsToldOfEveryKind(t *testing.T) {
+	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "BackendTrafficPolicy", "metadata": map[string]any{"namespace": "edge", "name": "a"}}}
+	s := &plan.Snapshot{Objects: []*unstructured.Unstructured{o}}
+	w := &plan.Write{APIVersion: "gateway.envoyproxy.io/v1", Kind: "BackendTrafficPolicy", Key: types.NamespacedName{Namespace: "edge", Name: "a"}}
+	if objectOf(s, w) == nil {
+		t.Error("a vendor's object that is there is taken for one that is gone")
+	}
+	if w.Key.Name = "b"; objectOf(s, w) != nil {
+		t.Error("another is taken for it")
 	}
 }
