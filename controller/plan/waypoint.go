@@ -250,6 +250,15 @@ func ServicesToAsk(s *Snapshot) []ServiceToAsk {
 
 // WaypointIdentities are the SPIFFE ids that a waypoint may show: those of its pods.
 func WaypointIdentities(s *Snapshot, key types.NamespacedName) []string {
-	g := &gateway{pods: s.podsWith(key.Namespace, map[string]string{edge.LabelGatewayName: key.Name})}
-	return g.identities(s.trustDomain())
+	return Identities(s, WaypointPods(s, key))
+}
+
+// WaypointPods are the pods that go by a waypoint's name and have not ended.
+func WaypointPods(s *Snapshot, key types.NamespacedName) []*corev1.Pod {
+	return s.podsWith(key.Namespace, map[string]string{edge.LabelGatewayName: key.Name})
+}
+
+// Identities are the SPIFFE ids of pods, each once.
+func Identities(s *Snapshot, pods []*corev1.Pod) []string {
+	return (&gateway{pods: pods}).identities(s.trustDomain())
 }

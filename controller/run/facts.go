@@ -182,18 +182,11 @@ func (f *facts) waypoint(s *plan.Snapshot, key types.NamespacedName) (netip.Addr
 	if err != nil {
 		return netip.AddrPort{}, nil, fmt.Errorf("service %s has no address: %q", key, service.Spec.ClusterIP)
 	}
-	var peers []spiffeid.ID
-	for _, text := range plan.WaypointIdentities(s, key) {
-		id, err := spiffeid.FromString(text)
-		if err != nil {
-			return netip.AddrPort{}, nil, err
-		}
-		peers = append(peers, id)
+	who, err := peers(s, key)
+	if err != nil {
+		return netip.AddrPort{}, nil, err
 	}
-	if len(peers) == 0 {
-		return netip.AddrPort{}, nil, errors.New("it has no pods")
-	}
-	return netip.AddrPortFrom(addr, hbonePort), peers, nil
+	return netip.AddrPortFrom(addr, hbonePort), who, nil
 }
 
 // serves asks the waypoint of a Service for each of its ports.

@@ -110,7 +110,7 @@ func captures(o *corev1.Pod) (list []metav1.ManagedFieldsEntry) {
 	return list
 }
 
-// stripPod keeps what tells whether a pod is in the mesh, since when its containers run, and what the names of its ports mean.
+// stripPod keeps what tells whether a pod is in the mesh, since when its containers run, whether it is ready, and what the names of its ports mean.
 func stripPod(o *corev1.Pod) {
 	stripAnnotations(o, func(key string) bool {
 		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
@@ -130,6 +130,11 @@ func stripPod(o *corev1.Pod) {
 	}
 	o.Spec = spec
 	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
+	for i := range o.Status.Conditions {
+		if c := &o.Status.Conditions[i]; c.Type == corev1.PodReady {
+			status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
 	for i := range o.Status.ContainerStatuses {
 		c := &o.Status.ContainerStatuses[i]
 		if c.State.Running != nil {
