@@ -195,6 +195,9 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 			return nil, &failure{what: "there is more than one AmbientEdge", where: where, next: "plan them one by one"}
 		}
 		found = &v1alpha1.AmbientEdge{}
+		if err := bareOff(part, where); err != nil {
+			return nil, err
+		}
 		if err := strict(part, found); err != nil {
 			return nil, &failure{what: "this AmbientEdge is malformed", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
 		}

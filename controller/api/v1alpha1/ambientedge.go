@@ -236,8 +236,8 @@ const (
 
 // Authorization says what is kept up by policies.
 type Authorization struct {
-	// Mode is Off (no policy is written), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
-	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Empty means Off.
+	// Mode is "Off" (no policy is written; with its quotes, as YAML takes the bare word for false), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
+	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Empty means "Off".
 	//
 	// +optional
 	Mode AuthorizationMode `json:"mode,omitempty"`
