@@ -68,7 +68,14 @@ func deploymentOf(s *plan.Snapshot, key types.NamespacedName) *appsv1.Deployment
 	})
 }
 
-// belongs says whether an object is of a Gateway, or of none that it tells.
+// belongs says whether an object is of a Gateway, or of none that it tells. One that was taken over is of both for a moment, and stays.
 func belongs(o metav1.Object, gateway types.UID) bool {
-	return !slices.ContainsFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.Kind == "Gateway" && r.UID != gateway })
+	other := false
+	for _, r := range o.GetOwnerReferences() {
+		if r.UID == gateway {
+			return true
+		}
+		other = other || r.Kind == "Gateway"
+	}
+	return !other
 }

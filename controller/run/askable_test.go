@@ -36,6 +36,8 @@ func TestAWaypointThatWasMadeAnewIsAskedWhenItsOwnPodsAreThere(t *testing.T) {
 			OwnerReferences: []metav1.OwnerReference{{Kind: "Gateway", Name: "waypoint", UID: of}},
 		}}
 	}
+	both := deployment(0, "old")
+	both.OwnerReferences = append(both.OwnerReferences, deployment(0, "new").OwnerReferences...)
 	for name, c := range map[string]struct {
 		runs []appsv1.Deployment
 		pods []corev1.Pod
@@ -51,6 +53,7 @@ func TestAWaypointThatWasMadeAnewIsAskedWhenItsOwnPodsAreThere(t *testing.T) {
 		"the pod from before is there":              {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
 		"the pod from before ends beside its own":   {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(1, "True", true), pod(11, "True", false)}, "pods of a Gateway before it"},
 		"both Deployments, and the pod from before": {[]appsv1.Deployment{deployment(0, "old"), deployment(10, "new")}, []corev1.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
+		"it has just taken over the Deployment":     {[]appsv1.Deployment{both}, []corev1.Pod{pod(1, "True", false)}, ""},
 		"no pods": {nil, nil, "it has no pods"},
 	} {
 		s := &plan.Snapshot{Deployments: c.runs, Pods: c.pods, Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint", UID: "new"}}}}
