@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -25,7 +20,8 @@ import (
 
 const applyLong = `Carry out a plan that was reviewed, and nothing else. The plan is what isthmus plan -o json (or -o
 yaml) has written. It is made anew, and compared: where an object, or a field that is concerned, is
-not as it was then, nothing is written, and a table says what differs.
+not as it was then, nothing is written, and a table says what differs. A plan that is blocked as a
+whole is refused. Where findings hold back some backends only, the others are approved.
 
 Otherwise the AmbientEdge of the plan is applied, with the annotation isthmus.dev/plan, which binds
 the controller to what was reviewed. It is the controller that takes the steps. When its plan has
@@ -148,6 +144,10 @@ func (a *app) carryOut(ctx context.Context, f *applyFlags, then *planDocument, d
 		}
 		return err
 	}
+	if note := now.heldNote(); note != "" {
+		doc.Notes = append(doc.Notes, note)
+		a.notes([]string{note})
+	}
 	applied, err := f.write(ctx, c, there, then)
 	if err != nil {
 		return err
@@ -174,73 +174,6 @@ func (a *app) say(format string, args ...any) {
 	if a.output != outputJSON {
 		fmt.Fprintf(a.page(a.stdout).w, format, args...)
 	}
-}
-
-// maxPlan is how long a plan may be, in bytes.
-const maxPlan = 64 << 20
-
-// readPlan reads what isthmus plan has written, and refuses what can be no plan to carry out.
-func (a *app) readPlan(path string) (*planDocument, error) {
-	const next = "write one with: isthmus plan -f FILE -o json > plan.json"
-	in, where := a.stdin, "standard input"
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, &failure{what: "cannot read the plan", where: path, err: err, next: next}
-		}
-		defer file.Close()
-		in, where = file, path
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxPlan+1))
-	if err != nil {
-		return nil, &failure{what: "cannot read the plan", where: where, err: err}
-	}
-	if len(data) > maxPlan {
-		return nil, &failure{what: fmt.Sprintf("this plan is longer than %d MiB", maxPlan>>20), where: where, next: "make several AmbientEdges of it"}
-	}
-	d := &planDocument{}
-	unmarshal := func(data []byte, to any) error { return yaml.Unmarshal(data, to) }
-	if data = bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\uFEFF"))); bytes.HasPrefix(data, []byte("{")) {
-		unmarshal = json.Unmarshal
-	}
-	if err := unmarshal(data, d); err != nil {
-		return nil, &failure{what: "this is no plan", where: where, err: err, next: next}
-	}
-	refuse := func(what, next string) error { return &failure{what: what, where: where, next: next} }
-	switch {
-	case d.Kind != "Plan" || d.Namespace == "" || d.Name == "":
-		return nil, refuse(fmt.Sprintf("this is no plan, but of kind %q", d.Kind), next)
-	case d.APIVersion != newHeader("").APIVersion:
-		return nil, refuse("this isthmus does not know plans of "+d.APIVersion, "use the isthmus that wrote it, or plan again")
-	case d.Approval == "":
-		return nil, refuse("this plan was written by an isthmus that did not know how to apply one", "plan again")
-	case d.Undoing:
-		return nil, refuse("this plan is that of an undo, which needs no approval", fmt.Sprintf("kubectl delete ambientedge -n %s %s carries it out", d.Namespace, d.Name))
-	case d.FromFiles:
-		return nil, refuse("this plan was made from files alone, and assumes what a cluster would tell", "plan against the cluster: isthmus plan -f FILE -o json > plan.json")
-	case d.Approval != plan.ApprovalDigest(d.Effects):
-		return nil, refuse("this plan was changed by hand: its effects are not those that it was written with", "change the AmbientEdge, and plan again")
-	case len(d.Effects) > plan.MaxEffects:
-		return nil, refuse(fmt.Sprintf("this plan has %d effects, and %d can be approved", len(d.Effects), plan.MaxEffects), "make several AmbientEdges of it")
-	}
-	if err := d.unapprovable(); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
-// unapprovable is an error that names what blocks a plan, but for an approval of before: that is given anew.
-func (d *planDocument) unapprovable() error {
-	var by []string
-	for _, f := range d.Findings {
-		if f.Severity == v1alpha1.SeverityError && f.Code != v1alpha1.FindingPlanChanged {
-			by = append(by, f.Code+" at "+f.Object)
-		}
-	}
-	if len(by) == 0 {
-		return nil
-	}
-	return &failure{what: "the plan is blocked: " + strings.Join(by, ", "), next: "do what its findings say, and plan again"}
 }
 
 // again makes the plan anew, of the AmbientEdge that then was made for. there is that of the cluster, or nil.

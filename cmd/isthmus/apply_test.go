@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -108,8 +109,11 @@ func TestPlansThatAreNotApplied(t *testing.T) {
 		{"from files", func(d *planDocument) { d.FromFiles = true }, []string{"from files alone"}},
 		{"one that was changed", func(d *planDocument) { d.Effects[0].Value = "none" }, []string{"changed by hand"}},
 		{"blocked", func(d *planDocument) {
-			d.Findings = append(d.Findings, v1alpha1.Finding{Code: "ISM302", Severity: v1alpha1.SeverityError, Object: "Namespace shop"})
+			d.BlockedBy = []string{"ISM302 at Namespace shop"}
 		}, []string{"blocked: ISM302 at Namespace shop"}},
+		{"one that holds back a backend, and may be applied", func(d *planDocument) {
+			d.Findings = append(d.Findings, v1alpha1.Finding{Code: "ISM302", Severity: v1alpha1.SeverityError, Object: "Service shop/orders"})
+		}, []string{"there is no way to the cluster"}},
 		{"one that may be applied", func(d *planDocument) {
 			d.Findings = append(d.Findings, v1alpha1.Finding{Code: v1alpha1.FindingPlanChanged, Severity: v1alpha1.SeverityError})
 		}, []string{"there is no way to the cluster"}},
@@ -178,6 +182,56 @@ func TestWhatIsAppliedOfAnEdge(t *testing.T) {
 	there.Spec.Mode = v1alpha1.ModeObserve
 	if carries(there, then) {
 		t.Error("another spec was approved")
+	}
+}
+
+// TestWhatHoldsBackOneBackendBlocksNoApproval: errors about a headless Service, beside one that is well and alone.
+func TestWhatHoldsBackOneBackendBlocksNoApproval(t *testing.T) {
+	planOf := func(names ...string) *planDocument {
+		return paperPlan(t, func(s *plan.Snapshot) {
+			s.Edge.Spec.Waypoint = &v1alpha1.Waypoint{Policy: v1alpha1.WaypointCreate, Name: "waypoint"}
+			s.Edge.Spec.Backends = &v1alpha1.Backends{}
+			s.Services = nil
+			for _, name := range names {
+				svc := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name)}, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}}
+				if name == "headless" {
+					svc.Spec.ClusterIP = corev1.ClusterIPNone
+				}
+				s.Services = append(s.Services, svc)
+				s.Edge.Spec.Backends.Services = append(s.Edge.Spec.Backends.Services, v1alpha1.ServiceRef{Namespace: "shop", Name: name})
+			}
+		})
+	}
+	some := planOf("headless", "orders")
+	if err := some.unapprovable(); err != nil {
+		t.Errorf("one of two backends is held back, and the plan is refused: %v", err)
+	}
+	if note := some.heldNote(); !strings.Contains(note, "Service shop/headless (ISM") || strings.Contains(note, "shop/orders") || !strings.Contains(note, "new approval") {
+		t.Errorf("the note is %q", note)
+	}
+	if err := planOf("headless").unapprovable(); err == nil || !strings.Contains(err.Error(), "Service shop/headless") {
+		t.Errorf("the only backend is held back, and the plan may be applied: %v", err)
+	}
+	if note := planOf("orders").heldNote(); note != "" {
+		t.Errorf("nothing is held back, and the note is %q", note)
+	}
+}
+
+func TestFollowingEndsWhereTheRestIsHeldBack(t *testing.T) {
+	edge := func(states ...v1alpha1.StepState) *v1alpha1.AmbientEdge {
+		e := &v1alpha1.AmbientEdge{}
+		for _, s := range states {
+			e.Status.Plan.Steps = append(e.Status.Plan.Steps, v1alpha1.Step{State: s})
+		}
+		return e
+	}
+	if !onlyHeld(edge(v1alpha1.StepDone, v1alpha1.StepHeld)) {
+		t.Error("what is left is held back, and it goes on waiting")
+	}
+	for _, e := range []*v1alpha1.AmbientEdge{edge(), edge(v1alpha1.StepDone), edge(v1alpha1.StepHeld, v1alpha1.StepNext), edge(v1alpha1.StepHeld, v1alpha1.StepLater)} {
+		if onlyHeld(e) {
+			t.Errorf("it ends with %+v", e.Status.Plan.Steps)
+		}
 	}
 }
 

@@ -49,6 +49,11 @@ func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applie
 			if held := heldBack(e); fresh && held != nil {
 				return held
 			}
+			if fresh && onlyHeld(e) {
+				return &failure{
+					what: "what was approved is done; what is left of AmbientEdge " + key.String() + " is held back", next: "isthmus status " + key.String() + " says by what; mend it, plan again, and apply that plan",
+				}
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -78,6 +83,21 @@ func heldBack(e *v1alpha1.AmbientEdge) error {
 		}
 	}
 	return nil
+}
+
+// onlyHeld says whether nothing is left to be done, or waited for, but what findings about single backends hold back.
+func onlyHeld(e *v1alpha1.AmbientEdge) bool {
+	held := false
+	for _, s := range e.Status.Plan.Steps {
+		switch s.State {
+		case v1alpha1.StepDone:
+		case v1alpha1.StepHeld:
+			held = true
+		default:
+			return false
+		}
+	}
+	return held
 }
 
 // notReady says why it did not get ready in time.

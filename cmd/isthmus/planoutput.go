@@ -19,11 +19,12 @@ type planDocument struct {
 	Namespace string                   `json:"namespace"`
 	Name      string                   `json:"name"`
 	Mode      v1alpha1.Mode            `json:"mode"`
-	Undoing   bool                     `json:"undoing,omitempty"` // it is being deleted: the steps lead back
-	Blocked   bool                     `json:"blocked"`           // findings of severity Error stop all writing
-	Held      []string                 `json:"held,omitempty"`    // Services that findings hold back, while others go on
-	Done      bool                     `json:"done"`              // no step is left, and none is unknown
-	Unknown   int                      `json:"unknown,omitempty"` // steps that cannot be seen from here
+	Undoing   bool                     `json:"undoing,omitempty"`   // it is being deleted: the steps lead back
+	Blocked   bool                     `json:"blocked"`             // findings of severity Error stop all writing
+	BlockedBy []string                 `json:"blockedBy,omitempty"` // those findings, but for an approval of before: that is given anew
+	Held      []string                 `json:"held,omitempty"`      // Services that findings hold back, while others go on
+	Done      bool                     `json:"done"`                // no step is left, and none is unknown
+	Unknown   int                      `json:"unknown,omitempty"`   // steps that cannot be seen from here
 	Digest    string                   `json:"digest"`
 	Gateways  []v1alpha1.GatewayStatus `json:"gateways"`
 	Backends  []v1alpha1.BackendStatus `json:"backends"`
@@ -162,8 +163,30 @@ func (d *planDocument) approvable(e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *
 		d.Changes = append(d.Changes, pc)
 	}
 	d.snapshot = s
+	d.BlockedBy = blockers(p)
 	d.Effects = orEmpty(p.Effects(s))
 	d.Approval = plan.ApprovalDigest(d.Effects)
+}
+
+// blockers are the errors that stop a plan as a whole. Where each is about some backends, it takes all of them.
+func blockers(p *plan.Plan) []string {
+	if !p.Blocked() {
+		return nil
+	}
+	var wide, all []string
+	for _, f := range p.Findings {
+		if f.Severity != v1alpha1.SeverityError {
+			continue
+		}
+		name := f.Code + " at " + f.Object
+		if all = append(all, name); !p.HeldBack(f) {
+			wide = append(wide, name)
+		}
+	}
+	if len(wide) > 0 {
+		return wide
+	}
+	return all
 }
 
 // orEmpty is for JSON: a list that is empty is [], not null.
