@@ -39,7 +39,17 @@ type HBONEProber struct {
 // Answers makes one connection and asks for one tunnel.
 func (p *HBONEProber) Answers(ctx context.Context, addr netip.AddrPort, peers []spiffeid.ID, authority string) error {
 	_, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.Identity, NetDial: p.NetDial, Addr: addr, Peers: peers, Authority: authority})
-	return err
+	return briefly(addr, err)
+}
+
+// briefly is err with the waypoint's address named once, where it could not be connected to: that it is asked over HBONE is known, and it is no
+// workload that somebody forgot to bring into the mesh.
+func briefly(addr netip.AddrPort, err error) error {
+	op, is := errors.AsType[*net.OpError](err)
+	if !is || op.Op != "dial" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", addr, op.Err)
 }
 
 // Serves makes one connection, asks for one tunnel, and looks whether it lasts.
@@ -47,7 +57,7 @@ func (p *HBONEProber) Serves(ctx context.Context, addr netip.AddrPort, peers []s
 	r, err := hbone.Probe(ctx, hbone.ProbeConfig{Identity: p.Identity, NetDial: p.NetDial, Addr: addr, Peers: peers, Authority: authority, Hello: hello, Settle: settle})
 	switch {
 	case err != nil:
-		return err
+		return briefly(addr, err)
 	// Those are policies: it knows where this leads, and will not carry us there.
 	case r.Status == http.StatusUnauthorized || r.Status == http.StatusForbidden:
 		return nil
