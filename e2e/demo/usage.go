@@ -90,8 +90,8 @@ A gateway of your own in its place, which serves TLS on :8443 and answers /healt
 
   kubectl set image -n edge deployment/native-gateway gateway=/absolute/path/of/the/program
 
-What a policy changes takes a second. There is no kubelet here to ask: demo exec NAMESPACE/NAME takes the place of kubectl exec.
-make demo-down ends it; then: unset KUBECONFIG
+What a policy changes takes a few seconds. There is no kubelet here to ask: demo exec NAMESPACE/NAME takes the place of kubectl exec.
+make demo-down ends it; then: unset KUBECONFIG; hash -r
 `, quote(filepath.Join(dir, binFolder)), quote(filepath.Join(dir, kubeconfigFile)), curl(edge), w.EdgeFile(), w.EdgeFile(), w.DenyFile(), w.EdgeFile(), curl(native))
 }
 
