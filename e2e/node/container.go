@@ -58,6 +58,7 @@ func waiting(reason, message string) corev1.ContainerState {
 func (c *container) run(ctx context.Context) {
 	defer close(c.done)
 	delay := time.Duration(0)
+	told := ""
 	for {
 		begin := time.Now()
 		code, err := c.once(ctx)
@@ -70,6 +71,10 @@ func (c *container) run(ctx context.Context) {
 		}
 		if err != nil {
 			c.set(func() { c.state = waiting("CreateContainerError", err.Error()) })
+			if err.Error() != told && !c.ended(ctx) {
+				told = err.Error()
+				c.pod.tell(ctx, "Failed", told)
+			}
 			delay = max(delay, c.pod.player.cfg.backOff())
 		} else if delay > 0 {
 			c.set(func() {

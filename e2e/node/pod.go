@@ -34,6 +34,7 @@ type pod struct {
 	started    time.Time
 	published  *podView                     // what the object's status says
 	trouble    corev1.ContainerStateWaiting // why containers do not start; zero when they do
+	told       string                       // the trouble that the last Event was about
 	wg         sync.WaitGroup
 
 	mu     sync.Mutex // guards the fields below
@@ -131,6 +132,9 @@ func (w *pod) sync(ctx context.Context, obj *corev1.Pod) time.Time {
 	soon := func(reason string, err error) time.Time {
 		if w.trouble.Message != err.Error() {
 			w.player.log.Info("pod waits", "pod", w.key, "reason", reason, "err", err)
+		} else if w.told != err.Error() { // it lasts
+			w.told = err.Error()
+			w.tell(ctx, "FailedMount", w.told)
 		}
 		w.trouble = corev1.ContainerStateWaiting{Reason: reason, Message: err.Error()}
 		return time.Now().Add(retryPod)

@@ -205,7 +205,8 @@ func TestPodsThatCannotRunSayWhy(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"image": {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "nobody/knows:1" }, `image "nobody/knows:1" is not known to the node; it has host, web`},
+		"account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" }, `serviceaccounts "nobody" not found`},
+		"image":   {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "nobody/knows:1" }, `image "nobody/knows:1" is not known to the node; it has host, web`},
 		"hostpath": {func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "h", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
 		}, "hostPath is refused"},
@@ -227,8 +228,33 @@ func TestPodsThatCannotRunSayWhy(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
+			if name == "account" || name == "image" {
+				waitEvent(t, ns, name, c.want)
+			}
 		})
 	}
+}
+
+// waitEvent waits until an Event of a pod says something.
+func waitEvent(t *testing.T, ns, pod, want string) {
+	t.Helper()
+	var said []string
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+		list, err := shared.cluster.client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = nil
+		for _, e := range list.Items {
+			if e.InvolvedObject.Kind != "Pod" || e.InvolvedObject.Name != pod {
+				continue
+			}
+			if said = append(said, e.Message); e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, want) {
+				return
+			}
+		}
+	}
+	t.Errorf("no Event of pod %s says %q; there are %q", pod, want, said)
 }
 
 func TestDeletionLeavesNothing(t *testing.T) {
