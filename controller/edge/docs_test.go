@@ -77,7 +77,7 @@ vendor's file in [controller/edge](../controller/edge).
 		}
 		line("No switch", v.NoSwitch)
 		for _, n := range v.Needs {
-			line("Needs", fmt.Sprintf("`%s=%s` in its controller (default %s); else %s", n.Env, n.Want, n.Default, n.Why))
+			line("Needs", fmt.Sprintf("`%s=%s` in its controller (default %s): %s; else %s", n.Env, n.Want, n.Default, n.Fix, n.Why))
 		}
 		if v.NotNative != nil {
 			line("Needs", v.NotNative.Fix+"; else "+v.NotNative.Why)
@@ -193,5 +193,12 @@ func pods(v *edge.Vendor) string {
 	case len(p.Labels) > 0:
 		return labels(p.Labels)
 	}
-	return "one set for all, known by " + cmp.Or(strings.Trim(labels(v.Workload.Labels)+" or image "+code(v.Workload.Images), " "), "its name")
+	by := labels(v.Workload.Labels)
+	if by != "" && len(v.Workload.Images) > 0 {
+		by += " or "
+	}
+	if len(v.Workload.Images) > 0 {
+		by += "image " + code(v.Workload.Images)
+	}
+	return "one set for all, known by " + cmp.Or(by, "its name")
 }
