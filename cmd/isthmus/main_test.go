@@ -186,3 +186,16 @@ func TestCompletionIsSilentWithoutACluster(t *testing.T) {
 		})
 	}
 }
+
+func TestCompletionShowsFlagsWithoutMarks(t *testing.T) {
+	for _, command := range []string{"plan", "dial", "controller"} {
+		r := isthmus(t, "__complete", command, "--")
+		r.want(t, exitOK, r.stdout, "--")
+		if strings.Contains(r.stdout, "`") {
+			t.Errorf("%s: backquotes are shown:\n%s", command, r.stdout)
+		}
+	}
+	if r := isthmus(t, "plan", "--help"); !strings.Contains(r.stdout, "--filename FILE") {
+		t.Errorf("help does not name the value any more:\n%s", r.stdout)
+	}
+}

@@ -23,8 +23,9 @@ import (
 )
 
 const observeLong = `Find every Gateway of a cluster and every known Ingress controller, and show what an AmbientEdge
-would do for each, without one being written. With a name: one of them, its whole plan, and the
-AmbientEdge that would do it.
+would do for each, without one being written. With a name: one of them, what its vendor needs
+before, its whole plan, the AmbientEdge that would do it, and the commands of those who consent.
+-o yaml then has the AmbientEdge alone, as kubectl apply takes it.
 
 Nothing is written, and rights to read are enough: those of the ClusterRole isthmus-view. The
 CRDs of Isthmus, the Gateway API and Istio need not be there. No waypoint and no proxy is asked.
@@ -38,6 +39,9 @@ const observeExample = `  # All gateways of the cluster
 
   # One, with its plan; the AmbientEdge for it stands at the end
   isthmus observe edge/http
+
+  # Apply that
+  isthmus observe edge/http -o yaml | kubectl apply -f -
 
   # Which gateways are outside the mesh?
   isthmus observe -o json | jq -r '.gateways[] | select(.captured < .pods).name'
@@ -53,6 +57,7 @@ type observeFlags struct {
 	notes    []string
 	watch    bool
 	only     string // NAMESPACE/NAME; empty: all
+	lookedIn string // the namespace of a name alone
 	observer ctl.Observer
 }
 
@@ -64,7 +69,12 @@ func newObserve(a *app) *cobra.Command {
 		Long:    observeLong,
 		Example: observeExample,
 		Args:    cobra.MaximumNArgs(1),
+
+		Annotations: map[string]string{moreOutputs: outputYAML},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && a.output == outputYAML {
+				return usagef(cmd.CommandPath(), "-o yaml is the AmbientEdge for one gateway: name it")
+			}
 			if len(args) > 0 {
 				if f.watch {
 					return usagef(cmd.CommandPath(), "--watch is for all gateways: leave the name out")
@@ -120,12 +130,30 @@ const nextOther = "any other workload can be named in an AmbientEdge: isthmus pl
 // observeOne shows the one gateway of doc.
 func (a *app) observeOne(doc *observeDocument, f *observeFlags) error {
 	if len(doc.Gateways) == 0 {
-		return &failure{what: "there is no gateway " + f.only, next: "isthmus observe shows those that there are; " + nextOther}
+		fail := &failure{what: "there is no gateway " + f.only, next: "isthmus observe shows those that there are; " + nextOther}
+		if !strings.Contains(f.only, "/") {
+			fail.where = "namespace " + f.lookedIn
+			fail.next = "name its namespace, with -n or as NAMESPACE/" + f.only + "; " + fail.next
+		}
+		return fail
 	}
 	if a.output == outputJSON {
 		return a.writeJSON(doc)
 	}
 	for i := range doc.Gateways {
+		if g := &doc.Gateways[i]; a.output == outputYAML {
+			text, err := g.edgeYAML()
+			if err == nil && i > 0 {
+				text = append([]byte("---\n"), text...)
+			}
+			if err == nil {
+				_, err = cleaner{w: a.stdout}.Write(text)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if err := doc.Gateways[i].printAll(a.page(a.stdout)); err != nil {
 			return err
 		}
@@ -149,7 +177,7 @@ func (f *observeFlags) read(ctx context.Context) (*observeDocument, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.mesh, f.notes = *m, notes
+	f.mesh, f.notes, f.lookedIn = *m, notes, ns
 	return f.from(ctx, c, ns)
 }
 

@@ -71,8 +71,8 @@ func TestObservationFitsATerminal(t *testing.T) {
 
 func TestObservationOfOneGateway(t *testing.T) {
 	for name, want := range map[string][]string{
-		"contour": {"Gateway edge/contour, contour, 0 of 0 pods captured", "contour cli", "Plan of AmbientEdge edge/contour, mode Manage", "# The AmbientEdge that would do this:", "kind: AmbientEdge", "name: contour"},
-		"http":    {"Gateway edge/http, kgateway, 0 of 1 pods captured", "Plan of AmbientEdge edge/public, mode Observe"},
+		"contour": {"Gateway edge/contour, contour, 0 of 0 pods captured", "contour cli", "Plan of AmbientEdge edge/contour, mode Manage", "# The AmbientEdge that would do this:", "kind: AmbientEdge", "name: contour", "policy: Create", "kubectl annotate namespace NAMESPACE isthmus.dev/edges=edge/contour", "isthmus observe edge/contour -o yaml | kubectl apply -f -"},
+		"http":    {"Gateway edge/http, kgateway, 0 of 1 pods captured", "It needs before: helm upgrade kgateway with waypoint.enabled=true", "Plan of AmbientEdge edge/public, mode Observe"},
 		"nginx":   {"Deployment ingress/nginx, ingress-nginx", "ISM324", "from: Ingresses", "workloadRefs:"},
 	} {
 		doc := newObserveDocument(observed(), func(c *plan.Candidate) bool { return c.Key.Name == name })
@@ -86,6 +86,31 @@ func TestObservationOfOneGateway(t *testing.T) {
 		result{code: exitOK}.want(t, exitOK, out.String(), want...)
 		if has := strings.Contains(out.String(), "kind: AmbientEdge"); has == doc.Gateways[0].HasEdge {
 			t.Errorf("%s: an AmbientEdge is shown: %v", name, has)
+		}
+	}
+}
+
+// TestWhatAVendorNeeds: kgateway's setting is asked for without a route too, until it is seen to be there.
+func TestWhatAVendorNeeds(t *testing.T) {
+	for _, c := range []struct {
+		value string // of KGW_ENABLE_WAYPOINT; "-": there is no controller
+		want  v1alpha1.Severity
+	}{{"-", v1alpha1.SeverityInfo}, {"", v1alpha1.SeverityError}, {"false", v1alpha1.SeverityError}, {"true", ""}} {
+		s := observed()
+		if c.value != "-" {
+			container := corev1.Container{Image: "cr.kgateway.dev/kgateway-dev/kgateway:v2.4.0"}
+			if c.value != "" {
+				container.Env = []corev1.EnvVar{{Name: "KGW_ENABLE_WAYPOINT", Value: c.value}}
+			}
+			d := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "kgateway-system", Name: "kgateway"}}
+			d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"kgateway": "kgateway"}}
+			d.Spec.Template.Labels, d.Spec.Template.Spec.Containers = d.Spec.Selector.MatchLabels, []corev1.Container{container}
+			s.Deployments = append(s.Deployments, d)
+		}
+		doc := newObserveDocument(s, func(c *plan.Candidate) bool { return c.Key.Name == "http" })
+		switch needs := doc.Gateways[0].Needs; {
+		case c.want == "" && len(needs) > 0, c.want != "" && (len(needs) != 1 || needs[0].Severity != c.want || !strings.Contains(needs[0].Fix, "waypoint.enabled=true")):
+			t.Errorf("KGW_ENABLE_WAYPOINT=%q: it needs %+v", c.value, needs)
 		}
 	}
 }
@@ -132,6 +157,7 @@ func TestObserveUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"observe", "a/b/c"}, "is not NAMESPACE/NAME of a gateway"},
+		{[]string{"observe", "-o", "yaml"}, "-o yaml is the AmbientEdge for one gateway"},
 		{[]string{"observe", "--watch", "edge/http"}, "--watch is for all gateways"},
 		{[]string{"observe", "-n", "x", "edge/http"}, "leave one of them out"},
 		{[]string{"observe", "a", "b"}, "1 arg"},

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -30,6 +31,7 @@ type observedGateway struct {
 	Identity  string                    `json:"identity,omitempty"`
 	Switch    string                    `json:"switch,omitempty"`
 	Inspect   string                    `json:"inspect,omitempty"` // where people see what it has programmed
+	Needs     []v1alpha1.Finding        `json:"needs,omitempty"`   // settings of its controller that must be there before, whatever its routes are
 	HasEdge   bool                      `json:"hasEdge"`           // AmbientEdge is in the cluster; else it would fit
 	Edge      *v1alpha1.AmbientEdgeSpec `json:"edgeSpec"`
 	Plan      *planDocument             `json:"plan"`
@@ -46,7 +48,7 @@ func newObserveDocument(s *plan.Snapshot, wanted func(*plan.Candidate) bool) *ob
 		look.Edge = c.Edge
 		look.Edges = append([]v1alpha1.AmbientEdge{}, s.Edges...)
 		p := newPlanDocument(c.Edge, &look, nil)
-		g := observedGateway{Kind: c.Kind, Namespace: c.Key.Namespace, Name: c.Key.Name, HasEdge: c.Exists, Edge: &c.Edge.Spec, Plan: p, Vendor: edge.Custom().Name}
+		g := observedGateway{Kind: c.Kind, Namespace: c.Key.Namespace, Name: c.Key.Name, HasEdge: c.Exists, Edge: &c.Edge.Spec, Plan: p, Vendor: edge.Custom().Name, Needs: c.Needs(&look)}
 		for _, st := range p.Gateways {
 			if st.Name == c.Key.Name {
 				g.Vendor, g.Pods, g.Captured, g.Identity, g.Switch = st.Vendor, st.Pods, st.Captured, st.Identity, st.Switch
@@ -177,6 +179,11 @@ func (g *observedGateway) printAll(p *page) error {
 			fmt.Fprintln(p.w, line)
 		}
 	}
+	for _, n := range g.Needs {
+		for _, line := range wrap(fmt.Sprintf("It needs before: %s (%s, %s).", clean(n.Fix), clean(n.Object), clean(n.Message)), p.width) {
+			fmt.Fprintln(p.w, p.paint(yellow, line))
+		}
+	}
 	fmt.Fprintln(p.w)
 	if err := g.Plan.print(p); err != nil {
 		return err
@@ -184,15 +191,49 @@ func (g *observedGateway) printAll(p *page) error {
 	if g.HasEdge {
 		return nil
 	}
+	text, err := g.edgeYAML()
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, "# How it is applied, after the backends' owners consent:"))
+	for _, c := range g.consents() {
+		fmt.Fprintln(p.w, c)
+	}
+	_, err = fmt.Fprintf(p.w, "isthmus observe %s/%s -o yaml | kubectl apply -f -\n", clean(g.Namespace), clean(g.Name))
+	return err
+}
+
+// edgeYAML is the AmbientEdge alone, as kubectl apply takes it.
+func (g *observedGateway) edgeYAML() ([]byte, error) {
 	text, err := yaml.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion().String(), "kind": "AmbientEdge",
 		"metadata": map[string]any{"namespace": g.Plan.Namespace, "name": g.Plan.Name}, "spec": g.Edge,
 	})
 	if err != nil {
-		return fmt.Errorf("encode the AmbientEdge: %w", err)
+		return nil, fmt.Errorf("encode the AmbientEdge: %w", err)
 	}
-	_, err = fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text)
-	return err
+	return text, nil
+}
+
+// consents are the commands by which the owners of backends consent. Without a backend it is one to fill in.
+func (g *observedGateway) consents() []string {
+	var list []string
+	command := func(namespace string) string {
+		return fmt.Sprintf("kubectl annotate namespace %s %s=%s/%s", clean(namespace), v1alpha1.AnnotationEdges, clean(g.Plan.Namespace), clean(g.Plan.Name))
+	}
+	for _, b := range g.Plan.Backends {
+		ns, _, _ := strings.Cut(b.Service, "/")
+		if c := command(ns); ns != g.Plan.Namespace && !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	if len(g.Plan.Backends) == 0 {
+		list = append(list, command("NAMESPACE")+"   # that of each backend, once routes name them")
+	}
+	return list
 }
 
 // summaryText is summary, for a line of a table.

@@ -40,7 +40,14 @@ func (a *app) observeWatch(ctx context.Context, f *observeFlags) error {
 			return err
 		}
 		if !bytes.Equal(text, shown) {
-			if err := a.showAgain(doc, text, f, shown == nil); err != nil {
+			show := func(p *page) error {
+				if len(doc.Gateways) == 0 {
+					_, err := fmt.Fprintln(p.w, doc.nothing(f.kube.namespace))
+					return err
+				}
+				return doc.print(p)
+			}
+			if err := a.showAgain(text, shown == nil, show); err != nil {
 				return err
 			}
 			shown = text
@@ -96,7 +103,7 @@ func (f *observeFlags) cache(ctx context.Context, cancel context.CancelCauseFunc
 }
 
 // showAgain shows a document that has changed: on a terminal in place of the one before, else below it; JSON as one line.
-func (a *app) showAgain(doc *observeDocument, text []byte, f *observeFlags, first bool) error {
+func (a *app) showAgain(text []byte, first bool, show func(*page) error) error {
 	if a.output == outputJSON {
 		_, err := fmt.Fprintf(cleaner{w: a.stdout}, "%s\n", text)
 		return err
@@ -109,9 +116,5 @@ func (a *app) showAgain(doc *observeDocument, text []byte, f *observeFlags, firs
 		fmt.Fprintln(p.w)
 	}
 	fmt.Fprintln(p.w, p.paint(grey, time.Now().UTC().Format("2006-01-02T15:04:05Z")))
-	if len(doc.Gateways) == 0 {
-		_, err := fmt.Fprintln(p.w, doc.nothing(f.kube.namespace))
-		return err
-	}
-	return doc.print(p)
+	return show(p)
 }

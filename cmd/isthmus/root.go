@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // app is what all commands share.
@@ -82,7 +83,7 @@ func newRoot(a *app) *cobra.Command {
 		},
 	}
 	root.Flags().BoolVar(&version, "version", false, "show which build this is, as isthmus version does")
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json; of plan also yaml or diff")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json; of plan also yaml or diff, of observe yaml")
 	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return outputs(cmd), cobra.ShellCompDirectiveNoFileComp
 	})
@@ -91,6 +92,16 @@ func newRoot(a *app) *cobra.Command {
 	root.SetHelpCommand(newHelp(a))
 	root.AddCommand(newController(a), newObserve(a), newPlan(a), newApply(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
+}
+
+// undecorate takes the marks from the texts of flags that name a value: what completes them shows them as they are.
+func undecorate(cmd *cobra.Command) {
+	plain := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
+	cmd.PersistentFlags().VisitAll(plain)
+	cmd.Flags().VisitAll(plain)
+	for _, c := range cmd.Commands() {
+		undecorate(c)
+	}
 }
 
 // newHelp is cobra's command help, but that it refuses what does not exist.

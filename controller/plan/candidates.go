@@ -89,14 +89,32 @@ func (s *Snapshot) edgeName(key types.NamespacedName) string {
 	return name
 }
 
-// waypointFor uses the waypoints that are there, and creates one where a backend has none.
+// Needs are the settings of a candidate's controller that are not, or may not be, as its vendor's switch needs them: whatever its routes are.
+func (c *Candidate) Needs(s *Snapshot) []v1alpha1.Finding {
+	look := *s
+	look.Edge = c.Edge
+	m := &maker{Snapshot: &look}
+	m.findGateways()
+	m.plan.Findings = nil // those of the plan are in the plan
+	for _, g := range m.gateways {
+		if g.kind != c.Kind || g.key != c.Key {
+			continue
+		}
+		for i := range g.vendor.Needs {
+			m.need(g, &g.vendor.Needs[i])
+		}
+	}
+	return m.plan.Findings
+}
+
+// waypointFor uses the waypoints that are there, and creates one where a backend has none, or where no backend is known yet.
 func (s *Snapshot) waypointFor(e *v1alpha1.AmbientEdge) *v1alpha1.Waypoint {
 	look := *s
 	look.Edge = e
 	m := &maker{Snapshot: &look}
 	m.findGateways()
 	m.findBackends()
-	if slices.ContainsFunc(m.backends, func(b *backend) bool { return !m.bound(b) }) {
+	if len(m.backends) == 0 || slices.ContainsFunc(m.backends, func(b *backend) bool { return !m.bound(b) }) {
 		return &v1alpha1.Waypoint{Policy: v1alpha1.WaypointCreate, Name: "waypoint"}
 	}
 	return &v1alpha1.Waypoint{Policy: v1alpha1.WaypointUse}

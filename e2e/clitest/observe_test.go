@@ -127,7 +127,19 @@ func TestObserve(t *testing.T) {
 		r = c.isthmus("plan", "-f", file(t, text))
 		r.Want(t, 0, r.Stdout, "Plan of AmbientEdge observed/http", "Enrol")
 		r = c.isthmus("observe", "-n", "observed", "nothing", "--kubeconfig", looks)
-		r.Want(t, 1, r.Stderr, "there is no gateway nothing", "next:")
+		r.Want(t, 1, r.Stderr, "there is no gateway nothing", "namespace observed", "next:", "-n")
+	})
+	t.Run("a wrong namespace in a file", func(t *testing.T) {
+		c.install()
+		r := c.isthmus("plan", "-f", file(t, strings.Replace(edgeYAML, "namespace: edge", "namespace: nowhere", 1)))
+		r.Want(t, 1, r.Stderr, "there is no namespace nowhere", "next:", "kubectl create namespace nowhere", "metadata.namespace")
+		if strings.Contains(r.Stderr, "with -n") {
+			t.Error("-n is advised, and would be refused")
+		}
+	})
+	t.Run("the walk with kgateway", func(t *testing.T) {
+		c.install()
+		c.walks(t)
 	})
 	t.Run("names for the shell", func(t *testing.T) {
 		r := c.isthmus("__complete", "observe", "obs")
@@ -143,6 +155,56 @@ func TestObserve(t *testing.T) {
 		r.Want(t, 1, r.Stderr, "the cluster cannot be watched", "watch", "forbidden", "isthmus-view")
 	})
 	t.Run("watch", func(t *testing.T) { c.watches(t, looks) })
+}
+
+// walks runs the commands that docs/operations.md has for a Gateway of kgateway, but for helm, and that which goes on until it is interrupted.
+func (c *cluster) walks(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## A Gateway of kgateway\n")
+	_, script, _ := strings.Cut(section, "```sh\n")
+	script, _, found := strings.Cut(script, "```")
+	if !found {
+		t.Fatal("there is no such walk")
+	}
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"delete", "ambientedge", "-n", "observed", "http", "--ignore-not-found", "--timeout=20s"}, {"annotate", "namespace", "shop", "isthmus.dev/edges-"}} {
+			if out, err := c.Run(context.WithoutCancel(t.Context()), "kubectl", args...); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}
+	})
+	written := ""
+	for line := range strings.Lines(strings.ReplaceAll(strings.ReplaceAll(script, "edge/http", "observed/http"), " --watch", "")) {
+		line, _, _ = strings.Cut(line, " #")
+		first, after, piped := strings.Cut(line, " | ")
+		words := strings.Fields(first)
+		switch words[0] {
+		case "helm":
+			continue
+		case "isthmus":
+			r := c.isthmus(words[1:]...)
+			r.Want(t, 0, r.Stdout, "http")
+			written += r.Stdout
+			if !piped {
+				continue
+			}
+			words = append(strings.Fields(strings.TrimSuffix(strings.TrimSpace(after), "-")), file(t, r.Stdout))
+		}
+		if out, err := c.Run(t.Context(), words[0], words[1:]...); err != nil {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+	for _, want := range []string{"It needs before: helm upgrade kgateway with waypoint.enabled=true", "policy: Create", "isthmus observe observed/http -o yaml | kubectl apply -f -"} {
+		if !strings.Contains(written, want) {
+			t.Errorf("%q is not said:\n%s", want, written)
+		}
+	}
+	if out, err := c.Run(t.Context(), "kubectl", "get", "ambientedge", "-n", "observed", "http", "-o", "jsonpath={.spec.mode} {.spec.waypoint.policy}"); err != nil || out != "Manage Create" {
+		t.Errorf("the AmbientEdge is %q, %v", out, err)
+	}
 }
 
 // output is what a command says while it runs.
