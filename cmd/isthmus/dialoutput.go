@@ -95,7 +95,7 @@ func (r *routeDetail) print(p *page, target string) error {
 	line(bold, "to", target)
 	for _, h := range r.Hops {
 		line(plain, "through", hopName(hbone.HopKind(h.Kind), h.Name, h.Address))
-		line(plain, "  as", strings.Join(h.Peers, " or "))
+		line(plain, "  peer", strings.Join(h.Peers, " or "))
 		line(plain, "  for", h.Authority)
 	}
 	if r.Transport == "plaintext" {

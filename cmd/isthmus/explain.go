@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -61,6 +62,8 @@ func (at party) explain(what string, m *meshFlags, err error) error {
 		if m.identity.impersonate {
 			f.next += "; with --impersonate it is the node agent's own, bound to its pod, and a pod of --service-account runs on that pod's node"
 		}
+	case wrongName(text) && !strings.Contains(text, ".svc"):
+		f.next = fmt.Sprintf("somebody else answers there, with a certificate of no Service: check %s, and HTTPS proxies on the way", at.flag)
 	case wrongName(text):
 		f.next = fmt.Sprintf("%s is %s: set it to one of the names in the certificate, which are named here", at.nameFlag, at.name)
 	case code == codes.Unavailable && (strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ")): // gRPC keeps only the text
@@ -129,16 +132,36 @@ func explainResolve(target string, m *meshFlags, err error) error {
 		f.next = "bring the waypoint back, or take the label istio.io/use-waypoint away: kubectl get gateways -A, isthmus status -A"
 	case strings.Contains(no.Why, "no Service of that name"):
 		f.next = "check name and namespace: kubectl get services -A"
-		if host, port, err := net.SplitHostPort(target); err == nil && strings.Count(strings.TrimSuffix(host, ".svc"), ".") == 1 {
-			full := strings.TrimSuffix(host, ".svc") + ".svc.cluster.local"
-			f.next = fmt.Sprintf("names are not completed as a pod's DNS does: write %s, or %s", net.JoinHostPort(full, port), f.next)
+		if full := fullName(target); full != "" {
+			f.next = fmt.Sprintf("names are not completed as a pod's DNS does: if a Service is meant, write %s; %s", full, f.next)
 		}
 	case strings.Contains(no.Why, "has no port"):
 		f.next = "dial a port of the Service, not of its pods: kubectl get services -A"
 	case strings.Contains(no.Why, "endpoints"):
 		f.next = "check its pods: kubectl get endpointslices -A"
+	default:
+		f.next = "check name and port: kubectl get services -A"
+		if full := fullName(target); full != "" {
+			f.next = "if a Service is meant, write " + full + "; " + f.next
+		}
 	}
 	return f
+}
+
+// fullName is what a target that is short for a Service's name may stand for, with NAMESPACE where that is not said. Empty: it is no such name.
+func fullName(target string) string {
+	host, port, err := net.SplitHostPort(target)
+	if _, ip := netip.ParseAddr(host); err != nil || ip == nil {
+		return ""
+	}
+	switch host = strings.TrimSuffix(host, ".svc"); strings.Count(host, ".") {
+	case 0:
+		host += ".NAMESPACE"
+	case 1:
+	default:
+		return ""
+	}
+	return net.JoinHostPort(host+".svc.cluster.local", port)
 }
 
 // explainDial says at which hop a dial failed, and what to do.

@@ -1,12 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
@@ -74,6 +67,7 @@ type planFlags struct {
 	kube   kubeFlags
 	config configFlags
 	file   string
+	files  []string
 	from   []string
 }
 
@@ -88,6 +82,10 @@ func newPlan(a *app) *cobra.Command {
 
 		Annotations: map[string]string{moreOutputs: outputYAML + "," + outputDiff},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(f.files) > 1 {
+				return usagef(cmd.CommandPath(), "-f names one file, not %d: plan them one by one", len(f.files))
+			}
+			f.file = strings.Join(f.files, "")
 			switch {
 			case f.file != "" && len(args) > 0, f.file == "" && len(args) == 0 && len(f.from) == 0:
 				return usagef(cmd.CommandPath(), "name either an AmbientEdge, or a file with -f")
@@ -106,7 +104,7 @@ func newPlan(a *app) *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&f.file, "filename", "f", "", "YAML `FILE` with one AmbientEdge; - is standard input")
+	fs.StringArrayVarP(&f.files, "filename", "f", nil, "YAML `FILE` with one AmbientEdge; - is standard input")
 	fs.StringArrayVar(&f.from, "from", nil, "ask no cluster, but take what is in `FILE`: YAML, a folder of it, or - for standard input; may be repeated")
 	f.config.register(cmd)
 	f.kube.register(cmd)
@@ -155,77 +153,6 @@ func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 		return err
 	}
 	return doc.blocked()
-}
-
-// maxFile is how long a file may be, in bytes.
-const maxFile = 4 << 20
-
-// readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already.
-func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
-	in, where := a.stdin, "standard input"
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, &failure{what: "cannot read the AmbientEdge", where: path, err: err, next: "name a file with -f"}
-		}
-		defer file.Close()
-		in, where = file, path
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
-	if err != nil {
-		return nil, &failure{what: "cannot read the AmbientEdge", where: where, err: err}
-	}
-	if len(data) > maxFile {
-		return nil, &failure{what: fmt.Sprintf("this file is longer than %d MiB", maxFile>>20), where: where, next: "name one with the AmbientEdge alone"}
-	}
-	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
-	var found *v1alpha1.AmbientEdge
-	for _, part := range bytes.Split(append([]byte("\n"), data...), []byte("\n---")) {
-		var tm metav1.TypeMeta
-		if err := yaml.Unmarshal(part, &tm); err != nil {
-			return nil, &failure{what: "this is no YAML", where: where, err: err, next: "correct the file; samples are in manifests/samples"}
-		}
-		if tm.Kind != "AmbientEdge" {
-			continue // other objects may stand beside it
-		}
-		if tm.APIVersion != v1alpha1.GroupVersion().String() {
-			return nil, &failure{what: "this isthmus does not know AmbientEdge of " + tm.APIVersion, where: where, next: "write apiVersion: " + v1alpha1.GroupVersion().String()}
-		}
-		if found != nil {
-			return nil, &failure{what: "there is more than one AmbientEdge", where: where, next: "plan them one by one"}
-		}
-		found = &v1alpha1.AmbientEdge{}
-		if err := bareOff(part, where); err != nil {
-			return nil, err
-		}
-		if err := strict(part, found); err != nil {
-			return nil, &failure{what: "this AmbientEdge is malformed", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
-		}
-	}
-	if found != nil && found.Spec.Backends != nil {
-		for i, ref := range found.Spec.Backends.Services {
-			if ref.Namespace == "" {
-				return nil, &failure{
-					what: fmt.Sprintf("this AmbientEdge is malformed: spec.backends.services[%d] has no namespace", i), where: where,
-					next: "name the namespace of Service " + ref.Name + ", that of the AmbientEdge too",
-				}
-			}
-		}
-	}
-	if found == nil {
-		return nil, &failure{what: "there is no AmbientEdge", where: where, next: "samples are in manifests/samples"}
-	}
-	return found, nil
-}
-
-// strict reads YAML, and refuses fields that e does not have.
-func strict(data []byte, e *v1alpha1.AmbientEdge) error {
-	text, err := yaml.YAMLToJSONStrict(data)
-	if err != nil {
-		return err
-	}
-	unknown, err := json.UnmarshalStrict(text, e)
-	return errors.Join(append(unknown, err)...)
 }
 
 // make reads the cluster and plans.
@@ -301,6 +228,11 @@ func checkEdge(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, fi
 		notes = append(notes, "you may not apply this AmbientEdge yourself: "+err.Error())
 	case apierrors.IsForbidden(err):
 		notes = append(notes, "you may not apply AmbientEdges in namespace "+e.Namespace+", so nobody has checked the fields")
+	case apierrors.IsNotFound(err) && kindOf(err) == "namespaces":
+		return nil, &failure{
+			what: "there is no namespace " + e.Namespace, where: file,
+			next: "create it: kubectl create namespace " + e.Namespace + "; or correct metadata.namespace of the AmbientEdge: a gateway's stands in the gateway's namespace",
+		}
 	default:
 		return nil, explainKube("AmbientEdge "+key.String()+" cannot be applied", file, err)
 	}

@@ -33,7 +33,9 @@ func TestReadingAnEdge(t *testing.T) {
 		{"with a separator first", "---\n" + edgeYAML, ""},
 		{"with a byte order mark", "\uFEFF" + edgeYAML, ""},
 		{"nothing", "", "there is no AmbientEdge"},
-		{"something else", "apiVersion: v1\nkind: Pod\n", "there is no AmbientEdge"},
+		{"something else", "apiVersion: v1\nkind: Pod\n", "there is no AmbientEdge, but Pod"},
+		{"a misspelt kind", strings.Replace(edgeYAML, "AmbientEdge", "AmbientEdg", 1), "there is no AmbientEdge, but AmbientEdg"},
+		{"a word that YAML takes for false", edgeYAML + "  mode: Off\n", `spec.mode takes a text, and is true or false: YAML reads Off`},
 		{"two", edgeYAML + "---\n" + edgeYAML, "more than one"},
 		{"another version", strings.Replace(edgeYAML, "v1alpha1", "v9", 1), "does not know AmbientEdge of isthmus.dev/v9"},
 		{"no YAML", "kind: [", "no YAML"},
@@ -41,7 +43,7 @@ func TestReadingAnEdge(t *testing.T) {
 		{"field twice", edgeYAML + "  mode: Observe\n  mode: Manage\n", `"mode" already set`},
 		{"longer than is read, which would cut its spec", edgeYAML + strings.Repeat("# more\n", 1<<20) + "  mode: Manage\n", "longer than 4 MiB"},
 		{"a Service without its namespace", strings.Replace(edgeYAML, "namespace: shop, ", "", 1), "spec.backends.services[0] has no namespace"},
-		{"wrong type", strings.Replace(edgeYAML, "[{kind: Deployment, name: gateway}]", "gateway", 1), "workloadRefs"},
+		{"wrong type", strings.Replace(edgeYAML, "[{kind: Deployment, name: gateway}]", "gateway", 1), "spec.workloadRefs takes a list, and is a text"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
@@ -54,6 +56,8 @@ func TestReadingAnEdge(t *testing.T) {
 					t.Errorf("%s: got %+v, %v", name, e, err)
 				case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 					t.Errorf("%s: got %v, want %q", name, err, c.want)
+				case c.want != "" && strings.Contains(err.Error(), "v1alpha1."):
+					t.Errorf("%s: it names a type of Go: %v", name, err)
 				case c.want != "" && exitCode(err) != exitFailed:
 					t.Errorf("%s: exit code %d", name, exitCode(err))
 				}
@@ -62,6 +66,10 @@ func TestReadingAnEdge(t *testing.T) {
 	}
 	r := isthmus(t, "plan", "-f", "/nonexistent/edge.yaml")
 	r.want(t, exitFailed, r.stderr, "cannot read the AmbientEdge", "/nonexistent/edge.yaml", "no such file", "next:")
+	r = isthmus(t, "plan", "-f", t.TempDir())
+	r.want(t, exitFailed, r.stderr, "cannot read the AmbientEdge", "it is a folder", "next:", "--from takes a folder")
+	r = isthmus(t, "plan", "-f", "a.yaml", "-f", "b.yaml")
+	r.want(t, exitUsage, r.stderr, "-f names one file, not 2")
 }
 
 func TestPlanOfAnEdgeOnPaper(t *testing.T) {

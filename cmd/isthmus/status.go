@@ -24,7 +24,7 @@ backends and the way to them, findings with what to do about them, and the steps
 What is shown is what the controller saw and wrote last; a note on standard error tells when none
 seems to be at work, or how to find out whether one is there that has not looked yet. Nothing is
 written. The exit code says whether the cluster could be read; with --require-ready it also is 1
-when an AmbientEdge is not ready.
+when an AmbientEdge is not ready. With --watch it goes on until it is interrupted.
 
 ` + planWords
 
@@ -34,6 +34,9 @@ const statusExample = `  # All edges
   # One, with findings and plan
   isthmus status edge/public
 
+  # While steps are taken
+  isthmus status edge/public --watch
+
   # In a script
   isthmus status edge/public --require-ready -o json`
 
@@ -42,6 +45,7 @@ type statusFlags struct {
 	kube  kubeFlags
 	all   bool
 	ready bool
+	watch bool
 }
 
 // statusDocument is the output of isthmus status.
@@ -84,6 +88,12 @@ func newStatus(a *app) *cobra.Command {
 					return err
 				}
 			}
+			if f.watch && f.ready {
+				return usagef(cmd.CommandPath(), "--watch and --require-ready exclude each other")
+			}
+			if f.watch {
+				return a.statusWatch(cmd.Context(), f, args)
+			}
 			return a.status(cmd.Context(), f, args)
 		},
 	}
@@ -91,6 +101,7 @@ func newStatus(a *app) *cobra.Command {
 	f.kube.registerNamespace(cmd)
 	cmd.ValidArgsFunction = f.kube.completeEdge
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "look in all namespaces")
+	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on, and show it again whenever it changes; with -o json, one document a line")
 	cmd.Flags().BoolVar(&f.ready, "require-ready", false, "fail when an AmbientEdge is not ready")
 	return cmd
 }
@@ -112,15 +123,21 @@ func (a *app) status(ctx context.Context, f *statusFlags, args []string) error {
 		err = a.writeJSON(doc)
 	case len(doc.Edges) == 0:
 		fmt.Fprintf(a.stderr, "There is no AmbientEdge in %s.\n", where)
-	case len(args) == 1:
-		err = doc.Edges[0].print(a.page(a.stdout))
 	default:
-		err = doc.print(a.page(a.stdout), time.Now())
+		err = doc.show(a.page(a.stdout), len(args) == 1)
 	}
 	if err != nil || !f.ready {
 		return err
 	}
 	return doc.allReady()
+}
+
+// show is everything about the one that was named, or a line for each.
+func (d *statusDocument) show(p *page, one bool) error {
+	if one {
+		return d.Edges[0].print(p)
+	}
+	return d.print(p, time.Now())
 }
 
 // read gets the AmbientEdges that are meant, and says where it looked.
