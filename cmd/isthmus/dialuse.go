@@ -157,10 +157,10 @@ func (a *app) relay(ctx context.Context, target string, conn net.Conn) error {
 	}
 	select {
 	case err = <-sent: // it may have failed while the other side was well
-		if err == nil && got == 0 && asked.Load() > 0 {
-			fmt.Fprintln(a.stderr, "nothing came back. Proxies, Envoy among them, drop an HTTP request whose sender has ended: use --http, or keep standard input open.")
-		}
 	default: // the other side has ended: what we could still say reaches nobody
+	}
+	if err == nil && got == 0 && asked.Load() > 0 {
+		fmt.Fprintln(a.stderr, "nothing came back. Proxies, Envoy among them, drop an HTTP request whose sender has ended: use --http, or keep standard input open.")
 	}
 	if err != nil {
 		return explainUse(target, err)
