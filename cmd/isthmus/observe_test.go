@@ -71,7 +71,7 @@ func TestObservationFitsATerminal(t *testing.T) {
 
 func TestObservationOfOneGateway(t *testing.T) {
 	for name, want := range map[string][]string{
-		"contour": {"Gateway edge/contour, contour, 0 of 0 pods captured", "contour cli", "Plan of AmbientEdge edge/contour, mode Manage", "# The AmbientEdge that would do this:", "kind: AmbientEdge", "name: contour", "policy: Create", "kubectl annotate namespace NAMESPACE isthmus.dev/edges=edge/contour", "isthmus observe edge/contour -o yaml | kubectl apply -f -"},
+		"contour": {"Gateway edge/contour, contour, 0 of 0 pods captured", "contour cli", "Plan of AmbientEdge edge/contour, mode Manage", "kubectl annotate namespace NAMESPACE isthmus.dev/edges=edge/contour", "isthmus observe edge/contour -o yaml | kubectl apply -f -", "# The AmbientEdge that would do this:", "kind: AmbientEdge", "name: contour", "policy: Create"},
 		"http":    {"Gateway edge/http, kgateway, 0 of 1 pods captured", "It needs before: helm upgrade kgateway with waypoint.enabled=true", "Plan of AmbientEdge edge/public, mode Observe"},
 		"nginx":   {"Deployment ingress/nginx, ingress-nginx", "ISM324", "from: Ingresses", "workloadRefs:"},
 	} {

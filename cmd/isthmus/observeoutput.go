@@ -195,14 +195,12 @@ func (g *observedGateway) printAll(p *page) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text); err != nil {
-		return err
-	}
-	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, "# How it is applied, after the backends' owners consent:"))
+	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, "# How the backends' owners consent, and how it is applied:"))
 	for _, c := range g.consents() {
 		fmt.Fprintln(p.w, c)
 	}
-	_, err = fmt.Fprintf(p.w, "isthmus observe %s/%s -o yaml | kubectl apply -f -\n", clean(g.Namespace), clean(g.Name))
+	fmt.Fprintf(p.w, "isthmus observe %s/%s -o yaml | kubectl apply -f -\n", clean(g.Namespace), clean(g.Name))
+	_, err = fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text)
 	return err
 }
 

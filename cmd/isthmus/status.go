@@ -92,7 +92,7 @@ func newStatus(a *app) *cobra.Command {
 				return usagef(cmd.CommandPath(), "--watch and --require-ready exclude each other")
 			}
 			if f.watch {
-				return a.statusWatch(cmd.Context(), f, args)
+				return a.statusWatch(cmd.Context(), len(args) == 1, func(ctx context.Context) (*statusDocument, string, error) { return f.read(ctx, args) })
 			}
 			return a.status(cmd.Context(), f, args)
 		},

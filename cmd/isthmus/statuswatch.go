@@ -11,11 +11,12 @@ import (
 // statusWatchPause is how often a watch of statuses reads them.
 const statusWatchPause = time.Second
 
-// statusWatch shows what status does, and again whenever that changes, until ctx ends, or the AmbientEdge that was named is gone.
-func (a *app) statusWatch(ctx context.Context, f *statusFlags, args []string) error {
-	var shown []byte
+// statusWatch shows what read gets, and again whenever that changes, until ctx ends, or read fails: the AmbientEdge that was named may be gone.
+func (a *app) statusWatch(ctx context.Context, one bool, read func(context.Context) (*statusDocument, string, error)) error {
+	var shown []byte // its edges
+	notes := 0       // how many there were
 	for {
-		doc, where, err := f.read(ctx, args)
+		doc, where, err := read(ctx)
 		if ctx.Err() != nil {
 			return nil // that is how it ends
 		}
@@ -26,13 +27,17 @@ func (a *app) statusWatch(ctx context.Context, f *statusFlags, args []string) er
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(text, shown) {
+		edges, err := json.Marshal(doc.Edges) // notes tell how long ago something was, and that changes always
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(edges, shown) || len(doc.Notes) != notes {
 			err := a.showAgain(text, shown == nil, func(p *page) error {
 				for _, n := range doc.Notes {
 					fmt.Fprintln(p.w, "note:", oneLine(n))
 				}
 				if len(doc.Edges) > 0 {
-					return doc.show(p, len(args) == 1)
+					return doc.show(p, one)
 				}
 				_, err := fmt.Fprintf(p.w, "There is no AmbientEdge in %s.\n", where)
 				return err
@@ -40,7 +45,7 @@ func (a *app) statusWatch(ctx context.Context, f *statusFlags, args []string) er
 			if err != nil {
 				return err
 			}
-			shown = text
+			shown, notes = edges, len(doc.Notes)
 		}
 		select {
 		case <-ctx.Done():
