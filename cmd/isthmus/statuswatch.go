@@ -17,8 +17,10 @@ func (a *app) statusWatch(ctx context.Context, one bool, read func(context.Conte
 	notes := 0       // how many there were
 	for {
 		doc, where, err := read(ctx)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil // that is how it ends
+		default:
 		}
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func TestAWaypointThatWasMadeAnewIsAskedWhenItsOwnPodsAreThere(t *testing.T) {
 		"the pod from before ends beside its own":   {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(1, "True", true), pod(11, "True", false)}, "pods of a Gateway before it"},
 		"both Deployments, and the pod from before": {[]appsv1.Deployment{deployment(0, "old"), deployment(10, "new")}, []corev1.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
 		"it has just taken over the Deployment":     {[]appsv1.Deployment{both}, []corev1.Pod{pod(1, "True", false)}, ""},
-		"no pods": {nil, nil, "it has no pods"},
+		"no pods":                                   {nil, nil, "it has no pods"},
 	} {
 		s := &plan.Snapshot{Deployments: c.runs, Pods: c.pods, Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint", UID: "new"}}}}
 		who, err := peers(s, key)

@@ -144,7 +144,7 @@ func TestOneTenantDoesNotStopAnother(t *testing.T) {
 	// A policy depends on the second's waypoint. The first is undone, and the gateway stays in the mesh for the second.
 	s.apply(`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: callers, namespace: SHOP-second}, spec: {targetRefs: [{kind: Service, group: "", name: stock}], rules: [{}]}}`)
 	s.delete(s.theEdge("public"))
-	e, _ = s.ready("public", v1alpha1.ReasonUndoHalted)
+	s.ready("public", v1alpha1.ReasonUndoHalted)
 	s.gone(s.wayPoint())
 	if l := s.service("orders").Labels; len(l) != 1 {
 		t.Errorf("the first's Service has labels %v", l)
