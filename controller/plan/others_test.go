@@ -81,7 +81,7 @@ func TestATakenLockNameStopsNobody(t *testing.T) {
 	}
 	for name, spec := range map[string]string{
 		"of no pods":        `{action: DENY, selector: {matchLabels: {app: none}}, rules: [{from: [{source: {principals: [x]}}]}]}}`,
-		"of the lock's own": `{action: DENY, selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], to: [{operation: {ports: ["8080"]}}]}]}}`,
+		"of the lock's own": `{action: DENY, selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], to: [{operation: {ports: ["80"]}}]}]}}`,
 	} {
 		more := `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: isthmus-lock-orders-a6cc6474, namespace: NS}, spec: ` + spec
 		s := locks(inTenants(t, strings.Replace(tenant, unwired, wired, 1), []string{unwired, wired}, more))
