@@ -37,15 +37,18 @@ func locksOnly(p *securityv1.AuthorizationPolicy) bool {
 		r.GetTo()[0].GetOperation().String() == (&securityapi.Operation{Ports: ports}).String()
 }
 
-// standsForLock says whether a policy of somebody else does to this edge what its lock would, where its lock would be: at a Service that it has led to its
-// waypoint. What it denies then is what the AmbientEdge asks to be denied.
+// standsForLock says whether a policy is where the lock of this edge would be, at a Service that it has led to its waypoint, and is that lock, which
+// somebody has changed and which is written anew, or does to the edge what its lock would: what it denies then is what the AmbientEdge asks to be denied.
 func (m *maker) standsForLock(p *securityv1.AuthorizationPolicy) bool {
-	if !m.Edge.Locks() || !locksOnly(p) {
+	if !m.Edge.Locks() || !m.created(p) && !locksOnly(p) {
 		return false
 	}
 	of := find(m.Services, func(s *corev1.Service) bool { return m.lockKey(&backend{key: keyOf(s)}) == keyOf(p) })
 	if of == nil || !holds(of, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
 		return false
+	}
+	if m.created(p) {
+		return true
 	}
 	ours, _, _ := m.principals()
 	return !slices.ContainsFunc(p.Spec.GetRules()[0].GetFrom()[0].GetSource().GetPrincipals(), func(id string) bool { return !slices.Contains(ours, id) })

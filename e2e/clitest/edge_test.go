@@ -171,11 +171,13 @@ func TestPlanStatusAndController(t *testing.T) {
 	})
 	t.Run("no such namespace", func(t *testing.T) {
 		nowhere := file(t, strings.Replace(edgeYAML, "namespace: edge", "namespace: nowhere", 1))
-		for _, args := range [][]string{{"status", "-n", "nowhere"}, {"status", "nowhere/public"}, {"plan", "nowhere/public"}, {"plan", "-f", nowhere}} {
+		for _, args := range [][]string{{"status", "-n", "nowhere"}, {"status", "nowhere/public"}, {"plan", "nowhere/public"}} {
 			r := c.isthmus(args...)
 			r.Want(t, 1, r.Stderr, "nowhere", "next:", "kubectl get namespaces")
 		}
-		r := c.isthmus("status", "-n", "edge")
+		r := c.isthmus("plan", "-f", nowhere)
+		r.Want(t, 1, r.Stderr, "no namespace nowhere", nowhere, "next:", "kubectl create namespace nowhere")
+		r = c.isthmus("status", "-n", "edge")
 		r.Want(t, 0, r.Stderr, "no AmbientEdge in namespace edge")
 	})
 	t.Run("not there", func(t *testing.T) {

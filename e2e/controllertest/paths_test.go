@@ -15,9 +15,9 @@ var policyOfTheWaypoint = strings.NewReplacer("GROUP", "gateway.networking.k8s.i
 func TestPoliciesOfAWaypointEndForNoServiceUnseen(t *testing.T) {
 	t.Parallel()
 	const both = "  backends: {services: [{namespace: SHOP, name: orders}, {namespace: SHOP, name: bills}]}\n"
-	for name, c := range map[string]struct{ spec, code string }{
-		"unwired": {edgeOfKgateway + "  backends: {services: [{namespace: SHOP, name: orders}]}\n", v1alpha1.FindingUndoHalted},
-		"renamed": {strings.Replace(edgeOfKgateway, "name: waypoint}", "name: second}", 1) + both, v1alpha1.FindingPathChange},
+	for name, c := range map[string]struct{ spec, code, reason string }{
+		"unwired": {edgeOfKgateway + "  backends: {services: [{namespace: SHOP, name: orders}]}\n", v1alpha1.FindingUndoHalted, v1alpha1.ReasonWaiting},
+		"renamed": {strings.Replace(edgeOfKgateway, "name: waypoint}", "name: second}", 1) + both, v1alpha1.FindingPathChange, v1alpha1.ReasonBlocked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := kgatewaySite(t, "path-"+name)
@@ -27,7 +27,7 @@ func TestPoliciesOfAWaypointEndForNoServiceUnseen(t *testing.T) {
 			s.ready("public", v1alpha1.ReasonDone)
 			s.apply(policyOfTheWaypoint)
 			s.apply(c.spec)
-			e, _ := s.ready("public", v1alpha1.ReasonBlocked)
+			e, _ := s.ready("public", c.reason)
 			if f := finding(e, c.code); f == nil || !strings.Contains(f.Message, s.shop+"/only-public") {
 				t.Errorf("findings are %+v", e.Status.Findings)
 			}

@@ -125,7 +125,7 @@ func (w *World) watch(ctx context.Context, pods []*corev1.Pod, send func(path st
 		return nil, err
 	}
 	w.calls++
-	p := &Passage{Path: fmt.Sprintf("/orders/%d-%d", w.calls, time.Now().UnixNano())}
+	p := &Passage{Path: fmt.Sprintf("/orders/%d-%010d", w.calls, time.Now().UnixMicro()%1e10)}
 	var sniffers []*node.Sniffer
 	for _, pod := range append(slices.Clone(pods), orders) {
 		s, err := w.Node.Sniff(pod.Namespace, pod.Name, node.Filter{})
