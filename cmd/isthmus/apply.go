@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -258,11 +256,4 @@ func (f *applyFlags) write(ctx context.Context, c client.Client, there *v1alpha1
 	e := &v1alpha1.AmbientEdge{}
 	e.Namespace, e.Name, e.ResourceVersion, e.Generation = then.Namespace, then.Name, u.GetResourceVersion(), u.GetGeneration()
 	return e, nil
-}
-
-// holdsSpec says whether isthmus apply has written an AmbientEdge's spec before, so that it has to again: what it leaves out goes.
-func holdsSpec(e *v1alpha1.AmbientEdge) bool {
-	return slices.ContainsFunc(e.ManagedFields, func(m managedFields) bool {
-		return m.Manager == v1alpha1.CommandOwner && m.FieldsV1 != nil && strings.Contains(m.FieldsV1.GetRawString(), `"f:spec"`)
-	})
 }

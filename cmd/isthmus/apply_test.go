@@ -141,36 +141,62 @@ func TestPlansThatAreNotApplied(t *testing.T) {
 	r.want(t, exitFailed, r.stderr, "this is no plan", "standard input")
 }
 
-// TestWhatIsAppliedOfAnEdge: the whole of one that is new, and the approval alone where the spec is somebody else's.
+// TestWhatIsAppliedOfAnEdge: the whole of one that is new, the approval alone where all is somebody else's, and always what was applied before.
 func TestWhatIsAppliedOfAnEdge(t *testing.T) {
 	then := paperPlan(t, nil)
 	then.Edge.Labels = map[string]string{"team": "edge"}
 	then.Edge.Annotations = map[string]string{v1alpha1.AnnotationBegin: v1alpha1.BeginConfirmed}
 	approval := plan.Approval(then.Effects)
 	there := &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "public", UID: "e1"}, Spec: then.Edge.Spec}
-	ours := there.DeepCopy()
-	ours.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: v1alpha1.CommandOwner, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:mode":{}}}`)}}
+	const begin, confirmed = v1alpha1.AnnotationBegin, v1alpha1.BeginConfirmed
+	created := `{"f:metadata":{"f:annotations":{"f:` + begin + `":{},"f:` + v1alpha1.AnnotationPlan + `":{},"f:taken.away":{}},"f:labels":{"f:team":{}}},"f:spec":{"f:mode":{}}}`
+	held := func(manager string, operation metav1.ManagedFieldsOperationType, subresource, fields string) *v1alpha1.AmbientEdge {
+		e := there.DeepCopy()
+		e.Labels = map[string]string{"team": "now", "of": "others"}
+		e.Annotations = map[string]string{begin: confirmed, v1alpha1.AnnotationPlan: "old", "of": "others"}
+		e.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: manager, Operation: operation, Subresource: subresource, FieldsV1: metav1.NewFieldsV1(fields)}}
+		return e
+	}
+	const apply = metav1.ManagedFieldsOperationApply
+	ours := held(v1alpha1.CommandOwner, apply, "", created)
 	other := there.DeepCopy()
 	other.Spec.Mode = v1alpha1.ModeObserve
+	otherOfOurs := ours.DeepCopy()
+	otherOfOurs.Spec.Mode = v1alpha1.ModeObserve
+	alone, began := map[string]string{v1alpha1.AnnotationPlan: approval}, map[string]string{v1alpha1.AnnotationPlan: approval, begin: confirmed}
 	for _, c := range []struct {
-		name        string
-		there       *v1alpha1.AmbientEdge
-		annotations int
-		spec        bool
+		name                string
+		there               *v1alpha1.AmbientEdge
+		labels, annotations map[string]string
+		spec                bool
 	}{
-		{"new", nil, 2, true},
-		{"the same spec of somebody else", there, 1, false},
-		{"the same spec of ours, which would go", ours, 1, true},
-		{"another spec", other, 1, true},
+		{"new", nil, map[string]string{"team": "edge"}, began, true},
+		{"the same spec of somebody else", there, nil, alone, false},
+		{"all of it ours, which would go", ours, map[string]string{"team": "now"}, began, true},
+		{"another spec", other, nil, alone, true},
+		{"another spec, of one that is ours", otherOfOurs, map[string]string{"team": "now"}, began, true},
+		{"an annotation ours, and the spec not", held(v1alpha1.CommandOwner, apply, "", `{"f:metadata":{"f:annotations":{"f:`+begin+`":{}}}}`), nil, began, false},
+		{"the approval alone", held(v1alpha1.CommandOwner, apply, "", `{"f:metadata":{"f:annotations":{".":{},"f:`+v1alpha1.AnnotationPlan+`":{}}}}`), nil, alone, false},
+		{"applied by somebody else", held("argocd", apply, "", created), nil, alone, false},
+		{"not applied", held(v1alpha1.CommandOwner, metav1.ManagedFieldsOperationUpdate, "", created), nil, alone, false},
+		{"of the status", held(v1alpha1.CommandOwner, apply, "status", created), nil, alone, false},
 	} {
 		u, err := approvedEdge(c.there, then)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, spec := u.Object["spec"]
-		if got := u.GetAnnotations(); len(got) != c.annotations || got[v1alpha1.AnnotationPlan] != approval || spec != c.spec || (len(u.GetLabels()) > 0) != (c.there == nil) {
+		if _, spec := u.Object["spec"]; spec != c.spec {
 			t.Errorf("%s: got %v", c.name, u.Object)
 		}
+		if d := cmp.Diff(c.labels, u.GetLabels()); d != "" {
+			t.Errorf("%s: labels differ (-want +got):\n%s", c.name, d)
+		}
+		if d := cmp.Diff(c.annotations, u.GetAnnotations()); d != "" {
+			t.Errorf("%s: annotations differ (-want +got):\n%s", c.name, d)
+		}
+	}
+	if _, err := approvedEdge(held(v1alpha1.CommandOwner, apply, "", "["), then); err == nil || !strings.Contains(err.Error(), "metadata.managedFields") {
+		t.Errorf("fields that make no sense: got %v", err)
 	}
 	if carries(there, then) {
 		t.Error("it is not approved yet, and said to be")

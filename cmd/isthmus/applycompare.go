@@ -4,18 +4,15 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
-
-// managedFields is an entry of who holds which fields.
-type managedFields = metav1.ManagedFieldsEntry
 
 // difference is something that is not as it was when a plan was made.
 type difference struct {
@@ -200,26 +197,32 @@ func orNone(text string) string { return cmp.Or(text, "not there") }
 
 func sameSpecs(a, b *v1alpha1.AmbientEdgeSpec) bool { return equality.Semantic.DeepEqual(a, b) }
 
-// approvedEdge is the AmbientEdge to apply.
+// approvedEdge is the AmbientEdge to apply: of one that is there, the approval, what was applied of it before, and the spec unless that is somebody else's.
 func approvedEdge(there *v1alpha1.AmbientEdge, then *planDocument) (*unstructured.Unstructured, error) {
 	u := &unstructured.Unstructured{Object: map[string]any{}}
 	u.SetAPIVersion(v1alpha1.GroupVersion().String())
 	u.SetKind("AmbientEdge")
 	u.SetNamespace(then.Namespace)
 	u.SetName(then.Name)
-	annotations := map[string]string{}
+	labels, annotations := then.Edge.Labels, map[string]string{}
 	if there == nil {
-		u.SetLabels(then.Edge.Labels)
-		for key, v := range then.Edge.Annotations {
-			annotations[key] = v
-		}
+		maps.Copy(annotations, then.Edge.Annotations)
 	} else {
 		u.SetUID(there.UID)
+		var err error
+		if labels, annotations, err = heldMetadata(there); err != nil {
+			return nil, err
+		}
+	}
+	if len(labels) > 0 {
+		u.SetLabels(labels)
 	}
 	annotations[v1alpha1.AnnotationPlan] = plan.Approval(then.Effects)
 	u.SetAnnotations(annotations)
-	if there != nil && sameSpecs(&there.Spec, &then.Edge.Spec) && !holdsSpec(there) {
-		return u, nil
+	if there != nil && sameSpecs(&there.Spec, &then.Edge.Spec) {
+		if ours, err := holdsSpec(there); err != nil || !ours {
+			return u, err
+		}
 	}
 	text, err := json.Marshal(then.Edge.Spec)
 	if err != nil {
