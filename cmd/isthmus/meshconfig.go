@@ -91,7 +91,8 @@ func (c *configFlags) settle(m *ctl.Mesh) (notes []string, err error) {
 const configTimeout = 10 * time.Second
 
 // learn fills in what the flags of a controller do not say from the mesh's configuration, and logs it. It reads once: a mesh gets another trust domain
-// when istiod begins anew, and so has the controller to.
+// when istiod begins anew, and so has the controller to. Without --trust-domain, an error that may pass is the error; that the configuration is not there, or may not be read, is a
+// warning.
 func (f *controllerFlags) learn(ctx context.Context, cfg *rest.Config, log *slog.Logger) error {
 	scheme, err := ctl.Scheme()
 	if err != nil {
@@ -113,17 +114,28 @@ func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *s
 		c.trustDomain = m.trustDomain
 	}
 	is, err := ctl.ReadMesh(ctx, r, c.istiod)
-	if err != nil {
+	switch {
+	case err != nil && c.trustDomain == "" && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err):
+		// It may be well in a moment, and what is assumed instead would count for as long as the controller runs.
+		return &failure{
+			what: "the mesh's configuration cannot be read, and its trust domain is not known without it", where: "ConfigMap " + c.istiod.ConfigMap().String(), err: err,
+			next: "check that the API server answers, with kubectl version, and that the ConfigMap is well; Kubernetes starts the controller anew meanwhile. Or say what is so with --trust-domain",
+		}
+	case err != nil:
 		is = c.assumed()
 		next := "correct --istio-namespace and --revision, or say what is so with --trust-domain, --root-namespace, --cluster-id and --network"
 		if apierrors.IsForbidden(err) {
 			next = "let the controller's ClusterRole get ConfigMap " + c.istiod.ConfigMap().Name + ", by resourceNames; or " + next
 		}
 		log.Warn("the mesh's configuration cannot be read, and is assumed", "cause", err, "trustDomain", is.TrustDomain, "rootNamespace", is.RootNamespace, "next", next)
-	} else if notes, err := c.settle(is); err != nil {
-		return err
-	} else if len(notes) > 0 {
-		log.Warn(notes[0])
+	default:
+		notes, err := c.settle(is)
+		if err != nil {
+			return err
+		}
+		if len(notes) > 0 {
+			log.Warn(notes[0])
+		}
 	}
 	m.trustDomain, f.rootNamespace = is.TrustDomain, is.RootNamespace
 	if !m.given["cluster-id"] {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -15,16 +17,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// configReader has the mesh's configuration, or forbids it.
+// configReader has the mesh's configuration, or forbids it, or fails.
 type configReader struct {
 	client.Reader
 	name, mesh string
 	forbidden  bool
+	err        error
 }
 
 func (r *configReader) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
 	c, is := o.(*corev1.ConfigMap)
 	switch {
+	case r.err != nil:
+		return r.err
 	case r.forbidden:
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, key.Name, errors.New("no"))
 	case !is || key.String() != r.name:
@@ -61,6 +66,13 @@ func TestTheControllerLearnsFromTheMesh(t *testing.T) {
 		{"forbidden", nil, configReader{forbidden: true}, [5]string{"cluster.local", "istio-system", "Kubernetes", "", "istiod.istio-system.svc:15012"}, "let the controller's ClusterRole get ConfigMap istio", ""},
 		{"forbidden, and said", []string{"--trust-domain", "corp.example"}, configReader{forbidden: true}, [5]string{"corp.example", "istio-system", "Kubernetes", "", "istiod.istio-system.svc:15012"}, "level=WARN", ""},
 		{"not there", []string{"--revision", "1-31"}, usual, [5]string{"cluster.local", "istio-system", "Kubernetes", "", "istiod-1-31.istio-system.svc:15012"}, "istio-1-31", ""},
+		{"the API server is away", nil, configReader{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, [5]string{}, "", "connection refused"},
+		{"it takes too long", nil, configReader{err: context.DeadlineExceeded}, [5]string{}, "", "deadline exceeded"},
+		{"too many requests", nil, configReader{err: apierrors.NewTooManyRequests("later", 1)}, [5]string{}, "", "later"},
+		{"an error of the API server", nil, configReader{err: apierrors.NewInternalError(errors.New("etcd"))}, [5]string{}, "", "etcd"},
+		{"no YAML", nil, configReader{name: "istio-system/istio", mesh: "trustDomain: ["}, [5]string{}, "", "key mesh"},
+		{"an error, and the trust domain is said", []string{"--trust-domain", "corp.example"}, configReader{err: apierrors.NewInternalError(errors.New("etcd"))},
+			[5]string{"corp.example", "istio-system", "Kubernetes", "", "istiod.istio-system.svc:15012"}, "etcd", ""},
 		{"a trust domain that is none", nil, configReader{name: "istio-system/istio", mesh: "trustDomain: A B"}, [5]string{}, "", "makes no sense"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
