@@ -164,7 +164,7 @@ func (a *app) carryOut(ctx context.Context, f *applyFlags, then *planDocument, d
 	if !f.wait {
 		return nil
 	}
-	return a.follow(ctx, f, c, applied, len(now.Changes) > 0, doc)
+	return a.follow(ctx, f, c, applied, outdates(there, applied, now), doc)
 }
 
 // say is for people: with -o json the document has it.

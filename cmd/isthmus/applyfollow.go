@@ -15,8 +15,13 @@ import (
 // followEvery is how often the AmbientEdge is looked at.
 const followEvery = 200 * time.Millisecond
 
-// follow tells of the steps as they are done, until the AmbientEdge is ready. applied is what was written; changes: something was left to be written then, so
-// that a status of before does not count.
+// outdates says whether a status of before does not count any more: something is left to be written, and the AmbientEdge was changed to have it done. One that
+// was applied before stays as it is, and so may its status: nobody has to write it again.
+func outdates(there, applied *v1alpha1.AmbientEdge, now *planDocument) bool {
+	return len(now.Changes) > 0 && (there == nil || there.ResourceVersion != applied.ResourceVersion)
+}
+
+// follow tells of the steps as they are done, until the AmbientEdge is ready. applied is what was written; changes: a status of before does not count.
 func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applied *v1alpha1.AmbientEdge, changes bool, doc *applyDocument) error {
 	begin := time.Now()
 	outer := ctx
@@ -24,7 +29,7 @@ func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applie
 	defer cancel()
 	key := client.ObjectKeyFromObject(applied)
 	told := map[string]bool{}
-	e := &v1alpha1.AmbientEdge{}
+	e := applied.DeepCopy()
 	var last error
 	for {
 		next := &v1alpha1.AmbientEdge{}
