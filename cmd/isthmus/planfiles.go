@@ -147,9 +147,12 @@ func (w *paperWorld) add(in io.Reader, where string) error {
 	}
 	for _, doc := range documents(strings.TrimPrefix(string(data), "\uFEFF")) {
 		at := fmt.Sprintf("%s:%d", where, doc.line)
-		// Empty lines before it make a parser count as the file does.
-		text, err := yaml.YAMLToJSONStrict([]byte(strings.Repeat("\n", doc.line-1) + doc.text))
+		text, err := yaml.YAMLToJSONStrict([]byte(doc.text))
 		if err != nil {
+			// Empty lines before it make a parser count as the file does. Only an error counts: before each of many documents they would take long.
+			if _, counted := yaml.YAMLToJSONStrict([]byte(strings.Repeat("\n", doc.line-1) + doc.text)); counted != nil {
+				err = counted
+			}
 			return &failure{what: "this is no YAML", where: at, err: err, next: "correct the file"}
 		}
 		if strings.TrimSpace(string(text)) == "null" {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -167,6 +169,28 @@ func TestPlanFromFilesThatMakeNoSense(t *testing.T) {
 	r.want(t, exitUsage, r.stderr, "standard input is for -f or for --from")
 	r = isthmus(t, "plan", "other/edge", "--from", folder(t, map[string]string{"x.yaml": paperEdge}))
 	r.want(t, exitFailed, r.stderr, "there is no AmbientEdge other/edge")
+}
+
+// TestManyDocumentsTakeNoLongerEach: what a document takes does not grow with the lines before it.
+func TestManyDocumentsTakeNoLongerEach(t *testing.T) {
+	const doc = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n"
+	each := func(n int) uint64 {
+		text := strings.Repeat(doc+strings.Repeat("\n", 200)+"---\n", n) + doc
+		w := &paperWorld{}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := w.add(strings.NewReader(text), "x.yaml"); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if at := w.objects[n].where; at != fmt.Sprintf("x.yaml:%d", 204*n) {
+			t.Errorf("the last of %d documents is at %s", n+1, at)
+		}
+		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)
+	}
+	if few, many := each(100), each(1000); many > 2*few {
+		t.Errorf("each of 100 documents takes %d bytes, and each of 1000 takes %d", few, many)
+	}
 }
 
 func TestTheLastOfTwoCounts(t *testing.T) {
