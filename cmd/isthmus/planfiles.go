@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -61,7 +62,11 @@ func (a *app) planFiles(ctx context.Context, f *planFlags, e *v1alpha1.AmbientEd
 		}
 		mesh, w.notes = is, append(w.notes, notes...)
 	} else {
-		w.note("the mesh's configuration is not in the files: trust domain %s and root namespace %s are assumed", mesh.TrustDomain, mesh.RootNamespace)
+		lack := "is not in the files"
+		if !apierrors.IsNotFound(err) {
+			lack = fmt.Sprintf("cannot be read (%v)", err)
+		}
+		w.note("the mesh's configuration %s: trust domain %s and root namespace %s are assumed", lack, mesh.TrustDomain, mesh.RootNamespace)
 	}
 	s, err := ctl.Observe(ctx, r, e)
 	if told, is := errors.AsType[*failure](err); is {

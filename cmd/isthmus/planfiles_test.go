@@ -142,6 +142,25 @@ status: {phase: Running}
 	})
 }
 
+func TestWhyTheMeshsConfigurationIsAssumed(t *testing.T) {
+	dir := folder(t, map[string]string{"edge.yaml": paperEdge, "cluster.yaml": paperCluster})
+	const config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"not there", "", "is not in the files: trust domain cluster.local"},
+		{"no key mesh", config + "data: {other: a}\n", `it has no key mesh, but ["other"]`},
+		{"no YAML", config + "data: {mesh: 'trustDomain: ['}\n", "cannot be read (read ConfigMap istio-system/istio, key mesh:"},
+		{"a wrong type", config + "data: {mesh: {trustDomain: corp.example}}\n", "ConfigMap istio-system/istio is malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := isthmusWith(t, t.Context(), strings.NewReader(c.text), "plan", "--from", dir, "--from", "-")
+			r.want(t, exitOK, r.stderr, "note: the mesh's configuration", c.want, "are assumed")
+			if told := strings.Contains(r.stderr, "configuration is not in the files"); told != (c.text == "") {
+				t.Errorf("it says %s", r.stderr)
+			}
+		})
+	}
+}
+
 func TestPlanFromFilesThatMakeNoSense(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
