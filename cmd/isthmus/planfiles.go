@@ -117,6 +117,11 @@ func (w *paperWorld) read(stdin io.Reader, path string) error {
 			case d.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
 				return nil
 			}
+			// A link may lead anywhere; who writes into a pipe of a folder may never come.
+			if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+				w.note("%s is no regular file, and is left out", name)
+				return nil
+			}
 			return w.open(name)
 		})
 	}

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 const paperEdge = `apiVersion: isthmus.dev/v1alpha1
@@ -140,6 +142,32 @@ status: {phase: Running}
 		r = isthmusWith(t, t.Context(), strings.NewReader(config), "plan", "--from", dir, "--from", "-", "--trust-domain", "other.example")
 		r.want(t, exitFailed, r.stderr, "--trust-domain says other.example, and the mesh's configuration corp.example", "ConfigMap istio-system/istio")
 	})
+}
+
+// TestWhatIsNoFileIsLeftOut: of a folder. What is named itself is read, as <(...) of a shell is a pipe.
+func TestWhatIsNoFileIsLeftOut(t *testing.T) {
+	dir := folder(t, map[string]string{"edge.yaml": paperEdge, "elsewhere/cluster": paperCluster})
+	pipe, link := filepath.Join(dir, "pipe.yaml"), filepath.Join(dir, "link.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{link: "elsewhere/cluster", filepath.Join(dir, "folder.yaml"): "elsewhere"} {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan result, 1)
+	go func() { done <- isthmus(t, "plan", "--from", dir) }()
+	select {
+	case r := <-done:
+		r.want(t, exitOK, r.stdout, "Plan of AmbientEdge edge/public", "Service shop/orders")
+		r.want(t, exitOK, r.stderr, "folder.yaml is no regular file, and is left out", "pipe.yaml is no regular file, and is left out")
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for somebody to write into the pipe")
+	}
+	go func() { _ = os.WriteFile(pipe, []byte(paperEdge), 0o600) }()
+	r := isthmus(t, "plan", "--from", pipe, "--from", link)
+	r.want(t, exitOK, r.stdout, "Plan of AmbientEdge edge/public")
 }
 
 func TestWhyTheMeshsConfigurationIsAssumed(t *testing.T) {
