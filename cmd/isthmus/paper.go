@@ -36,11 +36,14 @@ func (w *paperWorld) has(group, kind, namespace, name string) bool {
 }
 
 // imply adds what files as a rule leave to a cluster, and says what is assumed by that: namespaces that are named and not there, that routes are
-// accepted which tell nothing, and a pod for each workload without one.
+// accepted which tell nothing, and a pod for each workload without one. Policies that are not there are told of, as nobody can see whether there are none.
 func (w *paperWorld) imply(e *v1alpha1.AmbientEdge) {
 	w.implyNamespaces(e)
 	w.implyAccepted()
 	w.implyPods()
+	if len(w.of(schema.GroupKind{Group: "security.istio.io", Kind: "AuthorizationPolicy"})) == 0 {
+		w.note("the files have no AuthorizationPolicy: policies were not looked at, and a cluster's may refuse what a plan lets through")
+	}
 }
 
 func (w *paperWorld) implyNamespaces(e *v1alpha1.AmbientEdge) {

@@ -28,7 +28,7 @@ carries out. Besides these objects the controller writes status and finalizer of
 
 With --from no cluster is asked: the objects of files, or of standard input, are all that there is.
 What files cannot tell is assumed, or unknown, and notes say so: pods that are captured, waypoints
-that answer, routes that are accepted.
+that answer, routes that are accepted, policies that the cluster alone has.
 
 Nothing is written. Waypoints are not asked whether they answer: what the controller has seen, and
 told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, or
@@ -56,8 +56,10 @@ const planExample = `  # Before it is applied
   isthmus plan --from deploy/
 
   # From what a cluster is said to have
-  kubectl get -A -o yaml namespaces,pods,services,deployments,gateways,httproutes,ambientedges |
-    isthmus plan edge/public --from -
+  kinds=namespaces,pods,services,deployments,daemonsets,ingresses,ingressclasses,ambientedges
+  kinds=$kinds,gatewayclasses,gateways.gateway.networking.k8s.io,httproutes,referencegrants
+  kinds=$kinds,authorizationpolicies,peerauthentications,requestauthentications
+  kubectl get -A -o yaml $kinds | isthmus plan edge/public --from -
 
   # The objects and fields that would be written now
   isthmus plan -f edge.yaml -o json | jq '.steps[] | select(.write)'`

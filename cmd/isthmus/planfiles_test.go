@@ -1,14 +1,24 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
 const paperEdge = `apiVersion: isthmus.dev/v1alpha1
@@ -87,7 +97,7 @@ func TestPlanFromFiles(t *testing.T) {
 	r.want(t, exitOK, r.stdout, "Plan of AmbientEdge edge/public, mode Manage", "only the controller can see", "http", "kgateway", "unknown", "Enrol", "Gateway edge/http", "Verify", "Unknown", "its pods are not in the files",
 		"Create", "Next", "Gateway shop/waypoint", "Wire", "Service shop/orders", "Confirm", "Unknown", "whether istiod has bound it is not in the files")
 	r.want(t, exitOK, r.stderr, "note: these Namespaces are not in the files", "assumed to be there", ": edge\n", "note: these HTTPRoutes have no status", "assumed: shop/orders",
-		"one of each template is assumed", "Deployment edge/kgateway, Deployment shop/orders", "note: the mesh's configuration is not in the files", "note: no API server was asked")
+		"one of each template is assumed", "Deployment edge/kgateway, Deployment shop/orders", "note: the files have no AuthorizationPolicy: policies were not looked at", "note: the mesh's configuration is not in the files", "note: no API server was asked")
 	if strings.Contains(r.stdout, "Done") || strings.Contains(r.stdout, "ISM308") {
 		t.Errorf("something that nobody has seen is told as seen: %s", r.stdout)
 	}
@@ -133,6 +143,13 @@ status: {phase: Running}
 		r := isthmusWith(t, t.Context(), strings.NewReader(seen), "plan", "--from", dir, "--from", "-")
 		r.want(t, exitOK, r.stdout, "Verify", "Gateway edge/http", "1 of 1 pods are captured")
 	})
+	t.Run("a policy was looked at", func(t *testing.T) {
+		policy := "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: all, namespace: elsewhere}\n"
+		r := isthmusWith(t, t.Context(), strings.NewReader(policy), "plan", "--from", dir, "--from", "-")
+		if r.code != exitOK || strings.Contains(r.stderr, "AuthorizationPolicy") {
+			t.Errorf("it says %s", r.stderr)
+		}
+	})
 	t.Run("the mesh's configuration counts", func(t *testing.T) {
 		config := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'trustDomain: corp.example'}\n"
 		r := isthmusWith(t, t.Context(), strings.NewReader(config), "plan", "--from", dir, "--from", "-")
@@ -168,6 +185,57 @@ func TestWhatIsNoFileIsLeftOut(t *testing.T) {
 	go func() { _ = os.WriteFile(pipe, []byte(paperEdge), 0o600) }()
 	r := isthmus(t, "plan", "--from", pipe, "--from", link)
 	r.want(t, exitOK, r.stdout, "Plan of AmbientEdge edge/public")
+}
+
+// TestTheExampleAsksForAllKinds: a kind that a plan depends on, and that is not asked for, is none for a plan from files.
+func TestTheExampleAsksForAllKinds(t *testing.T) {
+	scheme, err := ctl.Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &listedReader{paperReader: paperReader{world: &paperWorld{}, scheme: scheme}, resources: map[string]bool{}}
+	if _, err := ctl.Observe(t.Context(), r, &v1alpha1.AmbientEdge{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.resources) < 10 {
+		t.Fatalf("a plan depends on %v alone", r.resources)
+	}
+	asked := map[string]bool{}
+	for line := range strings.Lines(planExample) {
+		if list, is := strings.CutPrefix(strings.TrimSpace(line), "kinds="); is {
+			for name := range strings.SplitSeq(list, ",") {
+				name, _, _ = strings.Cut(name, ".")
+				asked[name] = true
+			}
+		}
+	}
+	for name := range r.resources {
+		if !asked[name] {
+			t.Errorf("the example does not ask for %s: %v", name, asked)
+		}
+	}
+}
+
+// listedReader keeps which resources are listed, but for those of vendors, which few clusters know.
+type listedReader struct {
+	paperReader
+	mu        sync.Mutex
+	resources map[string]bool
+}
+
+func (r *listedReader) List(ctx context.Context, to client.ObjectList, opts ...client.ListOption) error {
+	if _, vendors := to.(*unstructured.UnstructuredList); !vendors {
+		gvk, err := apiutil.GVKForObject(to, r.scheme)
+		if err != nil {
+			return err
+		}
+		gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
+		resource, _ := meta.UnsafeGuessKindToResource(gvk)
+		r.mu.Lock()
+		r.resources[strings.Replace(resource.Resource, "gatewaies", "gateways", 1)] = true
+		r.mu.Unlock()
+	}
+	return r.paperReader.List(ctx, to, opts...)
 }
 
 func TestWhyTheMeshsConfigurationIsAssumed(t *testing.T) {
