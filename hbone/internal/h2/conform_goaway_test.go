@@ -7,6 +7,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/hbonetest"
@@ -205,6 +206,58 @@ func TestConformance6_8AServerDrainsWhoeverOpens(t *testing.T) {
 	c.Close()
 	p.Conn.Close()
 	_, _ = drained.Wait() // it is closed: that is no drain's end
+}
+
+// Nor does one that opens on and on and never answers, or answers each PING late: he is told the last stream after 10 s, and what he opened goes on.
+func TestConformance6_8AServerDrainsWhoeverAnswers(t *testing.T) {
+	for name, late := range map[string]time.Duration{"never": time.Hour, "late": 4 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, c, streams := asServer(t, h2.Config{})
+				p.Manual = true
+				start := time.Now()
+				drained := hbonetest.Go(func() (bool, error) { return true, c.Shutdown(t.Context()) })
+				p.WantGoAway(http2.ErrCodeNo)
+				ping := p.WantPing()
+				asked := time.Now()
+				open := map[uint32]*h2.Stream{}
+				last := uint32(0)
+				time.Sleep(time.Second / 2) // not in the instant that the 10 s end in
+				for id := uint32(1); id < 40; id += 2 { // one every second, 20 in all
+					time.Sleep(time.Second)
+					p.Send(hbonetest.Open(id, target))
+					if time.Since(asked) >= late {
+						p.Send(hbonetest.Ping{Data: ping.Data, Ack: true})
+						asked = time.Now()
+					}
+					synctest.Wait()
+					if len(streams) == 0 {
+						break
+					}
+					last, open[id] = id, next(t, streams)
+					if err := open[id].Respond(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				took := time.Since(start)
+				if took < 10*time.Second || took > 12*time.Second {
+					t.Fatalf("no stream was taken any more after %v, want 10 s", took)
+				}
+				if g := p.WantGoAway(http2.ErrCodeNo); g.Last != last {
+					t.Errorf("the last GOAWAY says %d, want %d", g.Last, last)
+				}
+				for id, s := range open {
+					end(t, p, s, id)
+				}
+				p.WantClosed()
+				p.Conn.Close()
+				if _, err := drained.Wait(); err != nil {
+					t.Errorf("shutdown gave %v", err)
+				}
+				wantEnded(t, c)
+			})
+		})
+	}
 }
 
 func (w world) wantAliveOn(t testing.TB, id uint32) {

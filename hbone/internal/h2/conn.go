@@ -59,9 +59,10 @@ type Conn struct {
 	wentAway  bool                // the peer sent GOAWAY
 	farewell  *FarewellError
 	drain     drainState
-	rounds    uint8  // PINGs of the drain that were answered
-	drainSeen uint32 // lastPeer when the latest of them was
-	cut       bool   // nobody waits for what streams have left behind
+	rounds    uint8       // PINGs of the drain that were answered
+	drainSeen uint32      // lastPeer when the latest of them was
+	drainEnd  *time.Timer // sends the last GOAWAY of a drain whose PINGs nobody answers
+	cut       bool        // nobody waits for what streams have left behind
 	whenCut   map[*Stream]*cutter
 
 	sendWindow int64
@@ -313,6 +314,9 @@ func (c *Conn) failLocked(cause error) {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(max(c.out.patience, time.Second)))
 	close(c.dead)
 	c.closeGoing()
+	if c.drainEnd != nil {
+		c.drainEnd.Stop()
+	}
 	for _, s := range c.streams {
 		var err error = &LostError{Cause: cause}
 		if c.client && s.status == 0 && (s.id >= c.leftBelow || c.wentAway && s.id > c.goneLast) {

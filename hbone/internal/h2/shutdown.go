@@ -14,8 +14,9 @@ var (
 	byePing = [8]byte{'b', 'y', 'e'}
 )
 
-// Shutdown drains. A server sends GOAWAY with the last possible stream, then a PING after the other until one brought no CONNECT with its answer, then
-// GOAWAY with the real last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with ctx's cause after closing.
+// Shutdown drains. A server sends GOAWAY with the last possible stream, then a PING after the other until one brought no CONNECT with its answer, for at
+// most five PINGs, 10 s, then GOAWAY with the real last one, so that no CONNECT in flight is lost. Streams go on. It returns when all have ended, or with
+// ctx's cause after closing.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	c.Drain()
 	select {
@@ -49,6 +50,7 @@ func (c *Conn) Drain() {
 			_ = c.cw.WriteGoAway(0, http2.ErrCodeNo, nil)
 		} else {
 			c.drain = drainAsked
+			c.drainEnd = time.AfterFunc(drainPatience, c.drainLate)
 			_ = c.cw.WriteGoAway(lastStreamID, http2.ErrCodeNo, nil)
 			_ = c.cw.WritePing(false, drainPing)
 			c.closeGoing()
@@ -59,8 +61,11 @@ func (c *Conn) Drain() {
 	c.kick()
 }
 
-// drainRounds bounds what a peer that opens on and on can put off.
-const drainRounds = 5
+// drainRounds and drainPatience bound what a peer can put off: one that opens on and on, and one that answers late or never.
+const (
+	drainRounds   = 5
+	drainPatience = 10 * time.Second
+)
 
 // drainAnswered takes the answer to a PING of the drain; mu is held. A first one says little: ztunnel's HTTP/2 answers before it sends what its
 // callers have queued, and never retries what the last GOAWAY cuts off.
@@ -72,8 +77,20 @@ func (c *Conn) drainAnswered() {
 		return
 	}
 	c.drain = drainLast
+	c.drainEnd.Stop()
 	_ = c.cw.WriteGoAway(c.lastPeer, http2.ErrCodeNo, nil)
 	c.maybeDrained()
+}
+
+// drainLate ends the rounds of a drain that has had its time.
+func (c *Conn) drainLate() {
+	c.mu.Lock()
+	if c.err == nil && c.drain == drainAsked {
+		c.rounds = drainRounds
+		c.drainAnswered()
+	}
+	c.mu.Unlock()
+	c.kick()
 }
 
 // WaitServed blocks until the connection has ended, and all that was forwarded or accepted for it has, too.
