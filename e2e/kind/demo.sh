@@ -53,8 +53,15 @@ pull) ;;
 local) [ -n "${ISTIO_HUB:-}" ] && [ -n "${ISTIO_TAG:-}" ] || die "IMAGES=local needs ISTIO_HUB and ISTIO_TAG, which name the images" ;;
 *) die "IMAGES is $images, and may be pull or local" ;;
 esac
-! kind get clusters 2>/dev/null | grep -x "$cluster" >/dev/null ||
-	die "there is a cluster $cluster already: kind delete cluster --name $cluster removes it, or choose another name by CLUSTER"
+
+# free ends it where the cluster's name is taken: what this script makes it deletes by that name.
+free() {
+	local all
+	all=$(kind get clusters 2>/dev/null) || die "kind does not tell which clusters there are: see what kind get clusters says"
+	! grep -qxF -- "$cluster" <<<"$all" ||
+		die "there is a cluster $cluster already: kind delete cluster --name $cluster removes it, or choose another name by CLUSTER"
+}
+free
 
 mkdir -p "$root/bin"
 work=$(mktemp -d "$root/bin/kind-demo.XXXXXX")
@@ -81,7 +88,11 @@ cleanup() {
 	fi
 	if [ -n "$made" ]; then
 		say "Removing cluster $cluster."
-		kind delete cluster --name "$cluster" --kubeconfig "$work/kubeconfig" >"$work/log" 2>&1 || cat "$work/log" >&2
+		kind delete cluster --name "$cluster" --kubeconfig "$work/kubeconfig" >"$work/log" 2>&1 || {
+			cat "$work/log" >&2
+			echo "kind-demo: cluster $cluster is still there: kind delete cluster --name $cluster removes it" >&2
+			[ "$status" != 0 ] || status=1
+		}
 	fi
 	docker rmi "${built[@]}" >/dev/null 2>&1 || :
 	rm -rf "$work"
@@ -220,6 +231,7 @@ ready() { kubectl wait -n edge --for=condition=Ready "ambientedge/$1" --timeout=
 say "kind $(kind version | cut -d' ' -f2), istioctl $(istioctl version --remote=false --short 2>/dev/null | sed -n '$s/.* //p'), Docker $(docker version --format '{{.Server.Version}}'), $arch."
 run "Building isthmus and the story's programs." build
 run "Making images of them." package
+free # the build took a while
 made=yes
 run "Creating cluster $cluster of $node." kind create cluster --name "$cluster" --image "$node" --wait 180s ${KIND_CONFIG:+--config "$KIND_CONFIG"}
 run "Loading the images into it." load

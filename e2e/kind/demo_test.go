@@ -71,7 +71,7 @@ func newStage(t *testing.T, without ...string) *stage {
 	s.write("calls", "", 0o644)
 	s.write(".ci/need", "", 0o755)
 	for name, does := range stands {
-		s.write("path/"+name, "#!/bin/sh\necho \""+name+" $*\" >>\"$STAGE/calls\"\n"+does+"\n", 0o755)
+		s.stand(name, does)
 	}
 	for _, name := range without {
 		if err := os.Remove(filepath.Join(s.root, "path", name)); err != nil {
@@ -79,6 +79,12 @@ func newStage(t *testing.T, without ...string) *stage {
 		}
 	}
 	return s
+}
+
+// stand makes what stands in for a tool.
+func (s *stage) stand(name, does string) {
+	s.t.Helper()
+	s.write("path/"+name, "#!/bin/sh\necho \""+name+" $*\" >>\"$STAGE/calls\"\n"+does+"\n", 0o755)
 }
 
 func (s *stage) write(name, text string, mode os.FileMode) {
@@ -144,6 +150,59 @@ func TestAClusterOfTheSameNameIsLeftAlone(t *testing.T) {
 	}
 	if calls := s.read("calls"); strings.Contains(calls, "delete") || strings.Contains(calls, "create") || strings.Contains(calls, "rmi") {
 		t.Errorf("it called\n%s", calls)
+	}
+}
+
+// TestANameThatIsTakenMeanwhile is that of a cluster which somebody makes while the images are being built: it is not ours to remove.
+func TestANameThatIsTakenMeanwhile(t *testing.T) {
+	s := newStage(t)
+	s.stand("docker", `case $1 in version) echo amd64;; build) echo isthmus-demo >>"$STAGE/clusters";; esac`)
+	s.stand("kind", `case "$1 $2" in "get clusters") cat "$STAGE/clusters";; "create cluster") exit 1;; esac`) // as kind does then
+	var out bytes.Buffer
+	if err := s.demo(t.Context(), &out).Run(); err == nil || !strings.Contains(out.String(), "there is a cluster isthmus-demo already") {
+		t.Errorf("%v, and it says:\n%s", err, out.String())
+	}
+	calls := s.read("calls")
+	if strings.Contains(calls, "kind delete") || strings.Contains(calls, "kind create") {
+		t.Errorf("it called\n%s", calls)
+	}
+	if !strings.Contains(calls, "docker rmi isthmus:isthmus-demo ") || len(s.left()) > 0 {
+		t.Errorf("it left %q, and called\n%s", s.left(), calls)
+	}
+}
+
+func TestWithoutAnAnswerNoNameIsFree(t *testing.T) {
+	s := newStage(t)
+	s.stand("kind", `[ "$1 $2" != "get clusters" ]`)
+	var out bytes.Buffer
+	if err := s.demo(t.Context(), &out).Run(); err == nil || !strings.Contains(out.String(), "see what kind get clusters says") {
+		t.Errorf("%v, and it says:\n%s", err, out.String())
+	}
+	if calls := s.read("calls"); strings.Contains(calls, "delete") || strings.Contains(calls, "create") || strings.Contains(calls, "build") {
+		t.Errorf("it called\n%s", calls)
+	}
+}
+
+// TestAClusterThatStaysIsSaid, also where the story, here cut off once there is a cluster, was told to its end.
+func TestAClusterThatStaysIsSaid(t *testing.T) {
+	s := newStage(t)
+	s.stand("kind", `[ "$1" != delete ] || { echo "it clings" >&2; exit 1; }`)
+	script := filepath.Join(s.root, "e2e/kind/demo.sh")
+	text, _, found := strings.Cut(s.read("e2e/kind/demo.sh"), "\nrun \"Loading the images")
+	if err := os.Remove(script); err != nil || !found {
+		t.Fatalf("%v, and there is a place to cut: %t", err, found)
+	}
+	s.write("e2e/kind/demo.sh", text+"\n", 0o644)
+	var out bytes.Buffer
+	cmd := s.demo(t.Context(), &out)
+	err := cmd.Run()
+	if cmd.ProcessState.ExitCode() != 1 || strings.Contains(out.String(), "Nothing of it is left") {
+		t.Errorf("%v, and it says:\n%s", err, out.String())
+	}
+	for _, want := range []string{"it clings", "cluster isthmus-demo is still there: kind delete cluster --name isthmus-demo removes it"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, out.String())
+		}
 	}
 }
 
