@@ -39,7 +39,7 @@ func (s *site) grant(name string, rules []rbacv1.PolicyRule) {
 	}
 	s.t.Cleanup(func() {
 		for _, o := range []client.Object{role, binding} {
-			_ = s.c.Delete(s.t.Context(), o) // of another test there is another
+			s.remove(o) // of another test there is another
 		}
 	})
 }

@@ -212,7 +212,7 @@ func TestKindsComeAndGo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "come")
 	crd := object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "xlistenersets.gateway.networking.x-k8s.io")
-	t.Cleanup(func() { _ = s.c.Delete(s.t.Context(), crd) })
+	t.Cleanup(func() { s.remove(crd) })
 	s.apply(manyRoutes)
 	s.settled("orders", "db")
 	s.apply(edgeOfKgateway)

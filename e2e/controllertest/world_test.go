@@ -204,6 +204,14 @@ func (s *site) delete(o client.Object) {
 	}
 }
 
+// remove is delete for a cleanup, when the test's context has ended.
+func (s *site) remove(o client.Object) {
+	s.t.Helper()
+	if err := client.IgnoreNotFound(s.c.Delete(context.WithoutCancel(s.t.Context()), o)); err != nil {
+		s.t.Error(err)
+	}
+}
+
 func (s *site) theEdge(name string) *v1alpha1.AmbientEdge {
 	return &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: s.edge, Name: name}}
 }
