@@ -184,6 +184,9 @@ func (c *cluster) walks(t *testing.T) {
 		line, _, _ = strings.Cut(line, " #")
 		first, after, piped := strings.Cut(line, " | ")
 		words := strings.Fields(first)
+		if len(words) == 0 {
+			continue
+		}
 		switch words[0] {
 		case "helm":
 			continue
