@@ -257,14 +257,15 @@ func (m *maker) begins(b *backend, g *gateway) bool {
 	})
 }
 
-// once adds a finding, unless one with the same code is there for the object: one policy may be at many Services.
+// once adds a finding, unless one with the same code is there for the object: one policy may be at many Services. A warning about one of them is no error
+// about another.
 func (m *maker) once(f v1alpha1.Finding) {
-	o := find(m.plan.Findings, func(o *v1alpha1.Finding) bool { return o.Code == f.Code && o.Object == f.Object })
+	o := find(m.plan.Findings, func(o *v1alpha1.Finding) bool {
+		return o.Code == f.Code && o.Object == f.Object && o.Severity == f.Severity
+	})
 	if o == nil {
 		m.found(f)
 		return
 	}
-	if o.Severity == f.Severity {
-		m.plan.holds.add(o, m.whom...)
-	}
+	m.plan.holds.add(o, m.whom...)
 }
