@@ -132,7 +132,11 @@ func (p *Plan) causes(s *Step) (list []cause, why string) {
 	if s.watched {
 		return nil, "" // a route is not a Service's
 	}
-	for _, o := range s.of {
+	of := s.of
+	if s.part == partUnlock {
+		of = of[:1] // others are of the same pods
+	}
+	for _, o := range of {
 		if len(h.by[o]) > 0 {
 			return h.by[o], ""
 		}

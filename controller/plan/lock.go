@@ -315,6 +315,23 @@ func sameSpec(p *securityv1.AuthorizationPolicy, want map[string]any) bool {
 	return json.Unmarshal(text, &is) == nil && reflect.DeepEqual(is, want)
 }
 
+// deniedBy are the Services whose pods a lock denies to the gateway: the one that it is for, and others of its namespace with pods that it selects.
+func (m *maker) deniedBy(lock *securityv1.AuthorizationPolicy) []string {
+	list := []string{object("Service", lockedBy(lock))}
+	selector := lock.Spec.GetSelector().GetMatchLabels()
+	selected := m.podsWith(lock.Namespace, selector)
+	for i := range m.Services {
+		s := &m.Services[i]
+		if s.Namespace != lock.Namespace || slices.Contains(list, object("Service", keyOf(s))) {
+			continue
+		}
+		if hasLabels(s.Spec.Selector, selector) || slices.ContainsFunc(selected, func(p *corev1.Pod) bool { return hasLabels(p.Labels, s.Spec.Selector) }) {
+			list = append(list, object("Service", keyOf(s)))
+		}
+	}
+	return list
+}
+
 // unlock deletes our policies of Services that are not kept, so that the way to the pods is open before Services lead there again.
 func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 	kept := map[types.NamespacedName]bool{}
@@ -328,7 +345,7 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 			continue
 		}
 		obj := object("AuthorizationPolicy", keyOf(p))
-		of := []string{object("Service", lockedBy(p))}
+		of := m.deniedBy(p)
 		switch p.Labels[v1alpha1.LabelOwner] {
 		case m.Edge.Owner():
 			m.add(Step{

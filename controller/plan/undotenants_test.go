@@ -94,17 +94,23 @@ func TestAForgedWaypointDoesNotHaltUndo(t *testing.T) {
 	}
 }
 
-// TestALockThatLostItsLabelKeepsItsServiceWired: it would go on denying the gateway at the pods. Another Service of its namespace is let go.
+// TestALockThatLostItsLabelKeepsItsServiceWired: it would go on denying the gateway at the pods, to another Service of them too. One of other
+// pods of its namespace is let go.
 func TestALockThatLostItsLabelKeepsItsServiceWired(t *testing.T) {
-	other := `{apiVersion: v1, kind: Service, metadata: {name: stock, namespace: NS, ` + strings.Replace(wired, "NS", "NS-stock", 1)
-	s := leaving(t, nil, other+"\n---\n"+`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: isthmus-lock-orders-a6cc6474, namespace: NS, managedFields: [{manager: isthmus.dev/edge.public, operation: Update, fieldsType: FieldsV1, fieldsV1: {f:spec: {f:action: {}}}}]}, spec: {action: DENY, selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`)
+	other := func(name, app string) string {
+		return `{apiVersion: v1, kind: Service, metadata: {name: ` + name + `, namespace: NS, ` + strings.NewReplacer("NS", "NS-"+name, "app: orders", app).Replace(wired) + "\n---\n"
+	}
+	s := leaving(t, nil, other("stock", "app: stock")+other("by-pods", "tier: back")+other("by-labels", "app: orders, tier: none")+
+		"{apiVersion: v1, kind: Pod, metadata: {name: orders-2, namespace: NS, labels: {app: orders, tier: back}}}\n---\n"+`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: isthmus-lock-orders-a6cc6474, namespace: NS, managedFields: [{manager: isthmus.dev/edge.public, operation: Update, fieldsType: FieldsV1, fieldsV1: {f:spec: {f:action: {}}}}]}, spec: {action: DENY, selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`)
 	for _, consents := range []bool{true, false} {
 		if !consents {
 			s.Namespaces[len(s.Namespaces)-1].Annotations = nil // that of the second tenant
 		}
 		p := plan.Make(s)
-		if w := stepsOf(p, "Service b/orders")[plan.VerbUnwire]; w.Write != nil {
-			t.Errorf("consent: %t: the Service is let go: %+v", consents, w)
+		for _, service := range []string{"Service b/orders", "Service b/by-pods", "Service b/by-labels"} {
+			if w := stepsOf(p, service)[plan.VerbUnwire]; w.State != v1alpha1.StepLater || w.Write != nil {
+				t.Errorf("consent: %t: %s is let go: %+v", consents, service, w)
+			}
 		}
 		for _, service := range []string{"Service b/stock", "Service a/orders"} {
 			if w := stepsOf(p, service)[plan.VerbUnwire]; w.Write == nil {
