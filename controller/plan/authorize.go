@@ -248,12 +248,20 @@ func (m *maker) begins(b *backend, g *gateway) bool {
 	if b.wanted {
 		last = stepID(VerbConfirm, b.String())
 	}
-	if m.was(last) || was.Plan.StepsLeftOut > 0 && meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionReady) {
+	if m.was(last) && (!b.wanted || m.wasSwitched(b)) || was.Plan.StepsLeftOut > 0 && meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionReady) {
 		return false
 	}
 	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
-		its := s.part == partWaypoint && slices.Contains(s.of, b.String()) || s.part == partWire && s.Object == b.String()
+		its := s.part == partWaypoint && slices.Contains(s.of, b.String()) || s.part == partWire && s.concerns(b)
 		return (s.part == partEnrol || b.wanted && its) && s.Write != nil
+	})
+}
+
+// wasSwitched says whether all switches by which gateways send to a backend's address were set when the status was written. One that its owner leads to a
+// waypoint is confirmed before the gateways follow.
+func (m *maker) wasSwitched(b *backend) bool {
+	return !slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
+		return s.Verb == VerbSwitch && s.concerns(b) && !m.was(stepID(s.Verb, s.Object))
 	})
 }
 

@@ -59,7 +59,7 @@ func after(s, x *Step, first map[queue]string) bool {
 }
 
 // followed says whether Services are so far that a gateway's own switch may come, which is one for all of them: one is wired at least, and each that leads
-// to a waypoint, by whose label ever, is served there. The gateway would send the requests of others there as well. A Service that leads to none is
+// to a waypoint, by whose label ever, is served there, and not held back: its waypoint may refuse the gateway. That would send the requests of others there as well. A Service that leads to none is
 // reached by its address as it is by its pods', and nobody waits for it.
 func (p *Plan) followed() bool {
 	one := false
@@ -67,6 +67,8 @@ func (p *Plan) followed() bool {
 		switch s := &p.Steps[i]; {
 		case s.part != partWire || s.wide:
 		case s.Verb == VerbWire && s.State == v1alpha1.StepNext:
+			return false
+		case s.Verb == VerbConfirm && s.leads != "" && len(p.holds.by[s.Object]) > 0:
 			return false
 		case s.Verb == VerbConfirm && s.State == v1alpha1.StepDone:
 			one = true

@@ -53,6 +53,9 @@ type Step struct {
 	wants func() *Write
 }
 
+// concerns says whether a step is for a backend, be it for all of them.
+func (s *Step) concerns(b *backend) bool { return s.wide || slices.Contains(s.of, b.String()) }
+
 // Verbs of steps.
 const (
 	VerbEnrol    = "Enrol"   // set what brings pods into the mesh
