@@ -114,23 +114,27 @@ func (m *maker) overridden(g *gateway, s *edge.Switch) {
 				Message: fmt.Sprintf("this is %q for a part of what %s serves, and wins there: those requests go to pods, past waypoints", fmt.Sprint(is), g),
 				Fix:     fmt.Sprintf("remove the field, or set it to %q", fmt.Sprint(alt.Value)),
 			}
-			m.about(m.routedBy(g, o), func() { m.found(f) })
+			services, whole := m.routed(g, o)
+			of := m.backendsOf(services)
+			if !whole && len(of) == 0 {
+				f.Severity = v1alpha1.SeverityWarning // whoever may add a route is not to stop what is done for the rest
+			}
+			m.about(of, func() { m.found(f) })
 		}
 	}
 }
 
-// routedBy are the backends of the routes that a policy is for. None: it is for the Gateway too, for one of its listeners or for a ListenerSet, and so for all.
-func (m *maker) routedBy(g *gateway, o *unstructured.Unstructured) []string {
-	var services []types.NamespacedName
+// routed are the Services of the routes that a policy is for; whole: it is for the Gateway too, for one of its listeners or for a ListenerSet, and so for all.
+func (m *maker) routed(g *gateway, o *unstructured.Unstructured) (services []types.NamespacedName, whole bool) {
 	for _, ref := range targetRefs(o) {
 		if ref["kind"] == "Gateway" && o.GetNamespace() == g.key.Namespace && ref["name"] == g.key.Name {
-			return nil
+			return nil, true
 		}
 		is := func(kind string, key types.NamespacedName) bool {
 			return kind == ref["kind"] && key.Namespace == o.GetNamespace() && key.Name == ref["name"]
 		}
 		if slices.ContainsFunc(m.parents(g), func(p parent) bool { return is(p.kind, p.key) }) {
-			return nil
+			return nil, true
 		}
 		for _, f := range m.follow() {
 			if f.gateway == g && is(f.kind, f.key) {
@@ -138,7 +142,7 @@ func (m *maker) routedBy(g *gateway, o *unstructured.Unstructured) []string {
 			}
 		}
 	}
-	return m.backendsOf(services)
+	return services, false
 }
 
 // narrower says whether a policy is for a part of a Gateway, or, with whole, for the Gateway itself too.
