@@ -243,6 +243,7 @@ func (p *Plan) Wanted() []*Write {
 
 // Stop adds a finding that came up while the plan was carried out; an error stops all writing.
 func (p *Plan) Stop(f v1alpha1.Finding) {
+	p.holds.add(&f)
 	p.Findings = slices.Insert(p.Findings, 0, f)
 	p.stop()
 }

@@ -173,6 +173,13 @@ func TestWhatIsRefusedHoldsBackWhatDependsOnIt(t *testing.T) {
 		t.Errorf("Ready is %+v", c)
 	}
 
+	p = plan.Make(s)
+	f := refused(writeOf(p, "Service b/orders"))
+	p.Hold(writeOf(p, "Service b/orders"), f)
+	if p.Stop(f); !p.Blocked() || len(p.Writes()) > 0 {
+		t.Errorf("what held one back stops all, and written is %v", p.Writes())
+	}
+
 	outsideYet(s)
 	p = plan.Make(s)
 	w = writeOf(p, "Namespace edge")
