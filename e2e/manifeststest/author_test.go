@@ -187,6 +187,7 @@ func TestChangesAreCheckedAsCreationIs(t *testing.T) {
 		"it is to look only":  `{"spec":{"mode":"Observe"}}`,
 		"both in one":         `{"metadata":{"annotations":{"isthmus.dev/undo":"confirmed"}},"spec":{"mode":"Observe"}}`,
 		"it is to begin":      `{"metadata":{"annotations":{"isthmus.dev/begin":"confirmed"}}}`,
+		"a plan is approved":  `{"metadata":{"annotations":{"isthmus.dev/plan":"confirmed"}}}`,
 		"it gets an owner":    `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"x"}]}}`,
 	} {
 		if err := patch(nobody, what); !refused(err) {
@@ -200,6 +201,16 @@ func TestChangesAreCheckedAsCreationIs(t *testing.T) {
 	} {
 		if err := patch(nobody, what); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	approved := strings.Replace(edge("approved", manages), "name: approved", `annotations: {isthmus.dev/plan: confirmed}, name: approved`, 1)
+	if err := m.Apply(ctx, approved); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{`null`, `"other"`} {
+		patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"isthmus.dev/plan":`+what+`}}}`))
+		if err := nobody.Patch(ctx, parse(approved), patch, client.DryRunAll); !refused(err) {
+			t.Errorf("its approval becomes %s: %v, want a refusal", what, err)
 		}
 	}
 	looks := parse(edge("looking", `{mode: Observe, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}}`))
