@@ -30,6 +30,9 @@ const (
 	asleep    = 10 * time.Minute // while they are
 )
 
+// doubtful is how long the API server must say that a watched kind has gone.
+const doubtful = 5 * time.Second
+
 // retries are how long after a CRD has changed the API server may take to tell of it.
 func retries() []time.Duration {
 	return []time.Duration{0, 200 * time.Millisecond, time.Second, 5 * time.Second}
@@ -49,12 +52,17 @@ type feed struct {
 	ready  chan struct{} // closed when it was found out for the first time which kinds there are
 	wake   chan struct{} // has room for one: a CRD has changed
 
+	doubted map[edge.Kind]time.Time // by the first kind of a watched family: since when the API server says that it has gone; only run asks for it
+
 	mu      sync.RWMutex // guards the field below; not held across I/O
 	watched map[edge.Kind]bool
 }
 
 func newFeed(c cache.Cache, server resources, w watch) *feed {
-	return &feed{cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1), watched: map[edge.Kind]bool{}}
+	return &feed{
+		cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1),
+		doubted: map[edge.Kind]time.Time{}, watched: map[edge.Kind]bool{},
+	}
 }
 
 // Start begins to watch, and does not block.
@@ -75,7 +83,7 @@ func (f *feed) WaitForSync(ctx context.Context) error {
 
 func (f *feed) String() string { return "kinds that come and go" }
 
-// kind is that of a family which is watched.
+// kind is that of a family which is watched: the newest, while two are.
 func (f *feed) kind(of family) (edge.Kind, bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -83,6 +91,12 @@ func (f *feed) kind(of family) (edge.Kind, bool) {
 		return of[i], true
 	}
 	return edge.Kind{}, false
+}
+
+func (f *feed) watches(k edge.Kind) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.watched[k]
 }
 
 func (f *feed) run(ctx context.Context, q queue) {
@@ -96,6 +110,8 @@ func (f *feed) run(ctx context.Context, q queue) {
 			wait = retries()[i]
 		case !known:
 			wait = unknowing
+		case len(f.doubted) > 0:
+			wait = doubtful
 		case !synced():
 			wait = unwatched
 		}
@@ -148,7 +164,8 @@ func (f *feed) watchCRDs(ctx context.Context) (synced func() bool) {
 	return informer.HasSynced
 }
 
-// pass begins to watch what has come, and ends what has gone. A family whose versions cannot be told stays as it is.
+// pass begins to watch what has come, and ends what has gone. A family whose versions cannot be told stays as it is. So does one whose newest version
+// cannot be watched; and one of which one answer alone says that it has gone: an API server may lag behind.
 func (f *feed) pass(ctx context.Context, q queue) error {
 	var errs []error
 	known := map[string]map[string]bool{}
@@ -156,28 +173,51 @@ func (f *feed) pass(ctx context.Context, q queue) error {
 	for _, fam := range families() {
 		want, there, err := f.served(ctx, fam, known)
 		if err != nil {
+			delete(f.doubted, fam[0])
 			errs = append(errs, err)
 			continue
 		}
-		is, watched := f.kind(fam)
-		if watched == there && is == want {
+		if f.doubt(fam, there) {
 			continue
 		}
-		changed = true
-		if watched {
-			err = f.end(ctx, is)
+		if there && !f.watches(want) {
+			if err := f.begin(ctx, want, q); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			changed = true
 		}
-		if there && err == nil {
-			err = f.begin(ctx, want, q)
-		}
-		if err != nil {
-			errs = append(errs, err)
+		for _, k := range fam {
+			if f.watches(k) && (!there || k != want) {
+				changed = true
+				if err := f.end(ctx, k); err != nil {
+					errs = append(errs, err)
+				}
+			}
 		}
 	}
 	if changed {
 		f.watch.everybody(q)
 	}
 	return errors.Join(errs...)
+}
+
+// doubt says whether a family that is watched may be there still, although the API server has just said otherwise: until it has said so for some time.
+func (f *feed) doubt(fam family, there bool) bool {
+	if _, watched := f.kind(fam); there || !watched {
+		delete(f.doubted, fam[0])
+		return false
+	}
+	since, is := f.doubted[fam[0]]
+	if !is {
+		f.doubted[fam[0]] = time.Now()
+		return true
+	}
+	if time.Since(since) < doubtful {
+		return true
+	}
+	delete(f.doubted, fam[0])
+	return false
 }
 
 // served is the newest version of a family that the API server has. known is what it was asked for before, by group and version.

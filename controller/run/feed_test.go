@@ -70,6 +70,8 @@ type informers struct {
 	mu     sync.Mutex
 	of     map[string]*informer // by apiVersion and kind
 	synced bool
+	err    error    // of whoever begins to watch a kind
+	log    []string // what was begun and ended
 }
 
 type informer struct {
@@ -93,6 +95,10 @@ func nameOf(o client.Object) string {
 func (c *informers) GetInformer(_ context.Context, o client.Object, _ ...cache.InformerGetOption) (cache.Informer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
+	c.log = append(c.log, "+"+nameOf(o))
 	i := &informer{synced: c.synced}
 	c.of[nameOf(o)] = i
 	return i, nil
@@ -101,6 +107,7 @@ func (c *informers) GetInformer(_ context.Context, o client.Object, _ ...cache.I
 func (c *informers) RemoveInformer(_ context.Context, o client.Object) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.log = append(c.log, "-"+nameOf(o))
 	delete(c.of, nameOf(o))
 	return nil
 }
@@ -232,3 +239,114 @@ func TestWhatIsNotKnownOfKindsStays(t *testing.T) {
 		}
 	})
 }
+
+// crdChanged has a feed ask which kinds there are, and waits until it has done so once.
+func crdChanged(c *informers, name string) {
+	crd := &metav1.PartialObjectMetadata{}
+	crd.Name = name
+	c.handler(crds).OnUpdate(crd, crd)
+	time.Sleep(time.Millisecond)
+	synctest.Wait()
+}
+
+func (c *informers) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
+func TestANewerVersionIsWatchedBeforeTheOldOneIsLeft(t *testing.T) {
+	const v1, v1alpha2 = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"
+	s := &kindsServer{has: map[string][]string{v1alpha2: {"tcproutes"}}}
+	c := &informers{of: map[string]*informer{}, synced: true}
+	feeding(t, s, c, func(t *testing.T, f *feed, q queue) {
+		if err := f.WaitForSync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		taken(q)
+		c.log = nil
+		c.fail(errors.New("not now"))
+		s.set(v1, "tcproutes")
+		crdChanged(c, "tcproutes.gateway.networking.k8s.io")
+		asked := s.asked()
+		for range 30 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := taken(q); n > 0 {
+				t.Error("edges are asked for, and nothing has changed")
+				break
+			}
+		}
+		if s.asked() == asked {
+			t.Error("it does not try again")
+		}
+		if k, ok := f.kind(otherRoutes()[2]); !ok || k.Version != "v1alpha2" {
+			t.Errorf("while the newer version cannot be watched, TCPRoutes are %+v, %v", k, ok)
+		}
+		c.fail(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got, want := strings.Join(c.log, ", "), "+"+v1+" TCPRoute, -"+v1alpha2+" TCPRoute"; got != want {
+			t.Errorf("it went %s, want %s", got, want)
+		}
+		if n := taken(q); n != 1 {
+			t.Errorf("%d edges are asked for, as kinds have changed", n)
+		}
+	})
+}
+
+func TestOneAnswerDoesNotEndAWatch(t *testing.T) {
+	const v1 = "gateway.networking.k8s.io/v1"
+	s := &kindsServer{has: map[string][]string{v1: {"tcproutes"}}}
+	c := &informers{of: map[string]*informer{}, synced: true}
+	feeding(t, s, c, func(t *testing.T, f *feed, q queue) {
+		if err := f.WaitForSync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		taken(q)
+		c.log = nil
+		s.set(v1, "grpcroutes")
+		crdChanged(c, "tcproutes.gateway.networking.k8s.io")
+		time.Sleep(3 * time.Second) // it has asked three times
+		s.set(v1, "tcproutes", "grpcroutes")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got, want := strings.Join(c.log, ", "), "+"+v1+" GRPCRoute"; got != want {
+			t.Errorf("after an API server that lagged: %s, want %s", got, want)
+		}
+		c.log = nil
+		s.set(v1, "grpcroutes") // what nobody tells it
+		time.Sleep(asleep + 2*doubtful)
+		synctest.Wait()
+		if got, want := strings.Join(c.log, ", "), "-"+v1+" TCPRoute"; got != want {
+			t.Errorf("after it has gone: %s, want %s", got, want)
+		}
+	})
+}
+
+// TestAWatchThatHasJustEndedIsNotAnEmptyList: whoever reads in between must not take what there was to be gone.
+func TestAWatchThatHasJustEndedIsNotAnEmptyList(t *testing.T) {
+	k := otherRoutes()[2][0]
+	f := newFeed(nil, nil, watch{})
+	f.watched[k] = true
+	v := &vendors{feed: f}
+	r := unread{&cache.ErrResourceNotCached{}}
+	if list, err := v.read(t.Context(), r, otherRoutes()[2]); err == nil || !strings.Contains(err.Error(), k.Kind) {
+		t.Errorf("got %v, %v, want an error that names it", list, err)
+	}
+	if list, err := v.read(t.Context(), r, otherRoutes()[1]); err != nil || len(list) > 0 {
+		t.Errorf("a kind that is not there: %v, %v", list, err)
+	}
+}
+
+// unread fails to list.
+type unread struct{ err error }
+
+func (u unread) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return u.err
+}
+func (u unread) List(context.Context, client.ObjectList, ...client.ListOption) error { return u.err }

@@ -90,7 +90,10 @@ func (v *vendors) read(ctx context.Context, r client.Reader, f family) ([]*unstr
 		if !watched {
 			return nil, nil
 		}
-		list, _, err := v.list(ctx, r, k)
+		list, there, err := v.list(ctx, r, k)
+		if err == nil && !there { // that is not to say that there are none
+			err = fmt.Errorf("list objects of kind %s: the watch of %s has just ended", k.Kind, k.APIVersion())
+		}
 		return list, err
 	}
 	for _, k := range f {
