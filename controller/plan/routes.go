@@ -122,7 +122,8 @@ func (m *maker) keeps(key types.NamespacedName) bool {
 }
 
 // counts says why a route does not count for a Gateway, or "": by one of its parentRefs it must be accepted, with all references resolved, at its
-// current generation, as the controller of the Gateway's class says. decided: that controller has said so about this generation.
+// current generation, as the controller of the Gateway's class says. decided: that controller has said so about this generation, or will not speak of the
+// route at all, as no listener of the Gateway admits its namespace.
 func (m *maker) counts(r *route, g *gateway) (why string, decided bool) {
 	why = m.unreported(r, g)
 	reports, denials := 0, 0
@@ -150,7 +151,16 @@ func (m *maker) counts(r *route, g *gateway) (why string, decided bool) {
 			}
 		}
 	}
-	return why, reports > 0 && reports == denials
+	if reports == 0 {
+		return why, m.shutOut(r, g)
+	}
+	return why, reports == denials
+}
+
+// shutOut says whether a route names nothing of a gateway but the Gateway itself, and none of its listeners admits the route's namespace.
+func (m *maker) shutOut(r *route, g *gateway) bool {
+	parents := m.parents(g)
+	return !slices.ContainsFunc(parents[1:], func(p parent) bool { return r.names(&p) }) && r.names(&parents[0]) && !m.admits(g.object, r.key.Namespace)
 }
 
 // unreported says who should have reported on a route and has not, and what may keep it from that.
