@@ -169,7 +169,9 @@ func (c *Config) dial(address string, messages *codec) (*grpc.ClientConn, error)
 		if err != nil {
 			return nil, err
 		}
-		creds = credentials.NewTLS(t)
+		if creds = credentials.NewTLS(t); c.Identity != nil {
+			creds = refusals{creds}
+		}
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),

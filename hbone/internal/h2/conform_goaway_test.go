@@ -222,7 +222,7 @@ func TestConformance6_8AServerDrainsWhoeverAnswers(t *testing.T) {
 				asked := time.Now()
 				open := map[uint32]*h2.Stream{}
 				last := uint32(0)
-				time.Sleep(time.Second / 2) // not in the instant that the 10 s end in
+				time.Sleep(time.Second / 2)             // not in the instant that the 10 s end in
 				for id := uint32(1); id < 40; id += 2 { // one every second, 20 in all
 					time.Sleep(time.Second)
 					p.Send(hbonetest.Open(id, target))
