@@ -32,7 +32,7 @@ func (m *maker) was(id string) bool {
 // follows says whether a gateway that is in the mesh goes by the waypoint that a backend leads to already.
 func (m *maker) follows(g *gateway, b *backend) (types.NamespacedName, bool) {
 	waypoint, leads := m.leads(b)
-	return waypoint, leads && !m.sendsPast(g, b)
+	return waypoint, leads && m.mayFollow(g, b)
 }
 
 // cutOff finds a backend that lets a gateway through now, as one without identity, and would not when it is in the mesh: at its pods, or at the waypoint
