@@ -22,11 +22,14 @@ func (m *maker) authorize() {
 		return // what is Strict takes everybody who has an identity
 	}
 	for _, b := range m.backends {
-		if b.refused {
+		if b.refused && b.hidden {
 			continue
 		}
 		at := m.pods(b)
 		m.cutOff(b, at)
+		if b.refused {
+			continue // but for the enrolment, nothing changes for it
+		}
 		m.beginning(b, at)
 		look := *b // bound notes what it finds
 		if !b.wanted && m.bound(&look) {

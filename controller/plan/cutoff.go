@@ -37,7 +37,7 @@ func (m *maker) follows(g *gateway, b *backend) (types.NamespacedName, bool) {
 
 // cutOff finds a backend that lets a gateway through now, as one without identity, and would not when it is in the mesh: at its pods, or at the waypoint
 // where it leads to one already. Enrolment is one step for all backends, so that the gateway stays outside. One that refuses it before as after is no
-// worse off, and holds back nobody but itself.
+// worse off, and holds back nobody but itself. Of one whose namespace does not consent it is told, and nobody waits for that.
 func (m *maker) cutOff(b *backend, at []*policy.Point) {
 	for _, g := range m.gateways {
 		ids := parseIDs(g.identities(m.trustDomain()))
@@ -78,6 +78,11 @@ func (m *maker) cutsOffGateway(b *backend, g *gateway, id spiffeid.ID, point *po
 		Message: fmt.Sprintf("%s, requests of %s to %s are let through now, and would be refused when it is in the mesh: principal %s is not admitted. It stays outside until they would not be, for all of its backends",
 			where, g, b, short(id)),
 		Fix: "let the policies there admit principal " + short(id),
+	}
+	if b.refused {
+		f.Severity = v1alpha1.SeverityWarning
+		f.Message = fmt.Sprintf("%s, requests of %s to %s are let through now, and will be refused when it is in the mesh: principal %s is not admitted. Its namespace does not consent, and nobody waits for it",
+			where, g, b, short(id))
 	}
 	if obj != b.String() {
 		f.Fix = cmp.Or(changes(point.WhyNot(r)), f.Fix)

@@ -107,3 +107,22 @@ func TestNothingIsBegunForNobody(t *testing.T) {
 		t.Error("it was begun, and does not go on")
 	}
 }
+
+// TestWhoConsentsInPartIsToldOfEnrolment: what his pods will refuse is told, and stops nobody.
+func TestWhoConsentsInPartIsToldOfEnrolment(t *testing.T) {
+	const consent = `, annotations: {isthmus.dev/edges: "edge/public"}`
+	grant := `{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: edges, namespace: NS}, spec: {from: [{group: isthmus.dev, kind: AmbientEdge, namespace: edge}], to: [{group: "", kind: Service}]}}
+---
+`
+	s := inTenants(t, tenant, []string{consent, ""}, grant+atPods+`{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}`)
+	s.Edge.Spec.Authorization = &v1alpha1.Authorization{Mode: v1alpha1.AuthorizationLock}
+	outsideYet(s)
+	p := plan.Make(s)
+	list := said(p, v1alpha1.FindingNotAdmitted)
+	if len(list) != 1 || list[0].Severity != v1alpha1.SeverityWarning || !strings.Contains(list[0].Message, "b/orders are let through now") || strings.Contains(list[0].Message, "stays outside") {
+		t.Errorf("it finds %+v", p.Findings)
+	}
+	if enrol := stepsOf(p, "Namespace edge")[plan.VerbEnrol]; enrol.Write == nil || p.Blocked() {
+		t.Errorf("the gateway is not enrolled: %+v", enrol)
+	}
+}
