@@ -124,12 +124,29 @@ func (m *maker) unreached(g *gateway, s *edge.Switch, b *backend) {
 }
 
 // addSwitch adds a step once: an object may carry the switch of several Services, and a policy that of several gateways. of are its Services; none: it is
-// that of a gateway for all of them.
+// that of a gateway for all of them. It comes when the last of its Services is wired.
 func (m *maker) addSwitch(s Step, of []string) {
 	s.part, s.of, s.wide = partWire, of, len(of) == 0
-	if !slices.ContainsFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object }) {
+	i := slices.IndexFunc(m.plan.Steps, func(o Step) bool { return o.Verb == s.Verb && o.Object == s.Object })
+	if i < 0 {
 		m.add(s, partEnrol, partWaypoint, partWire)
+		return
 	}
+	is := m.plan.Steps[i]
+	switch {
+	case is.wide:
+		return
+	case s.wide:
+		is.wide, is.of = true, nil
+	default:
+		is.of = slices.Clone(is.of)
+		for _, o := range of {
+			if !slices.Contains(is.of, o) {
+				is.of = append(is.of, o)
+			}
+		}
+	}
+	m.plan.Steps = append(slices.Delete(m.plan.Steps, i, i+1), is)
 }
 
 // switchGateways adds the steps that are set for a Gateway as a whole, when its Services are wired.
