@@ -124,6 +124,7 @@ type walk struct {
 // descend follows a route: where it does not count, only to what it might lead to. on are the routes on the way, itself the last.
 func (w *walk) descend(f *followed, on []*route) {
 	f.reach = keysOf(f.refs, false)
+	delegates := false
 	for i := range f.look().sends {
 		s := &f.sends[i]
 		c, is := Choice{}, false
@@ -136,12 +137,16 @@ func (w *walk) descend(f *followed, on []*route) {
 			}
 			continue
 		}
-		if f.why != "" {
-			f.reach = append(f.reach, w.below(f.route, map[*route]bool{f.route: true})...)
-			continue
+		delegates = true
+		if f.why == "" {
+			w.delegate(f, s, &c, on)
 		}
-		w.delegate(f, s, &c, on)
 	}
+	if delegates && f.why != "" {
+		f.reach = append(f.reach, w.below(f.route, map[*route]bool{f.route: true})...)
+	}
+	slices.SortFunc(f.reach, func(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) })
+	f.reach = slices.Compact(f.reach)
 }
 
 // delegate follows one reference of a route to others.
