@@ -42,7 +42,7 @@ func findings() []told {
 			"The Service is held back; where it comes after the wiring, `Ready` is false.", owner,
 			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
 		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and the Service is held back. " +
-			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning.", owner, "Let them admit the gateway's principal, as the finding says."},
+			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning; so it is where the namespace does not consent, and nobody waits for it.", owner, "Let them admit the gateway's principal, as the finding says."},
 		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. The Service is held back.", author,
 			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
 		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
@@ -75,7 +75,7 @@ func findings() []told {
 		{"ISM326", "Warning", "A pod was captured after it had connected to its controller, which still sends it past waypoints.", platform, "With mode Manage it is rolled; else delete the pod."},
 		{"ISM327", "Warning", "STRICT, or an AuthorizationPolicy, has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
 		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
-		{"ISM329", "Error", "A setting of somebody else wins over the switch for a part of what the gateway serves. One that is for routes holds back their Services.", platform, "Remove the field, or set it as the finding says."},
+		{"ISM329", "Error, Warning", "A setting of somebody else wins over the switch for a part of what the gateway serves. One that is for routes holds back their Services; where those are none of the edge's, it is a warning.", platform, "Remove the field, or set it as the finding says."},
 		{"ISM330", "Warning", "The gateway is about to be rolled, and its rollout stops all pods before it starts new ones, or several at a time.", platform, "Set its strategy to RollingUpdate."},
 		{"ISM331", "Warning", "The gateway does not accept the policy that carries its switch: it goes on sending to pods.", platform, "See the conditions of the policy."},
 		{"ISM332", "Error", "The GatewayClass of the gateway is not there: nobody can tell what kind it is.", platform, "Install the gateway's controller, or correct the name."},
