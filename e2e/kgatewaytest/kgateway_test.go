@@ -276,7 +276,7 @@ func (s *site) isTrapped() {
 	s.apply(ambientEdge(s.name, s.gateway, v1alpha1.ModeManage))
 	s.found(v1alpha1.SeverityError, v1alpha1.FindingHeadless, "Service "+s.shop+"/headless", "spec.clusterIP", "answers 503")
 	s.found(v1alpha1.SeverityError, v1alpha1.FindingForeignValue, "Service "+s.shop+"/spelled", "metadata.labels["+edge.LabelIngressUseWaypoint+"]", `this is "True"`)
-	s.ready(v1alpha1.ReasonBlocked)
+	s.ready(v1alpha1.ReasonHeld)
 
 	s.leads("headless", 8080, upstream{Static: true})
 	s.answers("/headless/ok", 503)
