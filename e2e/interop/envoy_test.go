@@ -358,6 +358,12 @@ func TestEnvoyAndOurServersDrain(t *testing.T) {
 	if err := exchange(c, random(1, 5000)); err != nil {
 		t.Fatal(err)
 	}
+	drainUnder(t, server, c)
+}
+
+// drainUnder drains our server while a connection through one of its tunnels is in use: that goes on, and the drain ends when it does.
+func drainUnder(t *testing.T, server *hbone.Server, c net.Conn) {
+	t.Helper()
 	drained := make(chan error, 1)
 	go func() { drained <- server.Shutdown(t.Context()) }()
 	for i := range 20 {

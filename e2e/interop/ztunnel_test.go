@@ -311,22 +311,7 @@ func TestZtunnelAndOurServersDrain(t *testing.T) {
 	if err := exchange(c, random(1, 5000)); err != nil {
 		t.Fatal(err)
 	}
-	drained := make(chan error, 1)
-	go func() { drained <- server.Shutdown(t.Context()) }()
-	for i := range 20 {
-		if err := exchange(c, random(uint64(i), 50_000)); err != nil {
-			t.Fatalf("during the drain: %v", err)
-		}
-	}
-	c.Close()
-	select {
-	case err := <-drained:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("the drain does not end")
-	}
+	drainUnder(t, server, c)
 }
 
 // Connections that our server drains for their age, under openers that never stop: none of them may see it.
