@@ -133,18 +133,8 @@ func TestEdgeIsManagedAndUndone(t *testing.T) {
 			t.Errorf("version %s became %s", version, now)
 		}
 	})
-	t.Run("what is taken away comes back", func(t *testing.T) {
-		o := s.service("orders")
-		if err := s.c.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/use-waypoint":null}}}`))); err != nil {
-			t.Fatal(err)
-		}
-		s.wait("the label is back", func() string {
-			if s.service("orders").Labels[plan.LabelUseWaypoint] == "waypoint" {
-				return ""
-			}
-			return "it is not"
-		})
-		s.ready("public", v1alpha1.ReasonDone)
+	t.Run("what is taken away comes back", func(*testing.T) {
+		s.mends()
 	})
 	t.Run("undo", func(t *testing.T) {
 		s.delete(s.theEdge("public"))
@@ -228,4 +218,20 @@ func TestUndoOfWhatWasJustWritten(t *testing.T) {
 		// The API server may let an edge go whose finalizer has just come: then undo comes after.
 		s.wait("all is as before", func() string { return cmp.Diff(before, s.state(false)) })
 	}
+}
+
+// mends takes the label of Service orders away, and says that it comes back.
+func (s *site) mends() {
+	s.t.Helper()
+	o := s.service("orders")
+	if err := s.c.Patch(s.t.Context(), o, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/use-waypoint":null}}}`))); err != nil {
+		s.t.Fatal(err)
+	}
+	s.wait("the label is back", func() string {
+		if s.service("orders").Labels[plan.LabelUseWaypoint] == "waypoint" {
+			return ""
+		}
+		return "it is not"
+	})
+	s.ready("public", v1alpha1.ReasonDone)
 }
