@@ -54,6 +54,7 @@ func (c *Conn) lost(err error) error {
 	if c.farewell == nil {
 		return err
 	}
-	c.farewell.Err = err
-	return c.farewell
+	said := *c.farewell // others may be reading the last one
+	said.Err = err
+	return &said
 }
