@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -69,6 +70,53 @@ func TestTextOfTheClusterIsNoCommandToATerminal(t *testing.T) {
 			t.Errorf("what is read is %q", got)
 		}
 	})
+}
+
+// TestYAMLReadsAsItWas: what is escaped for a terminal is the same text to whoever reads the document.
+func TestYAMLReadsAsItWas(t *testing.T) {
+	marks := "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+	long := strings.Repeat("a word and another ", 20)
+	for name, text := range map[string]string{
+		"a name": "orders", "commands": hostile, "a colour": "a\x1b[32mb", "a control that YAML does not take": "a\u009b2Jb", "marks": "a" + marks + "b", "marks on lines": "a\n" + marks + "\nb\n", "marks in a long text": long + marks + long,
+		"marks that look escaped": `a\u202e` + "\u202e", "no text": "a\ufffdb",
+	} {
+		t.Run(name, func(t *testing.T) {
+			doc := &planDocument{header: newHeader("Plan"), Findings: []v1alpha1.Finding{{Code: "ISM302", Message: text, Fix: "as it is"}}}
+			var plan, observed bytes.Buffer
+			if err := (&app{stdout: &plan}).writeYAML(doc); err != nil {
+				t.Fatal(err)
+			}
+			g := observedGateway{Namespace: "edge", Name: "http", Plan: &planDocument{Namespace: "edge", Name: "http"}, Edge: &v1alpha1.AmbientEdgeSpec{TakeOver: []string{text}}}
+			err := (&app{stdout: &observed, output: outputYAML}).observeOne(&observeDocument{Gateways: []observedGateway{g, g}}, &observeFlags{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, out := range []string{plan.String(), observed.String()} {
+				if strings.ContainsAny(out, "\x1b\x07\u009b\r"+marks) {
+					t.Errorf("it gets to the terminal: %q", out)
+				}
+			}
+			change := planChange{Deed: "Change", Kind: "Service", Name: "orders", Fields: []planFields{{After: text, path: []string{"metadata", "annotations", "a"}}}}
+			var diff bytes.Buffer
+			if err := change.printDiff(&page{w: cleaner{w: &diff}}); err != nil || strings.ContainsAny(diff.String(), "\x1b\x07\u009b\r"+marks) {
+				t.Errorf("%v; it gets to the terminal: %q", err, diff.String())
+			}
+			var back planDocument
+			if err := yaml.Unmarshal(plan.Bytes(), &back); err != nil || back.Findings[0].Message != text {
+				t.Errorf("%v; %q is read as %q", err, text, back.Findings[0].Message)
+			}
+			edges := strings.Split(observed.String(), "---\n")
+			for _, one := range edges {
+				var e v1alpha1.AmbientEdge
+				if err := yaml.Unmarshal([]byte(one), &e); err != nil || len(e.Spec.TakeOver) != 1 || e.Spec.TakeOver[0] != text {
+					t.Errorf("%v; %q is read as %+v", err, text, e.Spec)
+				}
+			}
+			if is := strings.HasPrefix(plan.String(), "{"); is != strings.ContainsAny(text, marks+"\u009b") || len(edges) != 2 {
+				t.Errorf("as JSON: %t; AmbientEdges: %d", is, len(edges))
+			}
+		})
+	}
 }
 
 func TestErrorsAreNoCommandsToATerminal(t *testing.T) {

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -206,7 +204,7 @@ func (g *observedGateway) printAll(p *page) error {
 
 // edgeYAML is the AmbientEdge alone, as kubectl apply takes it.
 func (g *observedGateway) edgeYAML() ([]byte, error) {
-	text, err := yaml.Marshal(map[string]any{
+	text, err := yamlOf(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion().String(), "kind": "AmbientEdge",
 		"metadata": map[string]any{"namespace": g.Plan.Namespace, "name": g.Plan.Name}, "spec": g.Edge,
 	})

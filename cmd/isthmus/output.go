@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,12 +57,25 @@ func (a *app) writeJSON(v any) error { return encode(a.stdout, v) }
 
 // writeYAML writes one document to standard output, as JSON has it.
 func (a *app) writeYAML(v any) error {
-	text, err := yaml.Marshal(v)
+	text, err := yamlOf(v)
 	if err != nil {
 		return err
 	}
 	_, err = cleaner{w: a.stdout}.Write(text)
 	return err
+}
+
+// yamlOf is a document as YAML that reads the same when a cleaner has written it. Marks that turn the direction of text are plain letters to YAML, which has
+// no escapes outside of quotes, and some controls it does not take at all: a document with one is written as JSON, which is YAML too, and has all of its texts
+// in quotes.
+func yamlOf(v any) ([]byte, error) {
+	text, err := yaml.Marshal(v)
+	if err == nil && !bytes.ContainsFunc(text, func(r rune) bool { return r != utf8.RuneError && harmful(r) }) {
+		return text, nil
+	}
+	var b bytes.Buffer
+	err = encode(&b, v)
+	return b.Bytes(), err
 }
 
 func encode(w io.Writer, v any) error {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
@@ -82,7 +80,7 @@ func (c *planChange) lines(side func(*planFields) any) ([]string, error) {
 		}
 		at[f.path[len(f.path)-1]] = v
 	}
-	text, err := yaml.Marshal(tree)
+	text, err := yamlOf(tree)
 	if err != nil {
 		return nil, fmt.Errorf("show %s: %w", c, err)
 	}
