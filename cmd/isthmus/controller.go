@@ -150,7 +150,7 @@ func explainController(what, where string, err error) error {
 	return f
 }
 
-// controller runs until ctx ends.
+// controller runs until ctx ends. To be stopped is no failure, however far it has come: what was under way then fails for that.
 func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Level) error {
 	opts := &slog.HandlerOptions{Level: level}
 	var handler slog.Handler = slog.NewTextHandler(a.stderr, opts)
@@ -164,13 +164,11 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	if err != nil {
 		return err
 	}
-	if err := f.listenable(ctx); err != nil {
-		return err
+	mgr, err := f.begin(ctx, cfg, log)
+	if ctx.Err() != nil {
+		log.Info("stopped before it began")
+		return nil
 	}
-	if err := f.learn(ctx, cfg, log); err != nil {
-		return err
-	}
-	mgr, err := f.manager(cfg, newLazyIdentity(&f.mesh, log), handler)
 	if err != nil {
 		return err
 	}
@@ -180,6 +178,17 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 		return explainController("the controller ended", cfg.Host, err)
 	}
 	return nil
+}
+
+// begin makes the manager, when the ports are to be had and the mesh is known.
+func (f *controllerFlags) begin(ctx context.Context, cfg *rest.Config, log *slog.Logger) (manager.Manager, error) {
+	if err := f.listenable(ctx); err != nil {
+		return nil, err
+	}
+	if err := f.learn(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	return f.manager(cfg, newLazyIdentity(&f.mesh, log), log.Handler())
 }
 
 // manager makes the manager with all that runs in it.

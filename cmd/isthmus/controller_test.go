@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,6 +124,28 @@ func TestControllerNamesTheBusyPort(t *testing.T) {
 			t.Errorf("it is explained as %+v", d)
 		}
 	})
+}
+
+// TestStoppingTheControllerIsNoFailure: also while the API server does not answer what it asks for first.
+func TestStoppingTheControllerIsNoFailure(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	asked := make(chan string, 16)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path
+		stop() // as a signal does
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], contexts: [{name: c, context: {cluster: c}}], current-context: c}`
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := isthmusWith(t, ctx, strings.NewReader(""), "controller", "--kubeconfig", kubeconfig)
+	r.want(t, exitOK, r.stderr, "stopped before it began")
+	if path := <-asked; !strings.HasSuffix(path, "/configmaps/istio") {
+		t.Errorf("it has asked for %s", path)
+	}
 }
 
 func TestPlanAndStatusRefuseFlags(t *testing.T) {

@@ -9,7 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -98,13 +101,22 @@ func (f *controllerFlags) learn(ctx context.Context, cfg *rest.Config, log *slog
 	if err != nil {
 		return err
 	}
-	c, err := client.New(rest.CopyConfig(cfg), client.Options{Scheme: scheme})
+	c, err := client.New(rest.CopyConfig(cfg), client.Options{Scheme: scheme, Mapper: configMapper()})
 	if err != nil {
 		return explainController("the controller cannot start", cfg.Host, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, configTimeout)
 	defer cancel()
 	return f.learnFrom(ctx, c, log)
+}
+
+// configMapper knows the kinds that tell of a mesh. The API server is not asked for them: that would not end with a context.
+func configMapper() meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	m.Add(corev1.SchemeGroupVersion.WithKind("ConfigMap"), meta.RESTScopeNamespace)
+	m.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	m.Add(appsv1.SchemeGroupVersion.WithKind("Deployment"), meta.RESTScopeNamespace)
+	return m
 }
 
 func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *slog.Logger) error {
