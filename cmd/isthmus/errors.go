@@ -35,6 +35,7 @@ type failure struct {
 	where string // a hop, an object, a file; may be empty
 	next  string // may be empty
 	err   error  // may be nil
+	gone  bool   // what was asked for is not there
 }
 
 func (e *failure) Error() string {

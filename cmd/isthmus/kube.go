@@ -93,7 +93,7 @@ func missingNamespace(ctx context.Context, c client.Reader, name string) error {
 	if err := c.Get(ctx, types.NamespacedName{Name: name}, ns); !apierrors.IsNotFound(err) {
 		return nil
 	}
-	return &failure{what: "there is no namespace " + name, next: nextNamespace}
+	return &failure{what: "there is no namespace " + name, next: nextNamespace, gone: true}
 }
 
 const nextNamespace = "name one that is there, with -n: kubectl get namespaces; or create it"
@@ -103,7 +103,7 @@ func explainKube(what, where string, err error) error {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
-	f := &failure{what: what, where: where, err: err}
+	f := &failure{what: what, where: where, err: err, gone: apierrors.IsNotFound(err)}
 	switch {
 	case meta.IsNoMatchError(err), runtime.IsNotRegisteredError(err):
 		f.err = fmt.Errorf("the API server does not know a kind that is needed: %w", err)

@@ -24,7 +24,9 @@ backends and the way to them, findings with what to do about them, and the steps
 What is shown is what the controller saw and wrote last; a note on standard error tells when none
 seems to be at work, or how to find out whether one is there that has not looked yet. Nothing is
 written. The exit code says whether the cluster could be read; with --require-ready it also is 1
-when an AmbientEdge is not ready. With --watch it goes on until it is interrupted.
+when an AmbientEdge is not ready. With --watch it goes on until it is interrupted, or until the
+AmbientEdge that was named is gone; when the cluster cannot be read a note says so, and when it can
+again.
 
 ` + planWords
 
@@ -92,7 +94,7 @@ func newStatus(a *app) *cobra.Command {
 				return usagef(cmd.CommandPath(), "--watch and --require-ready exclude each other")
 			}
 			if f.watch {
-				return a.statusWatch(cmd.Context(), len(args) == 1, func(ctx context.Context) (*statusDocument, string, error) { return f.read(ctx, args) })
+				return a.statusWatch(cmd.Context(), len(args) == 1, f.reader(args))
 			}
 			return a.status(cmd.Context(), f, args)
 		},
@@ -108,7 +110,7 @@ func newStatus(a *app) *cobra.Command {
 
 func (a *app) status(ctx context.Context, f *statusFlags, args []string) error {
 	done := a.progress("reading the cluster")
-	doc, where, err := f.read(ctx, args)
+	doc, where, err := f.reader(args)(ctx)
 	done()
 	if err != nil {
 		return err
@@ -140,20 +142,31 @@ func (d *statusDocument) show(p *page, one bool) error {
 	return d.print(p, time.Now())
 }
 
-// read gets the AmbientEdges that are meant, and says where it looked.
-func (f *statusFlags) read(ctx context.Context, args []string) (*statusDocument, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.kube.timeout)
-	defer cancel()
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, appsv1.AddToScheme, coordinationv1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return nil, "", err
+// reader gives what gets the AmbientEdges that are meant, and says where it looked. It makes a client when it is called first, and keeps it.
+func (f *statusFlags) reader(args []string) func(context.Context) (*statusDocument, string, error) {
+	var c client.Client
+	var ns string
+	return func(ctx context.Context) (*statusDocument, string, error) {
+		ctx, cancel := context.WithTimeout(ctx, f.kube.timeout)
+		defer cancel()
+		if c == nil {
+			scheme := runtime.NewScheme()
+			for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, appsv1.AddToScheme, coordinationv1.AddToScheme} {
+				if err := add(scheme); err != nil {
+					return nil, "", err
+				}
+			}
+			var err error
+			if c, ns, err = f.kube.client(scheme); err != nil {
+				return nil, "", err
+			}
 		}
+		return f.read(ctx, c, ns, args)
 	}
-	c, ns, err := f.kube.client(scheme)
-	if err != nil {
-		return nil, "", err
-	}
+}
+
+// read gets the AmbientEdges that are meant, by a client and in the namespace that is meant where none is said.
+func (f *statusFlags) read(ctx context.Context, c client.Reader, ns string, args []string) (*statusDocument, string, error) {
 	doc := &statusDocument{header: newHeader("Status"), Edges: []edgeStatus{}}
 	if len(args) == 1 {
 		key := edgeKey(args[0], ns)

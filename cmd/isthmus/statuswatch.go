@@ -4,17 +4,23 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
 
-// statusWatchPause is how often a watch of statuses reads them.
-const statusWatchPause = time.Second
+// How often a watch of statuses reads them. While that fails it pauses longer each time.
+const (
+	statusWatchPause = time.Second
+	statusWatchMost  = 30 * time.Second
+)
 
-// statusWatch shows what read gets, and again whenever that changes, until ctx ends, or read fails: the AmbientEdge that was named may be gone.
+// statusWatch shows what read gets, and again whenever that changes, until ctx ends, or the AmbientEdge that was named is gone. Where the first read fails,
+// the command does. Later on it goes on, and tells on standard error once that it cannot read, and when it can again.
 func (a *app) statusWatch(ctx context.Context, one bool, read func(context.Context) (*statusDocument, string, error)) error {
 	var shown []byte // its edges
 	notes := 0       // how many there were
+	pause := statusWatchPause
 	for {
 		doc, where, err := read(ctx)
 		select {
@@ -22,8 +28,24 @@ func (a *app) statusWatch(ctx context.Context, one bool, read func(context.Conte
 			return nil // that is how it ends
 		default:
 		}
-		if err != nil {
+		if f, is := errors.AsType[*failure](err); err != nil && (shown == nil || is && f.gone) {
 			return err
+		}
+		if err != nil {
+			if pause == statusWatchPause {
+				fmt.Fprintf(a.stderr, "note: what is shown may be out of date, and is read again: %s\n", oneLine(err.Error()))
+			}
+			pause = min(2*pause, statusWatchMost)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+			}
+			continue
+		}
+		if pause > statusWatchPause {
+			fmt.Fprintln(a.stderr, "note: the cluster can be read again")
+			pause = statusWatchPause
 		}
 		text, err := json.Marshal(doc)
 		if err != nil {
