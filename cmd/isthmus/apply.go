@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
-	"github.com/isthmus-mesh/isthmus/controller/plan"
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
@@ -164,7 +163,7 @@ func (a *app) carryOut(ctx context.Context, f *applyFlags, then *planDocument, d
 	if !f.wait {
 		return nil
 	}
-	return a.follow(ctx, f, c, applied, outdates(there, applied, now), doc)
+	return a.follow(ctx, f, c, applied, doc)
 }
 
 // say is for people: with -o json the document has it.
@@ -188,8 +187,7 @@ func (f *applyFlags) again(ctx context.Context, c client.Client, then *planDocum
 	if there != nil && there.DeletionTimestamp != nil {
 		return nil, nil, &failure{what: "AmbientEdge " + then.Namespace + "/" + then.Name + " is being deleted", next: "wait until it is gone, and plan again"}
 	}
-	e := &v1alpha1.AmbientEdge{Spec: *then.Edge.Spec.DeepCopy()}
-	e.Namespace, e.Name, e.Labels, e.Annotations = then.Namespace, then.Name, then.Edge.Labels, then.Edge.Annotations
+	e := then.applied().DeepCopy()
 	notes, err := checkEdge(ctx, c, e, f.file)
 	if err != nil {
 		return nil, nil, err
@@ -200,7 +198,7 @@ func (f *applyFlags) again(ctx context.Context, c client.Client, then *planDocum
 
 // carries says whether an AmbientEdge is as the plan has it already, and approved by it.
 func carries(there *v1alpha1.AmbientEdge, then *planDocument) bool {
-	return there.Annotations[v1alpha1.AnnotationPlan] == plan.Approval(then.Effects) && sameSpecs(&there.Spec, &then.Edge.Spec)
+	return there.Annotations[v1alpha1.AnnotationPlan] == then.approval() && sameSpecs(&there.Spec, &then.Edge.Spec)
 }
 
 // moved shows what differs, and is the error.
@@ -254,6 +252,6 @@ func (f *applyFlags) write(ctx context.Context, c client.Client, there *v1alpha1
 		return nil, explainApply("AmbientEdge "+name+" cannot be applied", err)
 	}
 	e := &v1alpha1.AmbientEdge{}
-	e.Namespace, e.Name, e.ResourceVersion, e.Generation = then.Namespace, then.Name, u.GetResourceVersion(), u.GetGeneration()
+	e.Namespace, e.Name, e.Generation = then.Namespace, then.Name, u.GetGeneration()
 	return e, nil
 }

@@ -107,7 +107,14 @@ func TestPlansThatAreNotApplied(t *testing.T) {
 		{"an older one", func(d *planDocument) { d.Approval = "" }, []string{"did not know how to apply", "plan again"}},
 		{"an undo", func(d *planDocument) { d.Undoing = true }, []string{"that of an undo", "kubectl delete ambientedge -n edge public"}},
 		{"from files", func(d *planDocument) { d.FromFiles = true }, []string{"from files alone"}},
-		{"one that was changed", func(d *planDocument) { d.Effects[0].Value = "none" }, []string{"changed by hand"}},
+		{"another effect", func(d *planDocument) { d.Effects[0].Value = "none" }, []string{"changed by hand"}},
+		{"another spec of the AmbientEdge", func(d *planDocument) { d.Edge.Spec.OnDelete = v1alpha1.OnDeleteKeep }, []string{"changed by hand"}},
+		{"another label of it", func(d *planDocument) { d.Edge.Labels = map[string]string{"team": "edge"} }, []string{"changed by hand"}},
+		{"another annotation of it", func(d *planDocument) {
+			d.Edge.Annotations = map[string]string{v1alpha1.AnnotationBegin: v1alpha1.BeginConfirmed}
+		}, []string{"changed by hand"}},
+		{"another name", func(d *planDocument) { d.Name = "other" }, []string{"changed by hand"}},
+		{"another namespace", func(d *planDocument) { d.Namespace = "other" }, []string{"changed by hand"}},
 		{"blocked", func(d *planDocument) {
 			d.BlockedBy = []string{"ISM302 at Namespace shop"}
 		}, []string{"blocked: ISM302 at Namespace shop"}},
@@ -146,7 +153,7 @@ func TestWhatIsAppliedOfAnEdge(t *testing.T) {
 	then := paperPlan(t, nil)
 	then.Edge.Labels = map[string]string{"team": "edge"}
 	then.Edge.Annotations = map[string]string{v1alpha1.AnnotationBegin: v1alpha1.BeginConfirmed}
-	approval := plan.Approval(then.Effects)
+	approval := then.approval()
 	there := &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "public", UID: "e1"}, Spec: then.Edge.Spec}
 	const begin, confirmed = v1alpha1.AnnotationBegin, v1alpha1.BeginConfirmed
 	created := `{"f:metadata":{"f:annotations":{"f:` + begin + `":{},"f:` + v1alpha1.AnnotationPlan + `":{},"f:taken.away":{}},"f:labels":{"f:team":{}}},"f:spec":{"f:mode":{}}}`

@@ -217,7 +217,7 @@ func approvedEdge(there *v1alpha1.AmbientEdge, then *planDocument) (*unstructure
 	if len(labels) > 0 {
 		u.SetLabels(labels)
 	}
-	annotations[v1alpha1.AnnotationPlan] = plan.Approval(then.Effects)
+	annotations[v1alpha1.AnnotationPlan] = then.approval()
 	u.SetAnnotations(annotations)
 	if there != nil && sameSpecs(&there.Spec, &then.Edge.Spec) {
 		if ours, err := holdsSpec(there); err != nil || !ours {

@@ -10,19 +10,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // followEvery is how often the AmbientEdge is looked at.
 const followEvery = 200 * time.Millisecond
 
-// outdates says whether a status of before does not count any more: something is left to be written, and the AmbientEdge was changed to have it done. One that
-// was applied before stays as it is, and so may its status: nobody has to write it again.
-func outdates(there, applied *v1alpha1.AmbientEdge, now *planDocument) bool {
-	return len(now.Changes) > 0 && (there == nil || there.ResourceVersion != applied.ResourceVersion)
-}
-
-// follow tells of the steps as they are done, until the AmbientEdge is ready. applied is what was written; changes: a status of before does not count.
-func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applied *v1alpha1.AmbientEdge, changes bool, doc *applyDocument) error {
+// follow tells of the steps as they are done, until the AmbientEdge is ready. applied is what was written. A status counts that is about its spec, and about
+// the approval of doc: whatever else has changed the AmbientEdge since, as the controller does with its finalizer, one of before the approval does not.
+func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applied *v1alpha1.AmbientEdge, doc *applyDocument) error {
 	begin := time.Now()
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
@@ -42,7 +38,13 @@ func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applie
 		case last == nil:
 			e = next
 			doc.Status = &e.Status
-			fresh := e.Status.ObservedGeneration == e.Generation && (!changes || e.ResourceVersion != applied.ResourceVersion)
+			if plan.ApprovedAs(e) != doc.Approval {
+				return &failure{
+					what: "AmbientEdge " + key.String() + " does not have the approval any more: somebody has taken it away, or approved another plan",
+					next: "isthmus status " + key.String() + " says what is done; plan again",
+				}
+			}
+			fresh := e.Status.ObservedGeneration == e.Generation && e.Status.Plan.Approval == doc.Approval
 			if fresh {
 				a.tellSteps(e, told, begin)
 			}

@@ -55,8 +55,8 @@ func (a *app) readPlan(path string) (*planDocument, error) {
 		return nil, refuse("this plan is that of an undo, which needs no approval", fmt.Sprintf("kubectl delete ambientedge -n %s %s carries it out", d.Namespace, d.Name))
 	case d.FromFiles:
 		return nil, refuse("this plan was made from files alone, and assumes what a cluster would tell", "plan against the cluster: isthmus plan -f FILE -o json > plan.json")
-	case d.Approval != plan.ApprovalDigest(d.Effects):
-		return nil, refuse("this plan was changed by hand: its effects are not those that it was written with", "change the AmbientEdge, and plan again")
+	case d.Approval != plan.ApprovalDigest(d.applied(), d.Effects):
+		return nil, refuse("this plan was changed by hand, or written by another isthmus: its AmbientEdge and effects are not those that its approval is of", "change the AmbientEdge, and plan again")
 	case len(d.Effects) > plan.MaxEffects:
 		return nil, refuse(fmt.Sprintf("this plan has %d effects, and %d can be approved", len(d.Effects), plan.MaxEffects), "make several AmbientEdges of it")
 	}

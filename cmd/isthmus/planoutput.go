@@ -34,7 +34,7 @@ type planDocument struct {
 	FromFiles bool                     `json:"fromFiles,omitempty"`
 
 	// What isthmus apply needs. Edge is the AmbientEdge that the plan is for, Changes are what is left to be written and what it finds there, Effects what
-	// is approved: what is written in the end, done or not. Approval is their digest.
+	// is approved: what is written in the end, done or not. Approval is the digest of Effects, and of Edge as it is applied.
 	Edge     planEdge      `json:"edge"`
 	Changes  []planChange  `json:"changes"`
 	Effects  []plan.Effect `json:"effects"`
@@ -165,8 +165,18 @@ func (d *planDocument) approvable(e *v1alpha1.AmbientEdge, s *plan.Snapshot, p *
 	d.snapshot = s
 	d.BlockedBy = blockers(p)
 	d.Effects = orEmpty(p.Effects(s))
-	d.Approval = plan.ApprovalDigest(d.Effects)
+	d.Approval = plan.ApprovalDigest(d.applied(), d.Effects)
 }
+
+// applied is the AmbientEdge that a plan is for, as it is applied where there is none.
+func (d *planDocument) applied() *v1alpha1.AmbientEdge {
+	e := &v1alpha1.AmbientEdge{Spec: d.Edge.Spec}
+	e.Namespace, e.Name, e.Labels, e.Annotations = d.Namespace, d.Name, d.Edge.Labels, d.Edge.Annotations
+	return e
+}
+
+// approval is the value of the annotation that approves a plan.
+func (d *planDocument) approval() string { return plan.Approval(d.applied(), d.Effects) }
 
 // blockers are the errors that stop a plan as a whole. Where each is about some backends, it takes all of them.
 func blockers(p *plan.Plan) []string {

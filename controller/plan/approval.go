@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -118,23 +121,42 @@ func (e Effect) hash() string {
 	return fmt.Sprintf("%x", sha256.Sum256(text))[:16]
 }
 
-// Approval is the value of the annotation isthmus.dev/plan that lets the controller bring these effects about, and no others: a digest of all, and the
-// hash of each. What is left may be less than what was approved, as some of it is done or not wanted any more.
-func Approval(effects []Effect) string {
+// Approval is the value of the annotation isthmus.dev/plan that lets the controller bring these effects about for an AmbientEdge, and no others: a digest of
+// all, and the hash of each. What is left may be less than what was approved, as some of it is done or not wanted any more.
+func Approval(of *v1alpha1.AmbientEdge, effects []Effect) string {
 	hashes := make([]string, len(effects))
 	for i, e := range effects {
 		hashes[i] = e.hash()
 	}
-	return ApprovalDigest(effects) + ":" + strings.Join(hashes, ",")
+	return ApprovalDigest(of, effects) + ":" + strings.Join(hashes, ",")
 }
 
-// ApprovalDigest is the digest of Approval.
-func ApprovalDigest(effects []Effect) string {
+// ApprovalDigest is the digest of Approval: of the effects, and of the AmbientEdge as it is applied, with its name, labels, annotations and spec. The
+// approval itself is no part of it, nor is what kubectl has noted of what it applied.
+func ApprovalDigest(of *v1alpha1.AmbientEdge, effects []Effect) string {
+	annotations := maps.Clone(of.Annotations)
+	delete(annotations, v1alpha1.AnnotationPlan)
+	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	text, err := json.Marshal(struct {
+		Namespace, Name     string
+		Labels, Annotations map[string]string `json:",omitempty"`
+		Spec                *v1alpha1.AmbientEdgeSpec
+	}{of.Namespace, of.Name, of.Labels, annotations, &of.Spec})
+	if err != nil {
+		return "" // it comes from JSON
+	}
 	h := sha256.New()
+	fmt.Fprintln(h, string(text))
 	for _, e := range effects {
 		fmt.Fprintln(h, e.hash())
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
+}
+
+// ApprovedAs is the digest of the approval that an AmbientEdge has, or empty; of what is no approval it is the beginning.
+func ApprovedAs(e *v1alpha1.AmbientEdge) string {
+	digest, _, _ := strings.Cut(e.Annotations[v1alpha1.AnnotationPlan], ":")
+	return strings.ToValidUTF8(digest[:min(len(digest), v1alpha1.MaxApproval)], "")
 }
 
 // MaxEffects is how many effects an approval can have: annotations of an object may take 256 KiB.

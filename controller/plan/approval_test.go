@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -61,13 +62,13 @@ func TestAPlanIsNotHeldByItsOwnApproval(t *testing.T) {
 			if free.Blocked() {
 				return // there is nothing to approve
 			}
-			annotate(s.Edge, plan.Approval(free.Effects(s)))
+			annotate(s.Edge, plan.Approval(s.Edge, free.Effects(s)))
 			if p := plan.Make(s); changed(p) != nil {
 				t.Errorf("it is held: %+v", changed(p))
 			} else if len(p.Writes()) != len(free.Writes()) {
 				t.Errorf("%d writes became %d", len(free.Writes()), len(p.Writes()))
 			}
-			annotate(s.Edge, plan.Approval(nil))
+			annotate(s.Edge, plan.Approval(s.Edge, nil))
 			p := plan.Make(s)
 			held := len(free.Changes(s)) > 0 && !free.Undoing
 			if held != (changed(p) != nil) {
@@ -93,7 +94,7 @@ func TestWhatIsApprovedStaysSo(t *testing.T) {
 	} {
 		then := snapshot(t, all[c.then])
 		then.Edge.Spec.Mode = v1alpha1.ModeManage
-		approval := plan.Approval(plan.Make(then).Effects(then))
+		approval := plan.Approval(then.Edge, plan.Make(then).Effects(then))
 		now := snapshot(t, all[c.now])
 		now.Edge.Spec.Mode = v1alpha1.ModeManage
 		for i := range now.Services { // somebody takes away all that was written
@@ -114,6 +115,50 @@ func TestWhatIsApprovedStaysSo(t *testing.T) {
 		}
 		if len(p.Ahead()) == 0 {
 			t.Errorf("%s: nothing is left to be written: this test is about nothing", c.now)
+		}
+	}
+}
+
+// TestAnApprovalIsOfTheAmbientEdgeToo: of all that is applied of it, and not of what an approval, kubectl and the API server add.
+func TestAnApprovalIsOfTheAmbientEdgeToo(t *testing.T) {
+	of := func(change func(*v1alpha1.AmbientEdge)) string {
+		e := &v1alpha1.AmbientEdge{}
+		e.Namespace, e.Name, e.Spec.Mode = "edge", "public", v1alpha1.ModeManage
+		change(e)
+		return plan.ApprovalDigest(e, nil)
+	}
+	was := of(func(*v1alpha1.AmbientEdge) {})
+	for name, c := range map[string]struct {
+		same   bool
+		change func(*v1alpha1.AmbientEdge)
+	}{
+		"an approval": {true, func(e *v1alpha1.AmbientEdge) { annotate(e, "0123:4") }},
+		"kubectl's note": {true, func(e *v1alpha1.AmbientEdge) {
+			e.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}"}
+		}},
+		"a uid, a version": {true, func(e *v1alpha1.AmbientEdge) { e.UID, e.Generation, e.ResourceVersion = "1", 2, "3" }},
+		"a status":         {true, func(e *v1alpha1.AmbientEdge) { e.Status.ObservedGeneration = 1 }},
+		"a namespace":      {false, func(e *v1alpha1.AmbientEdge) { e.Namespace = "other" }},
+		"a name":           {false, func(e *v1alpha1.AmbientEdge) { e.Name = "other" }},
+		"a label":          {false, func(e *v1alpha1.AmbientEdge) { e.Labels = map[string]string{"team": "edge"} }},
+		"an annotation":    {false, func(e *v1alpha1.AmbientEdge) { e.Annotations = map[string]string{v1alpha1.AnnotationBegin: "x"} }},
+		"a spec":           {false, func(e *v1alpha1.AmbientEdge) { e.Spec.OnDelete = v1alpha1.OnDeleteKeep }},
+	} {
+		if is := of(c.change); (is == was) != c.same {
+			t.Errorf("%s: the digest is %s, and was %s", name, is, was)
+		}
+	}
+}
+
+// TestAStatusNamesTheApproval that it is about, however long what stands in its place.
+func TestAStatusNamesTheApproval(t *testing.T) {
+	for value, want := range map[string]string{
+		"": "", "0123:4,5": "0123", "no approval": "no approval", strings.Repeat("é", 100): strings.Repeat("é", 32), "x" + strings.Repeat("é", 100): "x" + strings.Repeat("é", 31),
+	} {
+		e := &v1alpha1.AmbientEdge{}
+		annotate(e, value)
+		if is := (&plan.Plan{}).Status(e).Plan.Approval; is != want {
+			t.Errorf("of %q: %q", value, is)
 		}
 	}
 }

@@ -19,7 +19,7 @@ func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
 			p.condition(e, v1alpha1.ConditionEnrolled, partEnrol),
 			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partWire, partRefused),
 		},
-		Plan: v1alpha1.Plan{Digest: p.Digest},
+		Plan: v1alpha1.Plan{Digest: p.Digest, Approval: ApprovedAs(e)},
 	}
 	st.Backends, st.BackendsLeftOut = limited(p.Backends, v1alpha1.MaxBackends)
 	st.Findings, st.FindingsLeftOut = limited(p.Findings, v1alpha1.MaxFindings)

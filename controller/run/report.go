@@ -124,10 +124,11 @@ func (r *reconciler) report(ctx context.Context, e *v1alpha1.AmbientEdge, p *pla
 	return 0, nil
 }
 
-// news says whether a status tells more than that the same step goes on: of another spec, other conditions, findings or steps, or of the step
+// news says whether a status tells more than that the same step goes on: of another spec or approval, other conditions, findings or steps, or of the step
 // that is done.
 func news(before, after *v1alpha1.AmbientEdgeStatus) bool {
-	if before.ObservedGeneration != after.ObservedGeneration || before.Plan.Digest != after.Plan.Digest || turnOf(before) != turnOf(after) ||
+	if before.ObservedGeneration != after.ObservedGeneration || before.Plan.Digest != after.Plan.Digest ||
+		before.Plan.Approval != after.Plan.Approval || turnOf(before) != turnOf(after) ||
 		len(before.Conditions) != len(after.Conditions) || len(before.Findings) != len(after.Findings) {
 		return true
 	}

@@ -74,8 +74,11 @@ func TestOneStepIsOneStatus(t *testing.T) {
 
 func TestNewsDoNotWait(t *testing.T) {
 	for name, change := range map[string]func(p *plan.Plan, e *v1alpha1.AmbientEdge){
-		"a finding":        func(p *plan.Plan, _ *v1alpha1.AmbientEdge) { p.Stop(refusedAt("Service shop/orders")) },
-		"another spec":     func(_ *plan.Plan, e *v1alpha1.AmbientEdge) { e.Generation++ },
+		"a finding":    func(p *plan.Plan, _ *v1alpha1.AmbientEdge) { p.Stop(refusedAt("Service shop/orders")) },
+		"another spec": func(_ *plan.Plan, e *v1alpha1.AmbientEdge) { e.Generation++ },
+		"an approval": func(_ *plan.Plan, e *v1alpha1.AmbientEdge) {
+			e.Annotations = map[string]string{v1alpha1.AnnotationPlan: "0123:4,5"}
+		},
 		"other steps":      func(p *plan.Plan, _ *v1alpha1.AmbientEdge) { p.Digest = "other" },
 		"all that is left": func(p *plan.Plan, _ *v1alpha1.AmbientEdge) { *p = *progress(10) },
 	} {

@@ -32,7 +32,7 @@ func (s *site) approval(text string) string {
 	if p.Blocked() {
 		s.t.Fatalf("the plan is blocked: %+v", p.Findings)
 	}
-	return plan.Approval(p.Effects(look))
+	return plan.Approval(e, p.Effects(look))
 }
 
 // approve sets the annotation of an AmbientEdge; null takes it away.

@@ -12,6 +12,9 @@ const (
 	MaxHeld     = 8 // of one backend
 )
 
+// MaxApproval is how much of an approval's digest a status has, in bytes.
+const MaxApproval = 64
+
 // AmbientEdgeStatus is what the controller saw when it looked last.
 type AmbientEdgeStatus struct {
 	// ObservedGeneration is that of the spec which this status is about.
@@ -141,6 +144,11 @@ type Plan struct {
 	//
 	// +optional
 	Digest string `json:"digest,omitempty"`
+	// Approval is the digest of the approval that the AmbientEdge had when this was found out, as isthmus apply tells it. Empty: it had none.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Approval string `json:"approval,omitempty"`
 	// Steps are what is to be done, done or not.
 	//
 	// +optional
