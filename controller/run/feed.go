@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -55,13 +54,25 @@ type feed struct {
 	doubted map[edge.Kind]time.Time // by the first kind of a watched family: since when the API server says that it has gone; only run asks for it
 
 	mu      sync.RWMutex // guards the field below; not held across I/O
-	watched map[edge.Kind]bool
+	watched map[edge.Kind]span
+}
+
+// span is how long a kind is watched.
+type span struct {
+	ended context.Context // of the watch
+	end   context.CancelFunc
+}
+
+func newSpan() span {
+	var s span
+	s.ended, s.end = context.WithCancel(context.Background())
+	return s
 }
 
 func newFeed(c cache.Cache, server resources, w watch) *feed {
 	return &feed{
 		cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1),
-		doubted: map[edge.Kind]time.Time{}, watched: map[edge.Kind]bool{},
+		doubted: map[edge.Kind]time.Time{}, watched: map[edge.Kind]span{},
 	}
 }
 
@@ -85,18 +96,27 @@ func (f *feed) String() string { return "kinds that come and go" }
 
 // kind is that of a family which is watched: the newest, while two are.
 func (f *feed) kind(of family) (edge.Kind, bool) {
+	k, _, is := f.present(of)
+	return k, is
+}
+
+// present is kind, with the span of its watch.
+func (f *feed) present(of family) (edge.Kind, span, bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if i := slices.IndexFunc(of, func(k edge.Kind) bool { return f.watched[k] }); i >= 0 {
-		return of[i], true
+	for _, k := range of {
+		if s, is := f.watched[k]; is {
+			return k, s, true
+		}
 	}
-	return edge.Kind{}, false
+	return edge.Kind{}, span{}, false
 }
 
 func (f *feed) watches(k edge.Kind) bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.watched[k]
+	_, is := f.watched[k]
+	return is
 }
 
 func (f *feed) run(ctx context.Context, q queue) {
@@ -283,15 +303,17 @@ func (f *feed) begin(ctx context.Context, k edge.Kind, q queue) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watched[k] = true
+	f.watched[k] = newSpan()
 	return nil
 }
 
-// end the watch of a kind, and forget its objects.
+// end the watch of a kind, and forget its objects. Who waits for them would wait in vain where they have not come yet, and is told.
 func (f *feed) end(ctx context.Context, k edge.Kind) error {
 	f.mu.Lock()
+	s := f.watched[k]
 	delete(f.watched, k)
 	f.mu.Unlock()
+	s.end()
 	if err := f.cache.RemoveInformer(ctx, typeOf(k)); err != nil {
 		return fmt.Errorf("end the watch of objects of kind %s: %w", k.Kind, err)
 	}

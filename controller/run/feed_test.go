@@ -332,7 +332,7 @@ func TestOneAnswerDoesNotEndAWatch(t *testing.T) {
 func TestAWatchThatHasJustEndedIsNotAnEmptyList(t *testing.T) {
 	k := otherRoutes()[2][0]
 	f := newFeed(nil, nil, watch{})
-	f.watched[k] = true
+	f.watched[k] = newSpan()
 	v := &vendors{feed: f}
 	r := unread{&cache.ErrResourceNotCached{}}
 	if list, err := v.read(t.Context(), r, otherRoutes()[2]); err == nil || !strings.Contains(err.Error(), k.Kind) {
@@ -341,6 +341,45 @@ func TestAWatchThatHasJustEndedIsNotAnEmptyList(t *testing.T) {
 	if list, err := v.read(t.Context(), r, otherRoutes()[1]); err != nil || len(list) > 0 {
 		t.Errorf("a kind that is not there: %v, %v", list, err)
 	}
+}
+
+// TestAWatchThatEndsKeepsNobodyWaiting: a cache that has let go of a kind never fills with it, and whoever waits for that learns it from the feed.
+func TestAWatchThatEndsKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fam := otherRoutes()[2]
+		f := newFeed(&informers{of: map[string]*informer{}}, nil, watch{&reconciler{}})
+		if err := f.begin(t.Context(), fam[0], nil); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		answer := make(chan error, 1)
+		go func() {
+			_, err := (&vendors{feed: f}).read(t.Context(), unfilled{}, fam)
+			answer <- err
+		}()
+		time.Sleep(time.Second)
+		if err := f.end(t.Context(), fam[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answer; err == nil || !strings.Contains(err.Error(), "has just ended") || time.Since(begin) != time.Second {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		if err := f.begin(t.Context(), fam[0], nil); err != nil { // it comes again
+			t.Fatal(err)
+		}
+		begin = time.Now()
+		if _, err := (&vendors{feed: f}).read(t.Context(), unfilled{}, fam); err == nil || strings.Contains(err.Error(), "ended") || time.Since(begin) != listTimeout {
+			t.Errorf("a cache that does not fill: after %v: %v", time.Since(begin), err)
+		}
+	})
+}
+
+// unfilled is a cache that waits for objects which do not come.
+type unfilled struct{ client.Reader }
+
+func (unfilled) List(ctx context.Context, _ client.ObjectList, _ ...client.ListOption) error {
+	<-ctx.Done()
+	return apierrors.NewTimeoutError("failed waiting for the informer to sync", 0)
 }
 
 // unread fails to list.

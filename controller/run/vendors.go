@@ -86,12 +86,15 @@ func byKind(a, b *unstructured.Unstructured) int {
 // read reads the objects of a family, none where the API server knows it in no version.
 func (v *vendors) read(ctx context.Context, r client.Reader, f family) ([]*unstructured.Unstructured, error) {
 	if v.feed != nil {
-		k, watched := v.feed.kind(f)
+		k, watch, watched := v.feed.present(f)
 		if !watched {
 			return nil, nil
 		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(watch.ended, cancel)()
 		list, there, err := v.list(ctx, r, k)
-		if err == nil && !there { // that is not to say that there are none
+		if err == nil && !there || err != nil && watch.ended.Err() != nil { // that is not to say that there are none
 			err = fmt.Errorf("list objects of kind %s: the watch of %s has just ended", k.Kind, k.APIVersion())
 		}
 		return list, err
