@@ -1,6 +1,8 @@
 package run
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -8,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
@@ -171,16 +174,70 @@ func dropped[T any, P interface {
 	return rest
 }
 
+// TestChoicesAreBounded: a route that delegates to very many others makes an edge read all that can be delegated to, and remember none of the choices. What it
+// plans is the same, and what changes it concerns it.
+func TestChoicesAreBounded(t *testing.T) {
+	for _, name := range []string{"delegation-by-name", "delegation-by-label-and-all-of-a-namespace", "delegation-agentgateway-says-nothing"} {
+		t.Run(name, func(t *testing.T) {
+			all := cases(t)[name]
+			crowd(all)
+			route := gatewayv1.HTTPRoute{} // of another Gateway
+			route.Namespace, route.Name, route.Spec.ParentRefs = "elsewhere", "other", []gatewayv1.ParentReference{{Name: "other"}}
+			route.Spec.Rules = []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{Name: "other"}}}}}}
+			all.HTTPRoutes = append(all.HTTPRoutes, route)
+			i := slices.IndexFunc(all.HTTPRoutes, func(o gatewayv1.HTTPRoute) bool { return o.Name == "root" })
+			rule := &all.HTTPRoutes[i].Spec.Rules[0]
+			for n := range maxChoices + 1 {
+				group, kind := gatewayv1.Group(gatewayv1.GroupName), gatewayv1.Kind("HTTPRoute")
+				ref := gatewayv1.HTTPBackendRef{}
+				ref.Group, ref.Kind, ref.Name = &group, &kind, gatewayv1.ObjectName(fmt.Sprintf("nobody-%d", n))
+				rule.BackendRefs = append([]gatewayv1.HTTPBackendRef{ref}, rule.BackendRefs...)
+			}
+			from := newReader(t, all)
+			r := &reconciler{client: &cluster{server: &server{}, reader: from}}
+			some, err := r.look(t.Context(), all.Edge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(some.Services, func(o corev1.Service) bool { return o.Namespace == "elsewhere" }) {
+				t.Error("what is of no concern was read")
+			}
+			s := r.concerns.scopes[client.ObjectKeyFromObject(all.Edge)]
+			if len(s.choices) > maxChoices || !s.delegated {
+				t.Errorf("it remembers %d choices", len(s.choices))
+			}
+			whole, err := Observe(t.Context(), from, all.Edge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := plan.Make(some)
+			if d := cmp.Diff(told(plan.Make(whole), all.Edge), told(p, all.Edge)); d != "" || len(p.Backends) == 0 {
+				t.Errorf("%d backends; -of all +of what was looked at\n%s", len(p.Backends), d)
+			}
+			for i := range all.HTTPRoutes {
+				o := &all.HTTPRoutes[i]
+				concerned := set{}
+				if r.concerns.whom(o, concerned); (len(concerned) > 0) != (o.Name == "root" || delegable(o)) {
+					t.Errorf("HTTPRoute %s concerns %v", o.Name, concerned)
+				}
+			}
+		})
+	}
+}
+
 func TestAnEdgeThatReachesFurtherIsReadAgain(t *testing.T) {
 	var c concerns
 	e := types.NamespacedName{Namespace: "edge", Name: "public"}
 	small, large := newScope("edge.public", "edge"), newScope("edge.public", "edge")
 	large.services[types.NamespacedName{Namespace: "shop", Name: "orders"}] = true
 	large.namespaces["shop"] = true
+	some, every := newScope("edge.public", "edge"), newScope("edge.public", "edge")
+	some.choices[plan.Choice{Name: "orders"}] = true
+	every.delegated, every.choices = true, nil
 	for i, step := range []struct {
 		scope *scope
 		known bool
-	}{{small, false}, {small, true}, {large, false}, {large, true}, {small, true}, {large, false}} {
+	}{{small, false}, {small, true}, {large, false}, {large, true}, {small, true}, {large, false}, {some, false}, {every, false}, {every, true}, {some, true}, {every, false}} {
 		if got := c.note(e, step.scope); got != step.known {
 			t.Errorf("step %d: known is %v", i, got)
 		}

@@ -3,6 +3,7 @@ package run
 import (
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -83,6 +84,10 @@ func (v *viewer) targets() error {
 	return nil
 }
 
+// maxChoices bounds what an edge remembers of routes that delegate to others: one may do so for each of its backendRefs, in the ways of several vendors. Where
+// there is more, all routes that can be delegated to matter.
+const maxChoices = 512
+
 // routes are HTTPRoutes, and those that they delegate to, by whatever vendor's rules.
 func (v *viewer) routes(list []gatewayv1.HTTPRoute) error {
 	for i := range list {
@@ -93,11 +98,16 @@ func (v *viewer) routes(list []gatewayv1.HTTPRoute) error {
 		v.s.HTTPRoutes = append(v.s.HTTPRoutes, *o)
 		v.scope.near[o.Namespace] = true
 		for _, c := range plan.Choices(o) {
-			if v.scope.choices[c] {
+			if v.scope.delegated || v.scope.choices[c] {
 				continue
 			}
-			v.scope.choices[c] = true
-			if err := v.chosen(&c); err != nil {
+			choose := func() error { return v.chosen(&c) }
+			if len(v.scope.choices) >= maxChoices {
+				v.scope.delegated, v.scope.choices, choose = true, nil, v.delegated
+			} else {
+				v.scope.choices[c] = true
+			}
+			if err := choose(); err != nil {
 				return err
 			}
 		}
@@ -105,7 +115,22 @@ func (v *viewer) routes(list []gatewayv1.HTTPRoute) error {
 	return nil
 }
 
-// chosen are the routes that others delegate to. Their namespaces have to consent.
+// delegated are all routes that others can delegate to, in all namespaces.
+func (v *viewer) delegated() error {
+	var list gatewayv1.HTTPRouteList
+	if err := v.list("HTTPRoutes", &list); err != nil {
+		return err
+	}
+	return v.take(slices.DeleteFunc(list.Items, func(o gatewayv1.HTTPRoute) bool { return !delegable(&o) }))
+}
+
+// delegable says whether others can delegate to a route: it names a route as its parent, or nothing.
+func delegable(o metav1.Object) bool {
+	list := plan.ParentRefs(o)
+	return len(list) == 0 || slices.ContainsFunc(list, func(p gatewayv1.ParentReference) bool { return p.Kind != nil && *p.Kind == "HTTPRoute" })
+}
+
+// chosen are the routes that others delegate to.
 func (v *viewer) chosen(c *plan.Choice) error {
 	var opts []client.ListOption
 	if c.Namespace != "" {
@@ -129,10 +154,15 @@ func (v *viewer) chosen(c *plan.Choice) error {
 			list.Items = append(list.Items, o)
 		}
 	}
-	for i := range list.Items {
-		if err := v.space(list.Items[i].Namespace); err != nil {
+	return v.take(list.Items)
+}
+
+// take routes that others delegate to. Their namespaces have to consent.
+func (v *viewer) take(list []gatewayv1.HTTPRoute) error {
+	for i := range list {
+		if err := v.space(list[i].Namespace); err != nil {
 			return err
 		}
 	}
-	return v.routes(list.Items)
+	return v.routes(list)
 }

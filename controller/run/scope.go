@@ -28,7 +28,8 @@ type scope struct {
 	selectors  map[string][]map[string]string
 	parents    map[string]bool      // its own Gateways and their ListenerSets, by parentName
 	near       map[string]bool      // namespaces of routes
-	choices    map[plan.Choice]bool // routes that are delegated to
+	choices    map[plan.Choice]bool // routes that are delegated to, at most maxChoices
+	delegated  bool                 // there are more of them: all that can be delegated to
 }
 
 func newScope(owner, home string) *scope {
@@ -57,6 +58,9 @@ func (s *scope) wants(p *corev1.Pod) bool {
 
 // delegatesTo says whether a route of its gateways may delegate to an HTTPRoute.
 func (s *scope) delegatesTo(o metav1.Object) bool {
+	if s.delegated {
+		return delegable(o)
+	}
 	for c := range s.choices {
 		if c.Has(o) {
 			return true
@@ -127,9 +131,9 @@ func (s *scope) within(other *scope) bool {
 			}
 		}
 	}
-	return (!s.workloads || other.workloads) && (!s.anywhere || other.anywhere) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
+	return (!s.workloads || other.workloads) && (!s.anywhere || other.anywhere) && (!s.delegated || other.delegated) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
 		inside(s.gateways, other.gateways) && inside(s.made, other.made) && inside(s.locks, other.locks) &&
-		inside(s.parents, other.parents) && inside(s.near, other.near) && inside(s.choices, other.choices)
+		inside(s.parents, other.parents) && inside(s.near, other.near) && (other.delegated || inside(s.choices, other.choices))
 }
 
 func inside[K comparable](a, b map[K]bool) bool {
