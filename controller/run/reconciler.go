@@ -21,7 +21,7 @@ import (
 
 // How soon to look again.
 const (
-	soon   = 200 * time.Millisecond // something has been written, or is waited for
+	soon   = 200 * time.Millisecond // something has been written, or is waited for: see pace.waits
 	later  = 30 * time.Second       // all is well, or somebody has to act: watches tell of that
 	unsaid = time.Second            // somebody has to act, and no watch tells of that
 )
@@ -113,9 +113,12 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 		return reconcile.Result{}, err
 	}
 	r.refusals.keep(e, p)
-	again := later
-	if did.wrote || did.waits || p.Pending() && !p.Blocked() && r.manages(e) {
+	again, waits := later, r.pace.waits(req.NamespacedName, standing(e, p))
+	switch {
+	case did.wrote || did.waits:
 		again = soon
+	case p.Pending() && !p.Blocked() && r.manages(e):
+		again = waits
 	}
 	if s.Unable != "" {
 		again = min(again, unsaid)
