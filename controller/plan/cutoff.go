@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -15,13 +16,32 @@ import (
 
 // enrols says whether a gateway is about to be brought into the mesh, where it was not before: all backends see its identity from then on.
 func (m *maker) enrols(g *gateway) bool {
-	if g.capture != v1alpha1.CaptureAmbient || !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
+	if !g.apart() {
 		return false
 	}
 	if m.was(stepID(VerbVerify, g.String())) {
 		return false // it was there: what got lost is mended
 	}
 	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.part == partEnrol && s.Write != nil })
+}
+
+// apart says whether a gateway is to be captured, and has pods that are not.
+func (g *gateway) apart() bool {
+	return g.capture == v1alpha1.CaptureAmbient && slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) })
+}
+
+// ledNow are the waypoints that backends lead to at present, while a gateway is to be brought into the mesh: it will go there.
+func (m *maker) ledNow() []types.NamespacedName {
+	if !slices.ContainsFunc(m.gateways, (*gateway).apart) {
+		return nil
+	}
+	list := map[types.NamespacedName]bool{}
+	for _, b := range m.backends {
+		if key, leads := m.leads(b); leads && !b.hidden {
+			list[key] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(list), compareKeys)
 }
 
 // was says whether a step was done when the status was written.
@@ -90,25 +110,48 @@ func (m *maker) cutsOffGateway(b *backend, g *gateway, id spiffeid.ID, point *po
 	m.once(f)
 }
 
+// ledAlready looks at the waypoints that backends lead to by themselves, and that nothing is planned for: a gateway that is brought into the mesh goes there.
+func (m *maker) ledAlready(planned map[types.NamespacedName]bool) {
+	for _, key := range m.ledNow() {
+		if fact := m.Waypoints[key]; !planned[key] && !fact.Answers && fact.Why != "" && m.Unable == "" {
+			m.silent(key, fact.Why, false)
+		}
+	}
+}
+
 // silent finds a waypoint that does not answer. Where a Service leads there already, and a gateway is about to follow, that would be cut off: the gateway
-// stays outside.
-func (m *maker) silent(key types.NamespacedName, why string) {
+// stays outside. For one whose namespace does not consent nobody waits. One that nothing is planned for matters to nobody else.
+func (m *maker) silent(key types.NamespacedName, why string, planned bool) {
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingWaypointSilent, Severity: v1alpha1.SeverityWarning, Object: object("Gateway", key),
 		Message: "this waypoint is programmed but does not answer on its HBONE port: " + why, Fix: "look at its pods",
 	}
+	told := ""
 	for _, g := range m.gateways {
 		for _, b := range m.backends {
 			waypoint, follows := m.follows(g, b)
-			if follows && waypoint == key && m.enrols(g) {
-				f.Severity = v1alpha1.SeverityError
-				f.Message += fmt.Sprintf(". %s leads there, and %s would get no answer when it is in the mesh: it stays outside until then, for all of its backends", b, g)
-				f.Fix += "; or take label " + LabelUseWaypoint + " from " + b.String()
-				m.about(nil, func() { m.found(f) })
-				return
+			if !follows || waypoint != key || !m.enrols(g) {
+				continue
 			}
+			if b.refused {
+				told = cmp.Or(told, fmt.Sprintf(". %s leads there, and %s will get no answer when it is in the mesh. Its namespace does not consent, and nobody waits for it", b, g))
+				continue
+			}
+			who := "a Service whose namespace has not consented"
+			if !m.concealed(b.key.Namespace) {
+				who = b.String()
+				f.Fix += "; or take label " + LabelUseWaypoint + " from " + who
+			}
+			f.Severity = v1alpha1.SeverityError
+			f.Message += fmt.Sprintf(". %s leads there, and %s would get no answer when it is in the mesh: it stays outside until then, for all of its backends", who, g)
+			m.about(nil, func() { m.found(f) })
+			return
 		}
 	}
-	m.found(f)
-	m.plan.holds.wait(causeOf(&f), m.whom...)
+	if f.Message += told; planned || told != "" {
+		m.found(f)
+	}
+	if planned {
+		m.plan.holds.wait(causeOf(&f), m.whom...)
+	}
 }

@@ -97,6 +97,7 @@ func (m *maker) waypoints() {
 			m.awaitWaypoint(key, of)
 		})
 	}
+	m.ledAlready(chosen)
 }
 
 // nameless finds a Service that is to use a waypoint, and names none.
@@ -188,7 +189,7 @@ func (m *maker) awaitWaypoint(key types.NamespacedName, of []string) {
 		s.Reason = "it cannot be asked: " + m.Unable
 	case !fact.Answers && fact.Why != "":
 		s.Reason = "it does not answer: " + fact.Why
-		m.silent(key, fact.Why)
+		m.silent(key, fact.Why, true)
 	case !fact.Answers:
 		s.Reason = "it is to be asked on its HBONE port"
 	default:
@@ -203,8 +204,8 @@ func Programmed(g *gatewayv1.Gateway) bool {
 	return c != nil && c.Status == "True" && c.ObservedGeneration == g.Generation && len(g.Status.Addresses) > 0
 }
 
-// WaypointsToAsk are the waypoints of a plan that are programmed, with an address of a Service behind each to ask for: what the snapshot
-// needs facts about.
+// WaypointsToAsk are the waypoints of a plan that are programmed: what the snapshot needs facts about. While a gateway is to be brought into the mesh, those
+// are among them that Services lead to at present, by whose label ever.
 func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 	if s.Edge.DeletionTimestamp != nil {
 		return nil
@@ -217,6 +218,11 @@ func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 	for _, b := range m.backends {
 		if g := m.gateway(b.waypoint); b.wanted && !b.hidden && g != nil && Programmed(g) {
 			chosen[b.waypoint] = true
+		}
+	}
+	for _, key := range m.ledNow() {
+		if g := m.gateway(key); g != nil && Programmed(g) {
+			chosen[key] = true
 		}
 	}
 	return slices.SortedFunc(maps.Keys(chosen), compareKeys)
