@@ -28,7 +28,8 @@ func (m *maker) authorize() {
 		at := m.pods(b)
 		m.cutOff(b, at)
 		if b.refused {
-			continue // but for the enrolment, nothing changes for it
+			m.turnedAway(b, at)
+			continue // but for the enrolment, and a switch of the gateway's, nothing changes for it
 		}
 		m.beginning(b, at)
 		look := *b // bound notes what it finds

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -76,13 +77,13 @@ func (m *maker) cutOff(b *backend, at []*policy.Point) {
 			}
 			for _, id := range ids {
 				if point := m.atWaypoint(waypoint, b.key); follows && point.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
-					m.cutsOffGateway(b, g, id, point, p, "at waypoint "+waypoint.String())
+					m.cutsOffGateway(b, g, id, point, p, "at waypoint "+waypoint.String(), whenEnrolled)
 				}
 			}
 			for _, pods := range at {
 				for _, id := range seen {
 					if pods.Decide(now).Verdict != policy.Deny && pods.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
-						m.cutsOffGateway(b, g, id, pods, p, "at its pods")
+						m.cutsOffGateway(b, g, id, pods, p, "at its pods", whenEnrolled)
 					}
 				}
 			}
@@ -90,19 +91,64 @@ func (m *maker) cutOff(b *backend, at []*policy.Point) {
 	}
 }
 
-func (m *maker) cutsOffGateway(b *backend, g *gateway, id spiffeid.ID, point *policy.Point, p port, where string) {
+// When a gateway is cut off.
+const (
+	whenEnrolled = "when it is in the mesh"
+	whenSwitched = "when it sends to Services' addresses"
+)
+
+// turnedAway finds a backend whose namespace does not consent, and that leads to a waypoint where a gateway will be refused, or behind which: a switch that is
+// about to be set for the gateway as a whole leads it there, and so far it reaches the pods. Of others admitted tells, and the switch waits for them.
+func (m *maker) turnedAway(b *backend, at []*policy.Point) {
+	waypoint, leads := m.leads(b)
+	if !leads || !slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.Verb == VerbSwitch && s.wide && s.Write != nil }) {
+		return
+	}
+	for _, g := range m.gateways {
+		ids, s := parseIDs(g.identities(m.trustDomain())), m.chosen(g)
+		if len(ids) == 0 || s == nil || s.On != edge.OnGateway && s.On != edge.OnParameters || m.mayFollow(g, b) {
+			continue
+		}
+		now := policy.Of(ids...)
+		if m.enrols(g) {
+			now = policy.Absent[spiffeid.ID]()
+		}
+		for _, p := range ports(b.service) {
+			through := func(pods *policy.Point) bool { return pods.Decide(p.request(now)).Verdict != policy.Deny }
+			if len(at) > 0 && !slices.ContainsFunc(at, through) {
+				continue // nothing gets through
+			}
+			for _, id := range ids {
+				if point := m.atWaypoint(waypoint, b.key); point.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
+					m.cutsOffGateway(b, g, id, point, p, "at waypoint "+waypoint.String(), whenSwitched)
+				}
+			}
+			for _, pods := range at {
+				for _, id := range m.waypointIDs(waypoint) {
+					if through(pods) && pods.Decide(p.request(policy.Of(id))).Verdict == policy.Deny {
+						m.cutsOffGateway(b, g, id, pods, p, "at its pods", whenSwitched)
+					}
+				}
+			}
+		}
+	}
+}
+
+// cutsOffGateway finds that a gateway is let through now, and will not be at a point where an identity is not admitted. For all backends but those whose
+// namespaces do not consent it stays as it is.
+func (m *maker) cutsOffGateway(b *backend, g *gateway, id spiffeid.ID, point *policy.Point, p port, where, when string) {
 	r := p.request(policy.Of(id))
 	obj, field := m.decider(b, point.Decide(r), m.policiesAt(point))
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingNotAdmitted, Severity: v1alpha1.SeverityError, Object: obj, Field: field,
-		Message: fmt.Sprintf("%s, requests of %s to %s are let through now, and would be refused when it is in the mesh: principal %s is not admitted. It stays outside until they would not be, for all of its backends",
-			where, g, b, short(id)),
+		Message: fmt.Sprintf("%s, requests of %s to %s are let through now, and would be refused %s: principal %s is not admitted. It stays outside until they would not be, for all of its backends",
+			where, g, b, when, short(id)),
 		Fix: "let the policies there admit principal " + short(id),
 	}
 	if b.refused {
 		f.Severity = v1alpha1.SeverityWarning
-		f.Message = fmt.Sprintf("%s, requests of %s to %s are let through now, and will be refused when it is in the mesh: principal %s is not admitted. Its namespace does not consent, and nobody waits for it",
-			where, g, b, short(id))
+		f.Message = fmt.Sprintf("%s, requests of %s to %s are let through now, and will be refused %s: principal %s is not admitted. Its namespace does not consent, and nobody waits for it",
+			where, g, b, when, short(id))
 	}
 	if obj != b.String() {
 		f.Fix = cmp.Or(changes(point.WhyNot(r)), f.Fix)

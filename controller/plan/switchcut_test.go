@@ -54,3 +54,49 @@ func TestASwitchLeadsNobodyToAWaypointThatRefusesIt(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoConsentsInPartIsToldOfASwitch: his Service leads to a waypoint of his own, which the gateway goes past until a switch is set for it as a whole.
+func TestWhoConsentsInPartIsToldOfASwitch(t *testing.T) {
+	const (
+		grant   = "---\n{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: edges, namespace: b}, spec: {from: [{group: isthmus.dev, kind: AmbientEdge, namespace: edge}], to: [{group: \"\", kind: Service}]}}\n"
+		policy  = "---\n{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: b}, spec: {action: DENY, "
+		gateway = `rules: [{from: [{source: {principals: [cluster.local/ns/envoy-gateway-system/sa/envoy-edge-http-c2728516]}}]}]}}`
+		theirs  = `rules: [{from: [{source: {principals: [cluster.local/ns/b/sa/theirs]}}]}]}}`
+		service = `targetRefs: [{kind: Service, group: "", name: stock}], `
+		led     = `labels: {istio.io/use-waypoint: theirs}}, spec: {selector: {app: stock}, clusterIP: "10.96.0.8"}, status: {conditions: [{type: istio.io/WaypointBound, status: "True"}]}}`
+		set     = "---\n{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: BackendTrafficPolicy, metadata: {name: theirs, namespace: edge}, spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: http}], routingType: Service}}\n"
+	)
+	for name, c := range map[string]struct {
+		more, led, where string // where it is refused; empty: nowhere
+	}{
+		"its waypoint denies the gateway":                     {policy + service + gateway, led, "at waypoint b/theirs, requests of Gateway edge/http to Service b/stock"},
+		"its pods deny its waypoint":                          {policy + theirs, led, "at its pods, requests of Gateway edge/http to Service b/stock"},
+		"its waypoint denies another":                         {policy + service + theirs, led, ""},
+		"its pods deny the gateway, now as then":              {policy + gateway, led, ""},
+		"it leads to no waypoint":                             {policy + service + gateway, `labels: {istio.io/use-waypoint: theirs}}, spec: {selector: {app: stock}, clusterIP: "10.96.0.8"}}`, ""},
+		"the gateway goes there already, and was turned away": {policy + service + gateway + "\n" + set, led, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := snapshot(t, golden(t, "gateway-switch-beside-a-silent-waypoint",
+				"waypoint: {policy: Use, name: waypoint}", "waypoint: {policy: Create, name: waypoint}",
+				`{name: b, labels: {istio.io/dataplane-mode: ambient}, annotations: {isthmus.dev/edges: edge/public}}`, `{name: b, labels: {istio.io/dataplane-mode: ambient}}`,
+				`{name: waypoint, namespace: b, `, `{name: theirs, namespace: b, `, `test/why: "connection refused"`, `test/answers: "yes"`,
+				`{name: stock, namespace: b, uid: s2}, spec: {selector: {app: stock}, clusterIP: "10.96.0.8"}}`, `{name: stock, namespace: b, uid: s2, `+c.led,
+			)+grant+c.more)
+			p := plan.Make(s)
+			list := said(p, v1alpha1.FindingNotAdmitted)
+			if c.where == "" {
+				if len(list) > 0 {
+					t.Errorf("it finds %+v", list)
+				}
+				return
+			}
+			if len(list) != 1 || list[0].Severity != v1alpha1.SeverityWarning || !strings.HasPrefix(list[0].Message, c.where+" are let through now, and will be refused when it sends to Services' addresses") {
+				t.Errorf("it finds %+v", p.Findings)
+			}
+			if w := stepsOf(p, "BackendTrafficPolicy edge/isthmus-http")[plan.VerbSwitch]; w.Write == nil {
+				t.Errorf("the switch is %s: %s", w.State, w.Reason)
+			}
+		})
+	}
+}
