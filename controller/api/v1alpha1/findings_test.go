@@ -31,7 +31,7 @@ func findings() []told {
 		{"ISM102", "Error", "There is no waypoint to use: neither Service nor namespace names one, the one that is named does not exist, or it is not for Services. " +
 			"Requests would go past policies. The Services of that waypoint are held back.", author, "Set `spec.waypoint` to `{policy: Create, name: waypoint}`, or to `{policy: None}`; or give the waypoint `istio.io/waypoint-for: service`."},
 		{"ISM103", "Error, Warning", "A waypoint is programmed and does not answer on its HBONE port with its identity. No Service is led to it; those that lead there get no answer, and nobody else waits for them. " +
-			"It is an error where one that leads there already would be cut off by the gateway's enrolment: that waits, for all backends.", owner,
+			"It is an error where one that leads there already would be cut off by the gateway's enrolment: that waits, for all backends. So it is where the Service leads there by itself, and no waypoint is asked for; where its namespace does not consent it is a warning, and nobody waits for it.", owner,
 			"Look at the waypoint's pods and at NetworkPolicies for port 15008."},
 		{"ISM104", "Warning", "A route, or a Service that it names, does not count: the gateway has not said Accepted and ResolvedRefs of its present generation, or Accepted of the ListenerSet that it names, or a ReferenceGrant is missing. " +
 			"What was done for it stays, and `Ready` is false where the gateway may send there. Where nobody has reported on it, the finding says who should.", owner, "See the route's conditions, and whether the controller that the finding names runs; create the ReferenceGrant that the finding names, or take the reference from the route."},
@@ -42,7 +42,7 @@ func findings() []told {
 			"The Service is held back; where it comes after the wiring, `Ready` is false.", owner,
 			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
 		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and the Service is held back. " +
-			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning; so it is where the namespace does not consent, and nobody waits for it.", owner, "Let them admit the gateway's principal, as the finding says."},
+			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning; so it is where the namespace does not consent, and the enrolment, or a switch for the whole gateway, would cut it off: nobody waits for it.", owner, "Let them admit the gateway's principal, as the finding says."},
 		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. The Service is held back.", author,
 			"Have these policies name the Service or the other waypoint too, or name the present waypoint in `spec.waypoint.name`."},
 		{"ISM208", "Info", "What was made for this AmbientEdge, a waypoint or a switch, is needed by another AmbientEdge too: it stays, without owner.", author, "Delete it when the other is gone too."},
