@@ -177,9 +177,10 @@ func dropped[T any, P interface {
 // TestChoicesAreBounded: a route that delegates to very many others makes an edge read all that can be delegated to, and remember none of the choices. What it
 // plans is the same, and what changes it concerns it.
 func TestChoicesAreBounded(t *testing.T) {
+	worlds := cases(t)
 	for _, name := range []string{"delegation-by-name", "delegation-by-label-and-all-of-a-namespace", "delegation-agentgateway-says-nothing"} {
 		t.Run(name, func(t *testing.T) {
-			all := cases(t)[name]
+			all := worlds[name]
 			crowd(all)
 			route := gatewayv1.HTTPRoute{} // of another Gateway
 			route.Namespace, route.Name, route.Spec.ParentRefs = "elsewhere", "other", []gatewayv1.ParentReference{{Name: "other"}}

@@ -27,10 +27,13 @@ func (willing) Serves(context.Context, netip.AddrPort, []spiffeid.ID, string, []
 
 // TestWhatWaitsForOthersIsLookedAtLess: a waypoint that stays silent, and a policy that its vendor rejects, are waited for as long as it takes.
 func TestWhatWaitsForOthersIsLookedAtLess(t *testing.T) {
-	for name, prober := range map[string]Prober{"waypoint-does-not-answer": silent{}, "tenant-with-a-silent-waypoint": silent{}, "envoy-gateway-trap-not-accepted": willing{}} {
+	all := cases(t)
+	for name, prober := range map[string]Prober{"waypoint-does-not-answer": silent{}, "tenant-with-a-silent-waypoint": silent{}, "envoy-gateway-trap-not-accepted": willing{},
+		"enrolment-would-lead-to-a-silent-waypoint-that-is-not-asked-for": silent{},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := cases(t)[name]
+				s := all[name]
 				s.Edge.ResourceVersion = "1"
 				api := &cluster{server: &server{}, reader: newReader(t, s)}
 				var told notes

@@ -120,6 +120,9 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 	case p.Pending() && !p.Blocked() && r.manages(e):
 		again = waits
 	}
+	if unanswered(s) && r.manages(e) { // be the plan blocked: no watch tells when one answers
+		again = min(again, waits)
+	}
 	if s.Unable != "" {
 		again = min(again, unsaid)
 	}
@@ -132,6 +135,19 @@ func (r *reconciler) reconcile(ctx context.Context, req reconcile.Request, since
 		}
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// unanswered says whether a waypoint that was asked does not answer, or does not serve a Service.
+func unanswered(s *plan.Snapshot) bool {
+	silent := func(facts map[types.NamespacedName]plan.WaypointFact) bool {
+		for _, f := range facts {
+			if !f.Answers {
+				return true
+			}
+		}
+		return false
+	}
+	return s.Unable == "" && (silent(s.Waypoints) || silent(s.Served))
 }
 
 // plan decides on what was observed, and on what is found out by asking.
