@@ -64,7 +64,7 @@ func (a *app) follow(ctx context.Context, f *applyFlags, c client.Reader, applie
 		}
 		select {
 		case <-ctx.Done():
-			return a.notReady(outer, f, c, e, last)
+			return a.notReady(outer, f, c, e, last, doc.Approval)
 		case <-time.After(followEvery):
 		}
 	}
@@ -108,7 +108,7 @@ func onlyHeld(e *v1alpha1.AmbientEdge) bool {
 }
 
 // notReady says why it did not get ready in time.
-func (a *app) notReady(outer context.Context, f *applyFlags, c client.Reader, e *v1alpha1.AmbientEdge, last error) error {
+func (a *app) notReady(outer context.Context, f *applyFlags, c client.Reader, e *v1alpha1.AmbientEdge, last error, approval string) error {
 	if err := outer.Err(); err != nil {
 		return &failure{what: "stopped waiting; the controller goes on", next: "isthmus status " + e.Namespace + "/" + e.Name}
 	}
@@ -117,6 +117,9 @@ func (a *app) notReady(outer context.Context, f *applyFlags, c client.Reader, e 
 	}
 	s := newEdgeStatus(e)
 	_, why := s.ready()
+	if s.Current && !s.unseen() && e.Status.Plan.Approval != approval {
+		why = "its status is not about this approval; a controller, or a CRD, of before approvals were told there never says so: upgrade both"
+	}
 	fail := &failure{what: fmt.Sprintf("AmbientEdge %s/%s is not ready after %s", e.Namespace, e.Name, f.timeout), where: why, next: "isthmus status " + e.Namespace + "/" + e.Name}
 	ctx, cancel := context.WithTimeout(outer, f.kube.timeout)
 	defer cancel()

@@ -88,6 +88,12 @@ func TestFollowingTakesNoStatusOfBefore(t *testing.T) {
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
+			if err != nil {
+				told := c.want == "is not ready after" && c.of != "new" && len(seen.Status.Conditions) > 0
+				if where := detail(err).Where; strings.Contains(where, "not about this approval") != told {
+					t.Errorf("where is %q", where)
+				}
+			}
 			if doc.Ready != (c.want == "") {
 				t.Errorf("it is said to be ready: %t", doc.Ready)
 			}
