@@ -317,6 +317,8 @@ func (p *place) useAsSaid(export string) {
 		{"demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/7", `"path":"/orders/7"`},
 		{"echo from here | demo exec edge/impostor -- sh -c 'cat; cat /etc/hostname'", "from here\nimpostor\n"},
 		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
+		{"kubectl apply -f ../story/manifests/ingress.yaml", "gateway.gateway.networking.k8s.io/ingress created"},
+		{"isthmus observe", "edge/ingress  istio"},
 		{"demo exec edge/gateway isthmus version", "isthmus"},
 		{"demo exec shop/orders isthmus version", "isthmus"},
 		{"demo exec edge/nobody true || echo it ended with $?", "no pod of edge/nobody"},

@@ -86,6 +86,11 @@ The gateway that embeds hbone; and the way that it takes, from its pod, with its
   %s
   demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/1
 
+An ingress gateway of Istio's, with a route to the shop, and what could be done for it:
+
+  kubectl apply -f e2e/story/manifests/ingress.yaml
+  isthmus observe edge/ingress
+
 A gateway of your own in its place, which serves TLS on :8443 and answers /healthz there (more is in hbone/README.md):
 
   kubectl set image -n edge deployment/native-gateway gateway=/absolute/path/of/the/program
