@@ -17,7 +17,7 @@ import (
 func l4Rules(p *securityv1.AuthorizationPolicy) []rule {
 	var rules []rule
 	for i, r := range p.Spec.Rules {
-		if r == nil || p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW && onlyHTTP(r) {
+		if r == nil || p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW && OnlyHTTP(r) {
 			continue
 		}
 		at := fmt.Sprintf("rules[%d].", i)
@@ -47,8 +47,8 @@ func l4Rules(p *securityv1.AuthorizationPolicy) []rule {
 	return rules
 }
 
-// onlyHTTP says whether a rule has a condition that ztunnel does not know.
-func onlyHTTP(r *securityapi.Rule) bool {
+// OnlyHTTP says whether a rule has a condition that ztunnel does not know: it leaves such a rule out of an ALLOW policy.
+func OnlyHTTP(r *securityapi.Rule) bool {
 	for _, to := range r.To {
 		op := to.GetOperation()
 		if len(op.GetHosts())+len(op.GetNotHosts())+len(op.GetMethods())+len(op.GetNotMethods())+len(op.GetPaths())+len(op.GetNotPaths()) > 0 {
