@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -19,7 +20,10 @@ func (m *maker) beginning(b *backend, at []*policy.Point) {
 		return
 	}
 	point := m.atWaypoint(b.waypoint, b.key)
-	list := m.policiesAt(point)
+	list := slices.DeleteFunc(m.policiesAt(point), func(p *securityv1.AuthorizationPolicy) bool { // what is planned or ours refuses nobody anew
+		_, role := pairedFor(p)
+		return role != "" && m.pairingFor(b.key) != nil
+	})
 	if len(list) == 0 {
 		return
 	}

@@ -106,6 +106,9 @@ func (m *maker) withdrawn() {
 		if p := m.policyAt(m.lockKey(b)); p != nil && m.made(p) && !m.consents(b.key.Namespace, securityGroup, "AuthorizationPolicy") {
 			m.noLonger(b.key.Namespace, "locked Service "+b.key.Name, groupKind{securityGroup, "AuthorizationPolicy"})
 		}
+		if m.paired(b) && !m.consents(b.key.Namespace, securityGroup, "AuthorizationPolicy") {
+			m.noLonger(b.key.Namespace, "paired Service "+b.key.Name, groupKind{securityGroup, "AuthorizationPolicy"})
+		}
 		if g := m.gateway(b.waypoint); b.wanted && g != nil && m.madeWaypoint(g) && !m.consents(g.Namespace, gatewayv1.GroupName, "Gateway") {
 			m.noLonger(g.Namespace, "created waypoint "+g.Name, groupKind{gatewayv1.GroupName, "Gateway"})
 		}

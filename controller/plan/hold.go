@@ -115,7 +115,9 @@ func (m *maker) wantedAt(waypoint string) []string {
 func (m *maker) held(service string) bool { return len(m.plan.holds.by[service]) > 0 }
 
 // takesBack says whether a step of a part takes back.
-func takesBack(p part) bool { return p == partUnlock || p == partUnswitch || p == partRelease }
+func takesBack(p part) bool {
+	return p == partUnlock || p == partUnswitch || p == partUnpair || p == partRelease
+}
 
 // causes are what holds a step back; why is set where it is not an error about it. A waypoint is made, and looked at, while a Service of it is free.
 func (p *Plan) causes(s *Step) (list []cause, why string) {
@@ -157,7 +159,7 @@ func (p *Plan) concerned(w *Write) []string {
 		return nil
 	case takesBack(s.part):
 		return []string{s.Object}
-	case s.part == partLock:
+	case s.part == partLock, s.part == partPair:
 		return s.of[:1] // others are of the same pods
 	default:
 		return s.of

@@ -106,7 +106,7 @@ func (m *maker) lockOne(b *backend) {
 	if spec != nil {
 		s.wants = func() *Write { return m.newLock(key, spec) }
 	}
-	m.add(s, partEnrol, partWaypoint, partWire)
+	m.add(s, partEnrol, partWaypoint, partPair, partWire)
 }
 
 // notLocked finds a Service whose pods are not locked.
@@ -341,7 +341,7 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 		}
 	}
 	for _, p := range m.Policies {
-		if kept[keyOf(p)] || !m.created(p) {
+		if kept[keyOf(p)] || !m.created(p) || m.pairs(p) {
 			continue
 		}
 		obj := object("AuthorizationPolicy", keyOf(p))

@@ -63,6 +63,7 @@ const (
 	VerbVerify   = "Verify"  // see that pods are captured, or are not
 	VerbCreate   = "Create"  // make a waypoint
 	VerbAwait    = "Await"   // see that a waypoint answers, that what it was made of is gone, or that a route counts
+	VerbPair     = "Pair"    // have a waypoint answer callers as a Service's pods do, and these admit it
 	VerbWire     = "Wire"    // let a Service lead to its waypoint
 	VerbSwitch   = "Switch"  // set the gateway's own switch
 	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
@@ -70,6 +71,7 @@ const (
 	VerbUnlock   = "Unlock"  // let it reach them again
 	VerbUnswitch = "Unswitch"
 	VerbUnwire   = "Unwire"
+	VerbUnpair   = "Unpair" // take that away
 	VerbDelete   = "Delete"
 	VerbUnenrol  = "Unenrol"
 	VerbRelease  = "Release" // leave what was written as it is, without our marks
@@ -81,10 +83,12 @@ type part int
 const (
 	partEnrol part = iota
 	partWaypoint
+	partPair
 	partWire
 	partLock
 	partUnlock
 	partUnswitch
+	partUnpair
 	partRelease
 	partRefused // nothing waits for these
 )
@@ -135,6 +139,7 @@ type maker struct {
 	lack     map[string]*lack       // by namespace
 	trees    map[any]map[string]any // of objects, by pointer; see tree
 	policies *policies              // see index
+	pairings []*pairing             // see pair
 	passes   *passage               // see passing
 	inbound  *inbound               // see gate
 	// allRoutes, allFollowed and veiled are of routes, follow and veil.
@@ -161,11 +166,14 @@ func Make(s *Snapshot) *Plan {
 		m.enrol()
 		m.waypoints()
 		m.reaches()
+		m.pair()
 		m.wire()
 		m.authorize()
+		m.unpaired()
 		m.awaitRoutes()
 		m.earlier()
 		m.lock()
+		m.narrow()
 		m.withdrawn()
 		m.release()
 		m.unled()

@@ -69,14 +69,22 @@ func selects(all map[string]map[string]bool, namespace, label string) {
 // index is made once, and only where it is asked for.
 func (m *maker) index() *policies {
 	if m.policies == nil {
-		m.policies = newPolicies(m.Policies, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.standsForLock(p) })
-		for _, p := range m.Strictness {
-			for k := range p.Spec.GetSelector().GetMatchLabels() {
-				selects(m.policies.selected, p.Namespace, k)
-			}
-		}
+		m.policies = m.indexOf(m.Policies)
 	}
 	return m.policies
+}
+
+// indexOf is the index of policies, as if there were no others. Locks are not among them, and to undo neither are pairings, which go.
+func (m *maker) indexOf(list []*securityv1.AuthorizationPolicy) *policies {
+	ix := newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool {
+		return isLock(p) || m.standsForLock(p) || m.Edge.DeletionTimestamp != nil && m.pairs(p)
+	})
+	for _, p := range m.Strictness {
+		for k := range p.Spec.GetSelector().GetMatchLabels() {
+			selects(ix.selected, p.Namespace, k)
+		}
+	}
+	return ix
 }
 
 // ztunnel is the enforcement in front of pods of a namespace with labels.
@@ -121,9 +129,16 @@ func (m *maker) set(list []*securityv1.AuthorizationPolicy) *policy.Set {
 
 // pods are the enforcement in front of the pods of a backend that have any: of each set of labels that a policy may tell from others, one. A Service
 // without pods has those of its selector, where its namespace is in the mesh.
-func (m *maker) pods(b *backend) []*policy.Point {
+func (m *maker) pods(b *backend) (list []*policy.Point) {
+	for _, labels := range m.podKinds(b) {
+		list = append(list, m.ztunnel(b.key.Namespace, labels))
+	}
+	return list
+}
+
+// podKinds are the labels of the pods that pods looks at.
+func (m *maker) podKinds(b *backend) (list []map[string]string) {
 	seen := map[string]bool{}
-	var list []*policy.Point
 	add := func(labels map[string]string) {
 		var key strings.Builder
 		for _, ns := range slices.Compact([]string{b.key.Namespace, m.Root()}) {
@@ -135,7 +150,7 @@ func (m *maker) pods(b *backend) []*policy.Point {
 		}
 		if !seen[key.String()] {
 			seen[key.String()] = true
-			list = append(list, m.ztunnel(b.key.Namespace, labels))
+			list = append(list, labels)
 		}
 	}
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)

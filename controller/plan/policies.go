@@ -57,7 +57,8 @@ func (m *maker) targetsClass(o metav1.Object, spec targeting) bool {
 	return o.GetNamespace() == m.Root() && refers(spec, "GatewayClass", WaypointClass)
 }
 
-// enforced names the policies for an object that only a waypoint enforces, and what else it obeys: those for all waypoints too, with class.
+// enforced names the policies for an object that only a waypoint enforces, and what else it obeys: those for all waypoints too, with class. Our own are not
+// among them.
 func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []string {
 	var names []string
 	add := func(policy string, o metav1.Object, spec targeting) {
@@ -66,6 +67,9 @@ func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []st
 		}
 	}
 	for _, p := range m.Policies {
+		if m.pairs(p) {
+			continue // it goes with the wiring
+		}
 		add("AuthorizationPolicy", p, &p.Spec)
 	}
 	for _, p := range m.RequestAuthentications {

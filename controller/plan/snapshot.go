@@ -69,6 +69,8 @@ type Snapshot struct {
 	Unable string
 	// ObserveOnly: who makes the plan may write nothing, whatever the edge's mode.
 	ObserveOnly bool
+
+	ix *index // nil: lists are gone through
 }
 
 // Callee is a Service that the API server calls.
@@ -91,18 +93,30 @@ func (s *Snapshot) trustDomain() string { return cmp.Or(s.TrustDomain, "cluster.
 func (s *Snapshot) Root() string { return cmp.Or(s.RootNamespace, "istio-system") }
 
 func (s *Snapshot) namespace(name string) *corev1.Namespace {
+	if s.ix != nil {
+		return s.ix.namespaces[name]
+	}
 	return find(s.Namespaces, func(o *corev1.Namespace) bool { return o.Name == name })
 }
 
 func (s *Snapshot) service(key types.NamespacedName) *corev1.Service {
+	if s.ix != nil {
+		return s.ix.services[key]
+	}
 	return find(s.Services, func(o *corev1.Service) bool { return keyOf(o) == key })
 }
 
 func (s *Snapshot) gateway(key types.NamespacedName) *gatewayv1.Gateway {
+	if s.ix != nil {
+		return s.ix.gateways[key]
+	}
 	return find(s.Gateways, func(o *gatewayv1.Gateway) bool { return keyOf(o) == key })
 }
 
 func (s *Snapshot) deployment(key types.NamespacedName) *appsv1.Deployment {
+	if s.ix != nil {
+		return s.ix.deployments[key]
+	}
 	return find(s.Deployments, func(o *appsv1.Deployment) bool { return keyOf(o) == key })
 }
 
@@ -122,10 +136,18 @@ func (s *Snapshot) controllerOf(class gatewayv1.ObjectName) string {
 // podsWith are the pods of a namespace that have all labels, without those that have ended. An empty namespace is all.
 func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*corev1.Pod {
 	var list []*corev1.Pod
-	for i := range s.Pods {
-		p := &s.Pods[i]
-		if (p.Namespace == namespace || namespace == "") && hasLabels(p.Labels, labels) && alive(p) {
-			list = append(list, p)
+	if s.ix != nil && namespace != "" {
+		for _, p := range s.ix.pods[namespace] {
+			if hasLabels(p.Labels, labels) {
+				list = append(list, p)
+			}
+		}
+	} else {
+		for i := range s.Pods {
+			p := &s.Pods[i]
+			if (p.Namespace == namespace || namespace == "") && hasLabels(p.Labels, labels) && alive(p) {
+				list = append(list, p)
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b *corev1.Pod) int {

@@ -17,7 +17,7 @@ func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
 		Conditions: []metav1.Condition{
 			p.ready(e),
 			p.condition(e, v1alpha1.ConditionEnrolled, partEnrol),
-			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partWire, partRefused),
+			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partPair, partWire, partRefused),
 		},
 		Plan: v1alpha1.Plan{Digest: p.Digest, Approval: ApprovedAs(e)},
 	}
@@ -151,7 +151,7 @@ func (p *Plan) firstOf(code string) v1alpha1.Finding {
 
 func (p *Plan) ready(e *v1alpha1.AmbientEdge) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation}
-	left := p.left(partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease, partRefused)
+	left := p.left(partEnrol, partWaypoint, partPair, partWire, partLock, partUnlock, partUnswitch, partUnpair, partRelease, partRefused)
 	f := p.stopper()
 	switch halted, conflict := p.firstError(v1alpha1.FindingUndoHalted), p.firstError(v1alpha1.FindingConflictedEdge); {
 	case halted.Code != "":

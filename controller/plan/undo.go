@@ -22,8 +22,10 @@ func (m *maker) undo() {
 		return
 	}
 	m.unlock(nil)
+	m.widen()
 	m.unswitch(nil, nil)
 	m.unwire(nil)
+	m.unpair(nil)
 	m.deleteWaypoints(nil)
 	m.unenrol(nil)
 	m.plaintext()
@@ -58,8 +60,10 @@ func (m *maker) release() {
 	}
 	m.plan.Whole = true
 	m.unlock(services)
+	m.widen()
 	m.unswitch(objects, services)
 	m.unwire(services)
+	m.unpair(services)
 	m.deleteWaypoints(waypoints)
 	m.unenrol(objects)
 }
@@ -176,7 +180,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 				}
 			})
 		}
-		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
+		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partUnpair, partRelease)
 	}
 	policy, name := m.waypointPolicy()
 	if policy != v1alpha1.WaypointCreate || !m.plan.Undoing {
@@ -275,7 +279,7 @@ func (m *maker) unenrol(keep map[string]bool) {
 		m.add(Step{
 			part: partRelease, wide: true, Step: v1alpha1.Step{Verb: VerbUnenrol, Object: obj, Reason: "take our label away"},
 			Write: &Write{APIVersion: h.apiVersion, Kind: h.kind, Key: keyOf(h.object), UID: h.object.GetUID(), Fields: map[string]any{}},
-		}, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
+		}, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partUnpair, partRelease)
 	}
 	if m.plan.Undoing {
 		m.awaitOutside()

@@ -154,13 +154,13 @@ func takenBack(before []v1alpha1.Step, p *plan.Plan) (gone []*v1alpha1.Step) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		there[s.ID] = true
-		if slices.Contains([]string{plan.VerbEnrol, plan.VerbCreate, plan.VerbWire, plan.VerbSwitch, plan.VerbLock}, s.Verb) {
+		if slices.Contains([]string{plan.VerbEnrol, plan.VerbCreate, plan.VerbPair, plan.VerbWire, plan.VerbSwitch, plan.VerbLock}, s.Verb) {
 			wanted[s.Object] = true
 		}
 	}
 	for i := range before {
 		s := &before[i]
-		takes := slices.Contains([]string{plan.VerbUnlock, plan.VerbUnswitch, plan.VerbUnwire, plan.VerbDelete, plan.VerbUnenrol, plan.VerbRelease}, s.Verb)
+		takes := slices.Contains([]string{plan.VerbUnlock, plan.VerbUnswitch, plan.VerbUnwire, plan.VerbUnpair, plan.VerbDelete, plan.VerbUnenrol, plan.VerbRelease}, s.Verb)
 		if takes && s.State != v1alpha1.StepDone && !there[s.ID] && !wanted[s.Object] {
 			gone = append(gone, s)
 		}

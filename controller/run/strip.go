@@ -69,6 +69,7 @@ func strip(o any) (any, error) {
 		stripMeta(o)
 		if !slices.ContainsFunc(o.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return strings.HasPrefix(f.Manager, v1alpha1.FieldOwnerPrefix) }) {
 			o.ManagedFields = nil // not one of ours
+			o.Status.Reset()
 		}
 	}
 	return o, nil

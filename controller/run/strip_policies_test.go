@@ -4,9 +4,12 @@ import (
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	metaapi "istio.io/api/meta/v1alpha1"
 	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -18,10 +21,18 @@ func TestCachesKeepWhatPoliciesDecide(t *testing.T) {
 	}}
 	who.Namespace, who.Name = "shop", "no-batch"
 	tokens := &securityv1.RequestAuthentication{Spec: securityapi.RequestAuthentication{JwtRules: []*securityapi.JWTRule{{Issuer: "a", Jwks: "keys"}}}}
-	for _, o := range []any{who, tokens} {
+	ours := who.DeepCopy()
+	ours.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: v1alpha1.FieldOwnerPrefix + "edge.public"}}
+	for _, p := range []*securityv1.AuthorizationPolicy{who, ours} {
+		p.Status.Conditions = []*metaapi.IstioCondition{{Type: "ZtunnelAccepted", Status: "True"}}
+	}
+	for _, o := range []any{who, tokens, ours} {
 		if _, err := strip(o); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if len(who.Status.Conditions) > 0 || len(ours.Status.Conditions) != 1 {
+		t.Errorf("of what istiod says there is %v, and %v of a policy of ours", who.Status.Conditions, ours.Status.Conditions)
 	}
 	if r := tokens.Spec.JwtRules; len(r) != 1 || r[0].GetIssuer() != "a" || r[0].GetJwks() != "" {
 		t.Errorf("of a RequestAuthentication there is %v", r)

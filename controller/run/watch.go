@@ -73,11 +73,12 @@ func alike(a, b client.Object) bool {
 		return a.GetResourceVersion() == b.GetResourceVersion()
 	}
 	a, b = timeless(a), timeless(b)
-	// Istio's specs are protobuf messages, which DeepEqual panics on. Of their statuses nothing is kept.
+	// Istio's specs are protobuf messages, which DeepEqual panics on. Of their statuses nothing is kept, but of policies of ours: istiod says there that it
+	// has them.
 	switch a := a.(type) {
 	case *securityv1.AuthorizationPolicy:
 		b, same := b.(*securityv1.AuthorizationPolicy)
-		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec)
+		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
 	case *securityv1.PeerAuthentication:
 		b, same := b.(*securityv1.PeerAuthentication)
 		return same && equality.Semantic.DeepEqual(a.ObjectMeta, b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec)

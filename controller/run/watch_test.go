@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"testing"
 
+	metaapi "istio.io/api/meta/v1alpha1"
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -50,6 +51,12 @@ func TestUpdatesThatChangeNothing(t *testing.T) {
 			anew.SetUID("2")
 			if alike(o, anew) {
 				t.Error("another object of that name is no change")
+			}
+			if p, is := next().(*securityv1.AuthorizationPolicy); is {
+				p.Status.Conditions = append(p.Status.Conditions, &metaapi.IstioCondition{Type: "WaypointAccepted", Status: "True"})
+				if alike(o, p) {
+					t.Error("istiod's word about a policy is no change")
+				}
 			}
 			if set := specs[kind]; set != nil {
 				other := next()

@@ -50,7 +50,7 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 		return did, nil
 	}
 	defer func() {
-		if did.wrote && slices.ContainsFunc(writes, unlocks) {
+		if did.wrote && slices.ContainsFunc(writes, func(w *plan.Write) bool { return unlocks(w) || w.Kind == "Service" && p.Unpairs() }) {
 			r.open(key)
 		}
 	}()
@@ -110,7 +110,7 @@ func (r *reconciler) hold(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.
 }
 
 // heard is how long istiod and ztunnels may take to hear that a lock is gone. Nobody tells when they have: a Service that leads to its pods before would
-// be denied there for a moment.
+// be denied there for a moment. So it is with a Service that is led to its pods again: what its waypoint enforces for us stays until all have heard.
 const heard = 2 * time.Second
 
 // unlocks says whether a write takes a lock away.

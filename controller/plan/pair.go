@@ -1,0 +1,271 @@
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	securityapi "istio.io/api/security/v1beta1"
+	typev1beta1 "istio.io/api/type/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+)
+
+// pairPrefix begins the names of the policies by which a waypoint answers as the pods of a Service did. These end with what they do.
+const pairPrefix = "isthmus-pair-"
+
+// What they do, in the order in which they come. They go the other way round.
+const (
+	pairDeny  = "deny"  // at the waypoint: the twins of what the pods deny
+	pairAllow = "allow" // at the waypoint: the twins of what the pods allow
+	pairEdge  = "edge"  // at the waypoint: the gateway, beside a list of others, or to shut out all others
+	pairAdmit = "admit" // at the pods: the waypoint
+	pairOnly  = "only"  // at the pods: the waypoint, to shut out all others
+)
+
+var pairRoles = [...]string{pairDeny, pairAllow, pairEdge, pairAdmit, pairOnly}
+
+// pairing is what has to stand for a backend, so that its waypoint answers every caller as its pods do without it.
+type pairing struct {
+	*backend
+
+	wanted   []*securityv1.AuthorizationPolicy // in order, before the wiring
+	narrow   []*securityv1.AuthorizationPolicy // last of all
+	obstacle *obstacle                         // why it cannot be had, and nothing more of it is made
+	led      bool                              // it leads to a waypoint already without anything of ours, and that is how it is
+	unseen   bool                              // it has no pod in the mesh that would tell: what stands stays
+	lists    bool                              // the pods have a list of others, beside which the waypoint is admitted
+	listed   bool                              // the waypoint has a list of others
+}
+
+// stays says whether what stands of a pairing stays as it is.
+func (x *pairing) stays() bool { return x.obstacle != nil || x.unseen }
+
+// pairKey is the policy of a Service that does one thing for the edge.
+func (m *maker) pairKey(b *backend, role string) types.NamespacedName {
+	of := sha256.Sum256([]byte(keyOf(m.Edge).String()))
+	return types.NamespacedName{Namespace: b.key.Namespace, Name: fmt.Sprintf("%s%s-%x-%s", pairPrefix, b.key.Name, of[:4], role)}
+}
+
+// pairedFor is the Service that a policy by such a name is for, and what it does.
+func pairedFor(o metav1.Object) (service types.NamespacedName, role string) {
+	name, is := strings.CutPrefix(o.GetName(), pairPrefix)
+	i := strings.LastIndexByte(name, '-')
+	if !is || i < 0 || !slices.Contains(pairRoles[:], name[i+1:]) {
+		return types.NamespacedName{}, ""
+	}
+	name, role = name[:i], name[i+1:]
+	if i = strings.LastIndexByte(name, '-'); i < 0 {
+		return types.NamespacedName{}, ""
+	}
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: name[:i]}, role
+}
+
+// pairs says whether a policy is one of ours by which a waypoint answers as pods did, labelled still or not.
+func (m *maker) pairs(p *securityv1.AuthorizationPolicy) bool {
+	_, role := pairedFor(p)
+	return role != "" && m.created(p)
+}
+
+// pairsFor says whether a policy is such a one of another AmbientEdge that is there. It says nothing about what its namespace wants itself.
+func (m *maker) pairsFor(p *securityv1.AuthorizationPolicy) bool {
+	if _, role := pairedFor(p); role == "" {
+		return false
+	}
+	for i := range m.Edges {
+		e := &m.Edges[i]
+		if e.Owner() != m.Edge.Owner() && p.Labels[v1alpha1.LabelOwner] == e.Owner() && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+			return f.Manager == e.FieldOwner() && f.Operation == metav1.ManagedFieldsOperationUpdate && f.Subresource == ""
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// pair finds what has to stand for each backend before it is led to its waypoint, and adds the steps that make it and see it in force: first all at the
+// waypoints, what denies before what allows, and then what admits the waypoints at the pods. From then on policies are looked at as if it stood.
+func (m *maker) pair() {
+	if !m.Edge.Pairs() {
+		return
+	}
+	var theirs []*securityv1.AuthorizationPolicy
+	for _, p := range m.Policies {
+		if !m.pairs(p) && !m.pairsFor(p) {
+			theirs = append(theirs, p)
+		}
+	}
+	m.policies = m.indexOf(theirs)
+	for _, b := range m.backends {
+		if b.wanted && !b.hidden {
+			m.pairings = append(m.pairings, m.pairingOf(b, theirs))
+		}
+	}
+	m.policies = m.indexOf(m.asPlanned())
+	for _, role := range pairRoles {
+		for _, x := range m.pairings {
+			m.about(x.itself(), func() { m.pairSteps(x, role) })
+		}
+	}
+	for _, x := range m.pairings {
+		m.about(x.itself(), func() { m.hinders(x) })
+	}
+}
+
+// asPlanned are the policies that stand when the steps of pairings are done. Where one cannot be had, what stands stays.
+func (m *maker) asPlanned() (list []*securityv1.AuthorizationPolicy) {
+	for _, p := range m.Policies {
+		service, _ := pairedFor(p)
+		x := m.pairingFor(service)
+		if !m.pairs(p) || x == nil || x.stays() {
+			list = append(list, p)
+		}
+	}
+	for _, x := range m.pairings {
+		if !x.stays() {
+			list = append(list, x.wanted...)
+		}
+	}
+	return list
+}
+
+// pairingFor is the pairing of a Service, or nil.
+func (m *maker) pairingFor(service types.NamespacedName) *pairing {
+	for _, x := range m.pairings {
+		if x.key == service {
+			return x
+		}
+	}
+	return nil
+}
+
+// pairSteps adds the step of one policy of a pairing, where it is wanted before the wiring.
+func (m *maker) pairSteps(x *pairing, role string) {
+	for _, want := range x.wanted {
+		if _, is := pairedFor(want); is == role && !x.stays() {
+			m.add(m.pairStep(x, want, role, partPair), partEnrol, partWaypoint, partPair)
+		}
+	}
+}
+
+// pairStep is the step of a policy of a pairing.
+func (m *maker) pairStep(x *pairing, want *securityv1.AuthorizationPolicy, role string, of part) Step {
+	s := Step{part: of, of: x.itself(), Step: v1alpha1.Step{
+		Verb: VerbPair, Object: object("AuthorizationPolicy", keyOf(want)), State: v1alpha1.StepNext, Reason: m.pairReason(x, role),
+	}}
+	if role == pairAdmit || role == pairOnly {
+		s.of = m.samePods(x.backend)
+	}
+	write := func() *Write { return m.newPair(want) }
+	s.wants = write
+	switch p := m.policyAt(keyOf(want)); {
+	case p != nil && !m.created(p):
+		s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityError, Object: s.Object,
+			Message: fmt.Sprintf("this has the name of a policy that AmbientEdge %s would make for %s, and is none of its; it is not overwritten",
+				keyOf(m.Edge), x.backend),
+			Fix: "delete it, or give it another name",
+		})
+	case p != nil && m.made(p) && sameRules(p, want):
+		m.seenInForce(&s, x, p, role)
+	case !m.ask(want.Namespace, securityGroup, "AuthorizationPolicy", "pair "+x.String()):
+		s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
+	default:
+		if s.Write = write(); p != nil {
+			s.Write.UID, s.Write.Force = p.UID, true
+		}
+	}
+	return s
+}
+
+func (m *maker) pairReason(x *pairing, role string) string {
+	switch role {
+	case pairDeny:
+		return fmt.Sprintf("have waypoint %s deny what the pods of %s deny to callers", x.waypoint, x.backend)
+	case pairAllow:
+		return fmt.Sprintf("have waypoint %s allow what the pods of %s allow to callers, and no more", x.waypoint, x.backend)
+	case pairEdge:
+		return fmt.Sprintf("have waypoint %s let the gateway through to %s, by a list", x.waypoint, x.backend)
+	case pairOnly:
+		return fmt.Sprintf("have the pods of %s admit nobody but waypoint %s on its ports", x.backend, x.waypoint)
+	}
+	return fmt.Sprintf("have the pods of %s admit waypoint %s", x.backend, x.waypoint)
+}
+
+// Conditions that istiod gives policies, and why a policy for a Service without waypoint is not accepted yet.
+const (
+	conditionAtWaypoint = "WaypointAccepted"
+	conditionAtZtunnel  = "ZtunnelAccepted"
+	reasonNotBound      = "AncestorNotBound"
+)
+
+// seenInForce waits for istiod's word that it has a policy as it is, and sends it. One for a Service that does not lead to its waypoint is enforced from
+// the moment when it does.
+func (m *maker) seenInForce(s *Step, x *pairing, p *securityv1.AuthorizationPolicy, role string) {
+	kind := conditionAtWaypoint
+	if role == pairAdmit || role == pairOnly {
+		kind = conditionAtZtunnel
+	}
+	_, leads := m.leads(x.backend)
+	for _, c := range p.Status.GetConditions() {
+		if c.GetType() != kind || c.GetObservedGeneration() < p.Generation {
+			continue
+		}
+		switch {
+		case c.GetStatus() == "True":
+			s.State, s.Reason = v1alpha1.StepDone, s.Reason+": istiod has accepted it"
+		case c.GetReason() == reasonNotBound && !leads:
+			s.State, s.Reason = v1alpha1.StepDone, s.Reason+": istiod has read it"
+		default:
+			s.Reason = "istiod says: " + cmp.Or(c.GetMessage(), c.GetReason())
+		}
+		return
+	}
+	if s.Reason = "istiod has not said that it has read it"; m.untold(len(p.Status.GetConditions()), p.UID) {
+		s.State, s.Reason = v1alpha1.StepUnknown, "whether istiod has read it is not in the files"
+	}
+}
+
+// newPair is the write of a policy that is wanted.
+func (m *maker) newPair(p *securityv1.AuthorizationPolicy) *Write {
+	spec := specOf(p)
+	spec["action"] = p.Spec.GetAction().String()
+	if spec["rules"] == nil {
+		spec["rules"] = []any{} // what was there before goes
+	}
+	return &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), Fields: map[string]any{
+		"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelOwner: m.Edge.Owner()}}, "spec": spec,
+	}}
+}
+
+// specOf is a policy's spec as JSON has it.
+func specOf(p *securityv1.AuthorizationPolicy) map[string]any {
+	text, err := json.Marshal(&p.Spec)
+	spec := map[string]any{}
+	if err != nil || json.Unmarshal(text, &spec) != nil {
+		return map[string]any{}
+	}
+	return spec
+}
+
+func sameRules(p, want *securityv1.AuthorizationPolicy) bool { return sameSpec(p, specOf(want)) }
+
+// atService is a policy that a waypoint enforces for a backend.
+func (m *maker) atService(b *backend, role string, action securityapi.AuthorizationPolicy_Action, rules []*securityapi.Rule) *securityv1.AuthorizationPolicy {
+	p := m.planned(b, role)
+	p.Spec.TargetRefs = []*typev1beta1.PolicyTargetReference{{Kind: "Service", Name: b.key.Name}}
+	p.Spec.Action, p.Spec.Rules = action, rules
+	return p
+}
+
+func (m *maker) planned(b *backend, role string) *securityv1.AuthorizationPolicy {
+	key := m.pairKey(b, role)
+	return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+}

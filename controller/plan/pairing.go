@@ -1,0 +1,283 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	securityapi "istio.io/api/security/v1beta1"
+	typev1beta1 "istio.io/api/type/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
+)
+
+// pairingOf finds what has to stand for a backend. theirs are the policies of others, which m.policies has for now. Nothing has to stand where every caller
+// gets by the waypoint what the pods give him. Nor has it where the Service leads to a waypoint already and nothing of ours stands: what its callers get there
+// would change, but where we have led it there, and its pods refuse the waypoint by now and so everybody.
+func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) *pairing {
+	x := &pairing{backend: b}
+	kinds := m.podKinds(b)
+	var before []*policy.Point
+	for _, labels := range kinds {
+		before = append(before, m.ztunnel(b.key.Namespace, labels))
+	}
+	x.unseen = len(kinds) == 0 && m.paired(b)
+	x.lists = slices.ContainsFunc(before, func(p *policy.Point) bool { return p.DefaultDeny() })
+	x.listed = m.atWaypoint(b.waypoint, b.key).DefaultDeny()
+	x.led = !m.carried(x) && m.present(b).Name != "" && !(m.ledByUs(b) && m.refuseWaypoint(b, before))
+	if len(kinds) == 0 {
+		return x
+	}
+	if !x.led {
+		m.takeOver(x, kinds, before, theirs)
+	}
+	if x.obstacle == nil && !x.lists {
+		m.listEdge(x)
+	}
+	return x
+}
+
+// takeOver finds the twins of policies at the pods, where callers would get other answers without them.
+func (m *maker) takeOver(x *pairing, kinds []map[string]string, before []*policy.Point, theirs []*securityv1.AuthorizationPolicy) {
+	b := x.backend
+	if len(m.policiesAt(before[0])) == 0 && m.alike(before) {
+		return
+	}
+	c := &comparison{
+		m: m, b: b, ports: m.twinsFor(b).ports, kinds: kinds, before: before, atWaypoint: m.atWaypoint(b.waypoint, b.key), callers: m.callersOfAll(b, before),
+	}
+	if c.differs(theirs) == nil {
+		return
+	}
+	if x.obstacle = m.pairable(b, before, m.paired(b)); x.obstacle != nil {
+		return
+	}
+	list, o := m.twinPolicies(b, m.policiesAt(before[0]))
+	if o == nil && slices.ContainsFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
+		return p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW
+	}) {
+		var admit *securityv1.AuthorizationPolicy
+		if admit, o = m.admission(b); o == nil {
+			list = append(list, admit)
+		}
+	}
+	if o == nil {
+		o = c.differs(append(slices.Clip(theirs), list...))
+	}
+	x.wanted, x.obstacle = list, o
+}
+
+// hinders finds why a pairing cannot be had.
+func (m *maker) hinders(x *pairing) {
+	o := x.obstacle
+	if o == nil {
+		return
+	}
+	f := v1alpha1.Finding{
+		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: x.String(), Field: o.field, Fix: o.fix,
+		Message: "this " + o.why + ". Authorization Pair leads a Service to a waypoint only if every caller gets the answer there that he has got",
+	}
+	switch {
+	case o.policy == nil:
+	case m.consents(x.key.Namespace, "", "Service"):
+		f.Object, f.Field = object("AuthorizationPolicy", keyOf(o.policy)), "spec."+o.field
+	default:
+		f.Field, f.Message = "", "a policy at its pods "+strings.TrimPrefix(f.Message, "this ")
+	}
+	m.once(f)
+}
+
+// unpaired finds backends for which Pair has nothing to do beside what Lock does.
+func (m *maker) unpaired() {
+	for _, x := range m.pairings {
+		if x.stays() || len(x.wanted)+len(x.narrow) > 0 || m.held(x.String()) {
+			continue
+		}
+		f := v1alpha1.Finding{
+			Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityInfo, Object: x.String(),
+			Message: "authorization Pair does for this Service what Lock does, and makes no list: by its waypoint every caller gets the answer that its pods give him",
+		}
+		if x.led {
+			f.Message = "authorization Pair does for this Service what Lock does, and makes no list: " +
+				"it has led to its waypoint before, and what its callers get there stays"
+		}
+		m.found(f)
+	}
+}
+
+// ledByUs says whether a backend leads to its waypoint by our label, and nobody else's.
+func (m *maker) ledByUs(b *backend) bool {
+	path := labelled(LabelUseWaypoint, "").managed()
+	return m.present(b) == b.waypoint && holds(b.service, m.Edge.FieldOwner(), path...) && len(othersHold(b.service, path...)) == 0
+}
+
+// refuseWaypoint says whether pods refuse a backend's waypoint at each port.
+func (m *maker) refuseWaypoint(b *backend, at []*policy.Point) bool {
+	for _, p := range at {
+		for _, port := range m.twinsFor(b).ports {
+			if p.Decide(port.request(policy.Of(m.waypointIDs(b.waypoint)...))).Verdict != policy.Deny {
+				return false
+			}
+		}
+	}
+	return len(at) > 0
+}
+
+// paired says whether something of a pairing stands for a backend, of these roles, where there are any.
+func (m *maker) paired(b *backend, roles ...string) bool {
+	return slices.ContainsFunc(m.Policies, func(p *securityv1.AuthorizationPolicy) bool {
+		service, role := pairedFor(p)
+		return service == b.key && m.pairs(p) && (len(roles) == 0 || slices.Contains(roles, role))
+	})
+}
+
+// carried says whether something of ours stands for a backend that callers depend on: not what shuts some out.
+func (m *maker) carried(x *pairing) bool {
+	return m.paired(x.backend, pairDeny, pairAllow, pairAdmit) || x.listed && m.paired(x.backend, pairEdge)
+}
+
+// alike says whether points enforce the same policies.
+func (m *maker) alike(points []*policy.Point) bool {
+	return !slices.ContainsFunc(points, func(p *policy.Point) bool { return !slices.Equal(p.Policies(), points[0].Policies()) })
+}
+
+// pairable says what forbids that a waypoint takes over what the pods of a backend answer. Where it has, a pod that is starting is no matter.
+func (m *maker) pairable(b *backend, before []*policy.Point, paired bool) *obstacle {
+	if !m.alike(before) {
+		for _, at := range before[1:] {
+			for _, ref := range slices.Concat(at.Policies(), before[0].Policies()) {
+				if slices.Contains(at.Policies(), ref) != slices.Contains(before[0].Policies(), ref) {
+					return &obstacle{
+						policy: m.index().byRef[ref], field: "selector",
+						why: fmt.Sprintf("is for some pods of %s alone, and a waypoint does not tell them apart", b),
+						fix: "give these pods a Service of their own",
+					}
+				}
+			}
+		}
+	}
+	for _, p := range m.podsWith(b.key.Namespace, b.service.Spec.Selector) {
+		if !enforces(p) && !paired {
+			return &obstacle{
+				field: "spec.selector",
+				why: fmt.Sprintf("has %s, which is outside the mesh: no policy is enforced there, and a waypoint does not tell it from the others",
+					object("Pod", keyOf(p))),
+				fix: "bring the pod into the mesh",
+			}
+		}
+	}
+	if g := m.gateway(b.waypoint); g != nil && g.Labels[LabelWaypointFor] == "all" {
+		return &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", fix: "name another in spec.waypoint.name",
+			why: fmt.Sprintf("would lead to waypoint %s, which takes what is sent to pods too: policies that target a Service are not for that", b.waypoint)}
+	}
+	return nil
+}
+
+// twinPolicies are the policies at the waypoint that take the place of those at the pods: one of what is denied to callers, and one of what is allowed, where
+// a list of that stands.
+func (m *maker) twinPolicies(b *backend, list []*securityv1.AuthorizationPolicy) (twins []*securityv1.AuthorizationPolicy, o *obstacle) {
+	rules := map[securityapi.AuthorizationPolicy_Action][]*securityapi.Rule{}
+	stands := false
+	t := m.twinsFor(b)
+	for _, p := range list {
+		more, o := t.rules(p)
+		if o != nil {
+			return nil, o
+		}
+		action := p.Spec.GetAction()
+		stands = stands || action == securityapi.AuthorizationPolicy_ALLOW
+		if rules[action] = append(rules[action], more...); len(rules[action]) > maxTwinRules {
+			return nil, &obstacle{
+				policy: p, field: "rules",
+				why: fmt.Sprintf("makes more than %d rules with the others at these pods, which no policy may have", maxTwinRules),
+				fix: "make fewer",
+			}
+		}
+	}
+	if deny := rules[securityapi.AuthorizationPolicy_DENY]; len(deny) > 0 {
+		twins = append(twins, m.atService(b, pairDeny, securityapi.AuthorizationPolicy_DENY, deny))
+	}
+	if stands {
+		twins = append(twins, m.atService(b, pairAllow, securityapi.AuthorizationPolicy_ALLOW, rules[securityapi.AuthorizationPolicy_ALLOW]))
+	}
+	return twins, nil
+}
+
+// admission is the policy at the pods of a backend that admits its waypoint, and the one that it leads to still, beside whom the list there admits.
+func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacle) {
+	selector := b.service.Spec.Selector
+	pods := m.podsWith(b.key.Namespace, selector)
+	numbers, named := portsOf(b.service, pods)
+	switch {
+	case len(selector) == 0:
+		return nil, &obstacle{field: "spec.selector", why: "selects no pods", fix: "give it a selector"}
+	case named != "":
+		return nil, &obstacle{
+			field: "spec.ports",
+			why:   fmt.Sprintf("leads to port %s, and none of its pods says which that is", named),
+			fix:   "name the port in the pods' containers, or give the Service its number",
+		}
+	}
+	if other := m.ledThere(b, pods, numbers); other != "" {
+		return nil, &obstacle{field: "spec.selector",
+			why: fmt.Sprintf("has pods that %s serves too, and whose callers may come by waypoint %s: they would be admitted with it", other, b.waypoint),
+			fix: "have this AmbientEdge send to that too, or give it ports of its own"}
+	}
+	ids := m.waypointIDs(b.waypoint)
+	if is := m.present(b); is.Name != "" && is != b.waypoint && holds(b.service, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
+		ids = append(ids, m.waypointIDs(is)...)
+	}
+	var principals []string
+	for _, id := range ids {
+		if other := m.sameAccount(b, id.String()); other != nil {
+			return nil, &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]",
+				why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(other)), b.waypoint),
+				fix: "give that pod a service account of its own"}
+		}
+		principals = append(principals, short(id))
+	}
+	p := m.planned(b, pairAdmit)
+	p.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: selector}
+	p.Spec.Rules = []*securityapi.Rule{{
+		From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: unique(principals)}}},
+		To:   []*securityapi.Rule_To{{Operation: &securityapi.Operation{Ports: numbers}}},
+	}}
+	return p, nil
+}
+
+// ledThere is another Service or ServiceEntry of the same pods and ports that leads to a backend's waypoint and gets no pairing, or "".
+func (m *maker) ledThere(b *backend, pods []*corev1.Pod, numbers []string) string {
+	for i := range m.Services {
+		o := &backend{key: keyOf(&m.Services[i]), service: &m.Services[i]}
+		ours := slices.ContainsFunc(m.backends, func(x *backend) bool { return x.wanted && x.key == o.key && (m.present(x).Name == "" || m.paired(x)) })
+		if o.key.Namespace != b.key.Namespace || o.key == b.key || ours || m.present(o) != b.waypoint {
+			continue
+		}
+		var both []*corev1.Pod
+		for _, p := range pods {
+			if hasLabels(p.Labels, o.service.Spec.Selector) {
+				both = append(both, p)
+			}
+		}
+		theirs, unknown := portsOf(o.service, both)
+		if len(both) > 0 && (unknown != "" || slices.ContainsFunc(theirs, func(n string) bool { return slices.Contains(numbers, n) })) {
+			return object("Service", o.key)
+		}
+	}
+	return m.alsoEntered(b, pods, numbers)
+}
+
+// sameAccount is a pod with the identity of a backend's waypoint that is none of the pods of a waypoint, or nil.
+func (m *maker) sameAccount(b *backend, id string) *corev1.Pod {
+	of := slices.Concat(WaypointPods(m.Snapshot, b.waypoint), WaypointPods(m.Snapshot, m.present(b)))
+	for i := range m.Pods {
+		p := &m.Pods[i]
+		if alive(p) && identity(m.trustDomain(), p) == id && !slices.ContainsFunc(of, func(o *corev1.Pod) bool { return keyOf(o) == keyOf(p) }) {
+			return p
+		}
+	}
+	return nil
+}

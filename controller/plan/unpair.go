@@ -1,0 +1,152 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
+)
+
+// unpair deletes our policies by which waypoints answer as pods did, where these are not wanted any more: what admits a waypoint first, and what it denies
+// last. Those of a Service that we lead to its waypoint stay until it does not lead there, and those of one that leads there all the same as long as
+// somebody would get another answer without them.
+func (m *maker) unpair(keep map[types.NamespacedName]bool) {
+	m.eachUnwanted(func(p *securityv1.AuthorizationPolicy, service types.NamespacedName) {
+		if !m.shutsOut(p, service) {
+			m.unpairOne(p, service, keep[service])
+		}
+	})
+}
+
+// widen deletes our lists that shut out others, where these are not wanted any more: before all else, as that leads nobody there whom they shut out.
+func (m *maker) widen() {
+	m.eachUnwanted(func(p *securityv1.AuthorizationPolicy, service types.NamespacedName) {
+		if !m.shutsOut(p, service) {
+			return
+		}
+		s := m.unpairStep(p, service)
+		if m.pairingFor(service) != nil { // what takes its place comes before
+			s.of = nil
+			m.add(s, partPair)
+			return
+		}
+		s.part = partUnlock
+		m.add(s)
+	})
+}
+
+// eachUnwanted calls do with our policies of pairings that are not wanted any more, those first that go first.
+func (m *maker) eachUnwanted(do func(p *securityv1.AuthorizationPolicy, service types.NamespacedName)) {
+	for i := range pairRoles {
+		for _, p := range m.Policies {
+			service, role := pairedFor(p)
+			if role != pairRoles[len(pairRoles)-1-i] || !m.created(p) {
+				continue
+			}
+			x := m.pairingFor(service)
+			if x != nil && x.keeps(p, role) || x == nil && m.frozen[service] {
+				continue
+			}
+			if owner := p.Labels[v1alpha1.LabelOwner]; owner == "" || owner == m.Edge.Owner() {
+				do(p, service)
+			}
+		}
+	}
+}
+
+// Unpairs says whether something is left of what goes when a Service leads to its waypoint no more.
+func (p *Plan) Unpairs() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.part == partUnpair && s.State != v1alpha1.StepDone })
+}
+
+// keeps says whether a policy of a pairing is to stand. What it cannot be had now stays, but for lists whose place another has: beside one of the pods
+// themselves those for pods without one, and those beside it where they have none any more.
+func (x *pairing) keeps(p *securityv1.AuthorizationPolicy, role string) bool {
+	switch {
+	case x.unseen:
+		return true
+	case x.obstacle == nil:
+		return slices.ContainsFunc(slices.Concat(x.wanted, x.narrow), func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) })
+	case role == pairDeny:
+		return true
+	}
+	return x.lists == (role == pairAllow || role == pairAdmit)
+}
+
+// unpairStep deletes a policy. One that has lost its label is not ours to delete, and the step has no write.
+func (m *maker) unpairStep(p *securityv1.AuthorizationPolicy, service types.NamespacedName) Step {
+	s := Step{part: partUnpair, of: []string{object("Service", service)}, Step: v1alpha1.Step{
+		Verb: VerbUnpair, Object: object("AuthorizationPolicy", keyOf(p)), Reason: "nobody needs it any more",
+	}}
+	if p.Labels[v1alpha1.LabelOwner] != "" {
+		s.Write = &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), UID: p.UID, Delete: true}
+	}
+	return s
+}
+
+func (m *maker) unpairOne(p *securityv1.AuthorizationPolicy, service types.NamespacedName, kept bool) {
+	s := m.unpairStep(p, service)
+	o := m.service(service)
+	switch {
+	case s.Write == nil:
+		m.orphan(s, securityGroup, "AuthorizationPolicy", fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
+			"kubectl label authorizationpolicy -n %s %s %s=%s has it deleted, otherwise it goes on deciding", p.Namespace, p.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
+		return
+	case m.pairingFor(service) != nil: // the policies have gone whose twin it is; that holds whatever else holds the Service back
+		s.of = nil
+		m.add(s, partPair)
+		return
+	case o == nil:
+	case !kept && m.unwires(service): // which comes before
+	case m.present(&backend{key: service, service: o}).Name != "":
+		m.about([]string{s.Object}, func() { m.stillNeeded(&s, &backend{key: service, service: o}) })
+	case meta.IsStatusConditionTrue(o.Status.Conditions, ConditionWaypointBound):
+		s.Write, s.Reason = nil, "istiod still has the Service led to its waypoint"
+	}
+	m.add(s, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch, partRelease)
+}
+
+// unwires says whether a step of the plan takes a Service's way to its waypoint away.
+func (m *maker) unwires(service types.NamespacedName) bool {
+	return slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
+		return s.Verb == VerbUnwire && s.Object == object("Service", service) && s.leads != ""
+	})
+}
+
+// stillNeeded keeps what a waypoint needs that a Service leads to, though we do not ask for it: without it callers would get other answers.
+func (m *maker) stillNeeded(s *Step, b *backend) {
+	b.waypoint = m.present(b)
+	was := m.policies
+	defer func() { m.policies = was }()
+	var others []*securityv1.AuthorizationPolicy
+	for _, p := range m.Policies {
+		if of, _ := pairedFor(p); !m.pairs(p) || of != b.key {
+			others = append(others, p)
+		}
+	}
+	callers := m.callers(m.Policies)
+	answers := func(list []*securityv1.AuthorizationPolicy) (all []policy.Verdict) {
+		m.policies = newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.standsForLock(p) })
+		path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(m.waypointIDs(b.waypoint)...)}
+		for _, labels := range m.podKinds(b) {
+			path.Workload = m.ztunnel(b.key.Namespace, labels)
+			for _, port := range m.twinsFor(b).ports {
+				for _, id := range callers {
+					all = append(all, path.Decide(port.request(policy.Of(id))).Verdict)
+				}
+			}
+		}
+		return all
+	}
+	if len(callers) < maxCallers && slices.Equal(answers(m.Policies), answers(others)) {
+		return
+	}
+	if m.halt(s.Object, fmt.Sprintf("%s leads to waypoint %s, and without it the waypoint or the pods would not answer its callers as they do", b, b.waypoint)) {
+		m.stay(s)
+	}
+}
