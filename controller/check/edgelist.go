@@ -1,0 +1,11 @@
+package check
+
+import "slices"
+
+func edgeChecks() []Check {
+	return slices.Concat(edgeTokenChecks(), edgeHeaderChecks(), edgeAddressChecks(), edgeRequestChecks(), edgeBackendChecks())
+}
+
+func reliabilityChecks() []Check {
+	return slices.Concat(edgeStatusChecks(), edgeReliabilityChecks(), edgeTwiceChecks())
+}

@@ -1,0 +1,244 @@
+package check
+
+import (
+	"encoding/json"
+	"strings"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/edge/rules"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+)
+
+// Edge is a gateway, and what it does to requests.
+type Edge struct {
+	View  *plan.View
+	Rules *rules.Set
+
+	ref   rules.Ref
+	sets  []rules.Ref // its ListenerSets
+	trips []trip
+	// writes are the headers that it writes. Nil: nobody has asked.
+	writes map[string]writer
+	// cors are the hosts for which it answers CORS somewhere. Nil: nobody has asked.
+	cors map[string]bool
+}
+
+// object names the gateway, or its workload.
+func (e *Edge) object() Object {
+	group := e.ref.Group
+	if e.View.Object == nil {
+		group = "apps"
+	}
+	return Object{group, e.View.Kind, e.View.Key}
+}
+
+// edgeWorld is what checks of edges look at. It is made when it is asked for.
+type edgeWorld struct {
+	objects *edgeObjects
+	edges   []Edge
+	mesh    *meshIndex
+}
+
+// EdgeRules are what gateways do to requests, of each of the Views.
+func (w *World) EdgeRules() []Edge { return w.edgeWorld().edges }
+
+func (w *World) edgeWorld() *edgeWorld {
+	if w.edges != nil {
+		return w.edges
+	}
+	e := &edgeWorld{objects: newEdgeObjects(w), mesh: newMeshIndex(w)}
+	w.edges = e
+	views := w.Views()
+	e.edges = make([]Edge, len(views))
+	for i := range views {
+		e.edges[i] = e.edge(&views[i])
+	}
+	for i := range e.edges {
+		e.edges[i].trips = w.tripsOf(&e.edges[i])
+	}
+	return e
+}
+
+func (e *edgeWorld) edge(v *plan.View) Edge {
+	g := rules.Gateway{Root: e.objects.w.Root(), PodNamespace: v.Key.Namespace}
+	if v.Object != nil {
+		g.Ref = rules.Ref{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: v.Key.Namespace, Name: v.Key.Name}
+		g.ListenerSets = e.objects.listenerSets(g.Ref)
+	}
+	if len(v.Pods) > 0 {
+		g.PodNamespace, g.PodLabels = v.Pods[0].Namespace, v.Pods[0].Labels
+	}
+	var routes []rules.Route
+	for i := range v.Routes {
+		routes = append(routes, rules.Route{Ref: routeRef(&v.Routes[i])})
+	}
+	return Edge{View: v, Rules: rules.Of(v.Vendor.Name, g, routes, e.objects), ref: g.Ref, sets: g.ListenerSets}
+}
+
+// routeRef is a route of a View as rules name it.
+func routeRef(r *plan.Routed) rules.Ref {
+	group := gatewayv1.GroupName
+	if r.Kind == "Ingress" {
+		group = "networking.k8s.io"
+	}
+	return rules.Ref{Group: group, Kind: r.Kind, Namespace: r.Key.Namespace, Name: r.Key.Name}
+}
+
+// istioSecurity is that of Istio's policies.
+const istioSecurity = "security.istio.io"
+
+// ruleObject is an object of rules as findings name it.
+func ruleObject(r rules.Ref) Object {
+	return Object{r.Group, r.Kind, types.NamespacedName{Namespace: r.Namespace, Name: r.Name}}
+}
+
+// reads says whether it is known what a kind of gateways does: of others rules are found only as far as the Gateway API has them.
+func reads(vendor string) bool { return len(rules.Kinds(vendor)) > len(rules.Kinds("-")) }
+
+// edgeObjects finds the objects of a World for package rules, which asks for them by kind and namespace.
+type edgeObjects struct {
+	w     *World
+	lists map[kindIn][]*unstructured.Unstructured
+	typed map[Object]any
+	// tokens are RequestAuthentications by namespace.
+	tokens map[string][]*securityv1.RequestAuthentication
+	read   map[Object]*unstructured.Unstructured
+}
+
+type kindIn struct {
+	schema.GroupKind
+
+	namespace string
+}
+
+func newEdgeObjects(w *World) *edgeObjects {
+	o := &edgeObjects{
+		w: w, lists: map[kindIn][]*unstructured.Unstructured{}, typed: map[Object]any{}, tokens: map[string][]*securityv1.RequestAuthentication{},
+		read: map[Object]*unstructured.Unstructured{}}
+	kinds := map[schema.GroupKind]bool{}
+	for _, k := range rules.Kinds() {
+		kinds[k.GroupKind()] = true
+	}
+	for kind, list := range w.others {
+		if !kinds[kind] {
+			continue
+		}
+		for _, u := range list {
+			o.list(kind, u)
+		}
+	}
+	note := func(group, kind, namespace, name string, object any) {
+		o.typed[Object{group, kind, types.NamespacedName{Namespace: namespace, Name: name}}] = object
+	}
+	for i := range w.HTTPRoutes {
+		note(gatewayv1.GroupName, "HTTPRoute", w.HTTPRoutes[i].Namespace, w.HTTPRoutes[i].Name, &w.HTTPRoutes[i])
+	}
+	for i := range w.Ingresses {
+		note("networking.k8s.io", "Ingress", w.Ingresses[i].Namespace, w.Ingresses[i].Name, &w.Ingresses[i])
+	}
+	for _, r := range w.RequestAuthentications {
+		o.tokens[r.Namespace] = append(o.tokens[r.Namespace], r)
+	}
+	return o
+}
+
+func (o *edgeObjects) list(kind schema.GroupKind, u *unstructured.Unstructured) {
+	if u == nil {
+		return
+	}
+	o.read[Object{kind.Group, kind.Kind, types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()}}] = u
+	for _, ns := range []string{u.GetNamespace(), ""} {
+		at := kindIn{kind, ns}
+		o.lists[at] = append(o.lists[at], u)
+		if u.GetNamespace() == "" {
+			return
+		}
+	}
+}
+
+// content is a typed object without its type, or nil.
+func (o *edgeObjects) content(kind schema.GroupKind, typed any) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	var err error
+	if kind.Group == istioSecurity { // these say themselves how they are written
+		var text []byte
+		if text, err = json.Marshal(typed); err == nil {
+			err = json.Unmarshal(text, &u.Object)
+		}
+	} else {
+		u.Object, err = runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+	}
+	if err != nil {
+		return nil
+	}
+	u.SetGroupVersionKind(kind.WithVersion("v1")) // lists of a cluster leave it out
+	return u
+}
+
+// Get implements rules.Objects.
+func (o *edgeObjects) Get(kind schema.GroupKind, namespace, name string) *unstructured.Unstructured {
+	key := Object{kind.Group, kind.Kind, types.NamespacedName{Namespace: namespace, Name: name}}
+	if u, ok := o.read[key]; ok {
+		return u
+	}
+	typed, ok := o.typed[key]
+	switch gk := kind.String(); {
+	case gk == "Service" && o.w.Service(key.NamespacedName) != nil:
+		typed, ok = o.w.Service(key.NamespacedName), true
+	case gk == "Gateway."+gatewayv1.GroupName && o.w.Gateway(key.NamespacedName) != nil:
+		typed, ok = o.w.Gateway(key.NamespacedName), true
+	case gk == "GatewayClass."+gatewayv1.GroupName && o.w.classes[name] != nil:
+		typed, ok = o.w.classes[name], true
+	}
+	if !ok {
+		return o.w.Other(kind, namespace, name)
+	}
+	u := o.content(kind, typed)
+	o.read[key] = u
+	return u
+}
+
+// List implements rules.Objects.
+func (o *edgeObjects) List(kind schema.GroupKind, namespace string) []*unstructured.Unstructured {
+	at := kindIn{kind, namespace}
+	if list, ok := o.lists[at]; ok || kind.Group != istioSecurity {
+		return list
+	}
+	// Istio's own gateway obeys these by their targetRefs, or by the labels of its pods.
+	o.lists[at] = nil
+	switch kind.Kind {
+	case "AuthorizationPolicy":
+		for _, p := range o.w.PoliciesIn(namespace) {
+			o.list(kind, o.content(kind, p))
+		}
+	case "RequestAuthentication":
+		for _, r := range o.tokens[namespace] {
+			o.list(kind, o.content(kind, r))
+		}
+	}
+	return o.lists[at]
+}
+
+// listenerSets are those that name a Gateway as their parent.
+func (o *edgeObjects) listenerSets(gateway rules.Ref) []rules.Ref {
+	var list []rules.Ref
+	for _, s := range o.w.ListenerSets {
+		parent, _, _ := unstructured.NestedStringMap(s.Object, "spec", "parentRef")
+		if parent["name"] != gateway.Name {
+			continue
+		}
+		if ns := parent["namespace"]; ns == gateway.Namespace || ns == "" && s.GetNamespace() == gateway.Namespace {
+			list = append(list, rules.Ref{Group: s.GroupVersionKind().Group, Kind: s.GetKind(), Namespace: s.GetNamespace(), Name: s.GetName()})
+		}
+	}
+	return list
+}
+
+// fold is a header's name for comparison.
+func fold(name string) string { return strings.ToLower(name) }
