@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 // Istiod says which istiod's mesh is meant. The zero value is the one without a revision, in istio-system.
@@ -48,6 +50,10 @@ type Mesh struct {
 	RootNamespace string // Istio has istio-system where it is empty
 	ClusterID     string // istiod's name of the cluster
 	Network       string // of istiod's namespace
+
+	TrustDomainAliases []string
+	PathNormalization  policy.Normalization
+	Providers          []string // the names of extension providers; never nil
 }
 
 // meshConfig is the part of Istio's mesh configuration that matters here.
@@ -57,6 +63,20 @@ type meshConfig struct {
 	DefaultConfig struct {
 		ProxyMetadata map[string]string `json:"proxyMetadata"`
 	} `json:"defaultConfig"`
+	TrustDomainAliases []string `json:"trustDomainAliases"`
+	PathNormalization  struct {
+		Normalization string `json:"normalization"`
+	} `json:"pathNormalization"`
+	ExtensionProviders []struct {
+		Name string `json:"name"`
+	} `json:"extensionProviders"`
+}
+
+// normalization is that of a waypoint. What is not said, or is another name for it, is the default.
+func (c *meshConfig) normalization() policy.Normalization {
+	return map[string]policy.Normalization{
+		"NONE": policy.None, "MERGE_SLASHES": policy.MergeSlashes, "DECODE_AND_MERGE_SLASHES": policy.DecodeAndMergeSlashes,
+	}[c.PathNormalization.Normalization]
 }
 
 // labelNetwork on istiod's namespace is the network of what is in its cluster.
@@ -82,6 +102,10 @@ func ReadMesh(ctx context.Context, r client.Reader, at Istiod) (*Mesh, error) {
 	m := &Mesh{
 		TrustDomain: c.TrustDomain, RootNamespace: c.RootNamespace,
 		ClusterID: meta["ISTIO_META_CLUSTER_ID"], Network: meta["ISTIO_META_NETWORK"],
+		TrustDomainAliases: c.TrustDomainAliases, PathNormalization: c.normalization(), Providers: []string{},
+	}
+	for _, p := range c.ExtensionProviders {
+		m.Providers = append(m.Providers, p.Name)
 	}
 	ns := &metav1.PartialObjectMetadata{}
 	ns.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))

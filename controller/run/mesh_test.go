@@ -6,12 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 // meshReader has one ConfigMap, and may have istiod's namespace and Deployment.
@@ -63,13 +66,16 @@ func TestReadMesh(t *testing.T) {
 	}{
 		{"nothing that matters", Istiod{}, meshReader{at: usual, mesh: "accessLogFile: /dev/stdout"}, Mesh{}, ""},
 		{"all of it", Istiod{}, meshReader{at: usual, mesh: "trustDomain: corp.example\nrootNamespace: istio-root\ndefaultConfig: {discoveryAddress: x}", network: "near", revision: "default", cluster: "one"},
-			Mesh{"corp.example", "istio-root", "one", "near"}, ""},
+			Mesh{TrustDomain: "corp.example", RootNamespace: "istio-root", ClusterID: "one", Network: "near"}, ""},
 		{"a revision elsewhere", Istiod{Namespace: "mesh", Revision: "1-31"}, meshReader{at: "mesh/istio-1-31", mesh: "trustDomain: corp.example", revision: "1-31", cluster: "one"},
-			Mesh{"corp.example", "", "one", ""}, ""},
-		{"revision default has no name", Istiod{Revision: "default"}, meshReader{at: usual, mesh: "{}", cluster: "one"}, Mesh{"", "", "one", ""}, ""},
+			Mesh{TrustDomain: "corp.example", RootNamespace: "", ClusterID: "one", Network: ""}, ""},
+		{"revision default has no name", Istiod{Revision: "default"}, meshReader{at: usual, mesh: "{}", cluster: "one"}, Mesh{TrustDomain: "", RootNamespace: "", ClusterID: "one", Network: ""}, ""},
 		{"istiod of another revision", Istiod{}, meshReader{at: usual, mesh: "{}", revision: "canary", cluster: "two"}, Mesh{}, ""},
 		{"the ConfigMap alone may be read", Istiod{}, meshReader{at: usual, mesh: "defaultConfig: {proxyMetadata: {ISTIO_META_CLUSTER_ID: one, ISTIO_META_NETWORK: near}}", forbidRest: true},
-			Mesh{"", "", "one", "near"}, ""},
+			Mesh{TrustDomain: "", RootNamespace: "", ClusterID: "one", Network: "near"}, ""},
+		{"what policies depend on", Istiod{}, meshReader{at: usual, mesh: "trustDomainAliases: [old.example]\npathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\nextensionProviders: [{name: mine, envoyExtAuthzGrpc: {}}]"},
+			Mesh{TrustDomainAliases: []string{"old.example"}, PathNormalization: policy.DecodeAndMergeSlashes, Providers: []string{"mine"}}, ""},
+		{"normalization by its other name", Istiod{}, meshReader{at: usual, mesh: "pathNormalization: {normalization: BASE}"}, Mesh{}, ""},
 		{"it is not there", Istiod{Revision: "1-31"}, meshReader{at: usual, mesh: "{}"}, Mesh{}, "read ConfigMap istio-system/istio-1-31"},
 		{"it has another key", Istiod{}, meshReader{at: usual}, Mesh{}, `no key mesh, but ["meshNetworks"]`},
 		{"it is malformed", Istiod{}, meshReader{at: usual, mesh: "trustDomain: [a]"}, Mesh{}, "key mesh"},
@@ -77,8 +83,15 @@ func TestReadMesh(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := ReadMesh(t.Context(), &c.r, c.at)
 			switch {
-			case c.err == "" && (err != nil || *got != c.want):
-				t.Errorf("got %+v, %v", got, err)
+			case c.err == "" && err != nil:
+				t.Error(err)
+			case c.err == "":
+				if c.want.Providers == nil {
+					c.want.Providers = []string{}
+				}
+				if d := cmp.Diff(&c.want, got); d != "" {
+					t.Errorf("-want +got\n%s", d)
+				}
 			case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
 				t.Errorf("got %v, want %q", err, c.err)
 			}

@@ -6,8 +6,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
-// ViewRules are the rights that looking takes: reading all that a plan depends on. They are for people, and write nothing.
-func ViewRules() []rbacv1.PolicyRule {
+// ViewRules are the rights that looking takes: reading all that a plan depends on, or a check. They are for people, and write nothing.
+func ViewRules() []rbacv1.PolicyRule { return append(planRules(), checkRules()...) }
+
+// planRules are the rights to read all that a plan depends on.
+func planRules() []rbacv1.PolicyRule {
 	read := []string{"get", "list", "watch"}
 	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: read},
@@ -30,10 +33,10 @@ func ViewRules() []rbacv1.PolicyRule {
 	return rules
 }
 
-// ObserveRules are the rights of a controller that observes: ViewRules, the names of CRDs, as kinds come and go, the status of AmbientEdges, and Events about them. Events go to
+// ObserveRules are the rights of a controller that observes: all that a plan depends on, the names of CRDs, as kinds come and go, the status of AmbientEdges, and Events about them. Events go to
 // events.k8s.io; leader election still writes those of the old group.
 func ObserveRules() []rbacv1.PolicyRule {
-	return append(ViewRules(),
+	return append(planRules(),
 		rbacv1.PolicyRule{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"list", "watch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},

@@ -13,8 +13,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// TestViewersMayReadWhatIsReadAndNoMore: of each kind that plans read, typed or not, and of nothing else.
-func TestViewersMayReadWhatIsReadAndNoMore(t *testing.T) {
+// TestPlansMayReadWhatIsReadAndNoMore: of each kind that plans read, typed or not, and of nothing else.
+func TestPlansMayReadWhatIsReadAndNoMore(t *testing.T) {
 	read := map[string]bool{}
 	scheme, err := Scheme()
 	if err != nil {
@@ -37,7 +37,7 @@ func TestViewersMayReadWhatIsReadAndNoMore(t *testing.T) {
 		}
 	}
 	allowed := map[string]bool{}
-	for _, r := range ViewRules() {
+	for _, r := range planRules() {
 		want := []string{"get", "list", "watch"}
 		byName := len(r.ResourceNames) > 0 // the lease, the mesh's configuration: read now and then, and no others of their kind
 		if byName {
