@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -100,4 +102,36 @@ func completeFiles(cmd *cobra.Command, flags ...string) {
 			return nil, cobra.ShellCompDirectiveDefault
 		})
 	}
+}
+
+// completeSources gives gateways and, after sa/, service accounts, each with its namespace.
+func (k *kubeFlags) completeSources(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	list := &metav1.PartialObjectMetadataList{}
+	gvk, prefix := schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "GatewayList"}, ""
+	if strings.HasPrefix(typed, "sa/") {
+		gvk, prefix = schema.GroupVersionKind{Version: "v1", Kind: "ServiceAccountList"}, "sa/"
+	}
+	list.SetGroupVersionKind(gvk)
+	return names(cmd, k, typed, list, func() (all []string) {
+		for i := range list.Items {
+			all = append(all, prefix+list.Items[i].Namespace+"/"+list.Items[i].Name)
+		}
+		return all
+	}, client.InNamespace(k.namespace))
+}
+
+// completeServices gives the TCP ports of Services, each with its namespace.
+func (k *kubeFlags) completeServices(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var list corev1.ServiceList
+	return names(cmd, k, typed, &list, func() (all []string) {
+		for i := range list.Items {
+			s := &list.Items[i]
+			for _, p := range s.Spec.Ports {
+				if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
+					all = append(all, s.Namespace+"/"+s.Name+":"+strconv.Itoa(int(p.Port)))
+				}
+			}
+		}
+		return all
+	}, client.InNamespace(k.namespace))
 }

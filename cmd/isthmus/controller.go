@@ -165,11 +165,11 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 		return err
 	}
 	mgr, err := f.begin(ctx, cfg, log)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		log.Info("stopped before it began")
-		return nil
-	}
-	if err != nil {
+		return nil //nolint:nilerr // to be stopped is no failure, and what was under way failed for that
+	case err != nil:
 		return err
 	}
 	v := buildVersion()

@@ -11,6 +11,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitUnseen = 3 // of isthmus check, whose findings are 1
 )
 
 // usageError is a command line that makes no sense.
@@ -48,9 +49,23 @@ func (e *failure) Error() string {
 // Unwrap gives the cause.
 func (e *failure) Unwrap() error { return e.err }
 
+// unseenError is what kept isthmus check from looking.
+type unseenError struct{ err error }
+
+// unseen marks an error as one that kept isthmus check from looking.
+func unseen(err error) error { return &unseenError{err} }
+
+func (e *unseenError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *unseenError) Unwrap() error { return e.err }
+
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if _, ok := errors.AsType[*unseenError](err); ok {
+		return exitUnseen
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage

@@ -174,6 +174,10 @@ func TestCompletionIsSilentWithoutACluster(t *testing.T) {
 				{[]string{"status", ""}, ":4\n"},
 				{[]string{"plan", "-n", ""}, ":4\n"},
 				{[]string{"dial", ""}, ":4\n"},
+				{[]string{"explain", "--from", ""}, ":4\n"},
+				{[]string{"explain", "--from", "sa/"}, ":4\n"},
+				{[]string{"explain", "--to", ""}, ":4\n"},
+				{[]string{"explain", "--method", "P"}, "DELETE\nGET\nHEAD\nOPTIONS\nPATCH\nPOST\nPUT\n:4\n"},
 				{[]string{"status", "--context", "e"}, "east\n:4\n"},
 				{[]string{"completion", "z"}, "zsh\n:4\n"},
 			} {
@@ -188,7 +192,7 @@ func TestCompletionIsSilentWithoutACluster(t *testing.T) {
 }
 
 func TestCompletionShowsFlagsWithoutMarks(t *testing.T) {
-	for _, command := range []string{"plan", "dial", "controller"} {
+	for _, command := range []string{"plan", "dial", "controller", "explain"} {
 		r := isthmus(t, "__complete", command, "--")
 		r.want(t, exitOK, r.stdout, "--")
 		if strings.Contains(r.stdout, "`") {

@@ -291,14 +291,14 @@ func TestManyDocumentsTakeNoLongerEach(t *testing.T) {
 	const doc = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n"
 	each := func(n int) uint64 {
 		text := strings.Repeat(doc+strings.Repeat("\n", 200)+"---\n", n) + doc
-		w := &paperWorld{}
+		w := &paperWorld{strict: true}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if err := w.add(strings.NewReader(text), "x.yaml"); err != nil {
+		if err := w.read(strings.NewReader(text), "-"); err != nil {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)
-		if at := w.objects[n].where; at != fmt.Sprintf("x.yaml:%d", 204*n) {
+		if at := w.objects[n].where; at != fmt.Sprintf("standard input:%d", 204*n) {
 			t.Errorf("the last of %d documents is at %s", n+1, at)
 		}
 		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)

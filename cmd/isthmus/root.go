@@ -27,6 +27,7 @@ Exit codes:
   0  it did what was asked
   1  it failed; standard error says what, where, and what to do next
   2  it was asked wrongly: an unknown command or flag, or values that make no sense
+  3  isthmus check could not look; with it, 1 says that there are findings
 
 Data goes to standard output, everything else to standard error. With -o json the output of a
 command is one JSON document with apiVersion and kind, and so is an error. Colours are used on
@@ -34,6 +35,9 @@ terminals, unless NO_COLOR is set.`
 
 const rootExample = `  # Which gateways does this cluster have, and what could be done for them?
   isthmus observe
+
+  # What is wrong between its edges and the mesh?
+  isthmus check
 
   # What would the controller do for this edge? Nothing is written.
   isthmus plan -f edge.yaml
@@ -44,6 +48,9 @@ const rootExample = `  # Which gateways does this cluster have, and what could b
 
   # How are the edges of all namespaces?
   isthmus status -A
+
+  # Who may call this Service, by which way, and why?
+  isthmus explain --from edge/http --to shop/orders:80
 
   # Which way does a request take, and does it arrive?
   isthmus dial orders.shop.svc.cluster.local:80 --http /orders`
@@ -83,14 +90,14 @@ func newRoot(a *app) *cobra.Command {
 		},
 	}
 	root.Flags().BoolVar(&version, "version", false, "show which build this is, as isthmus version does")
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json; of plan also yaml or diff, of observe yaml")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "`FORMAT` of the output: text or json; of plan also yaml or diff, of observe yaml, of check yaml or sarif, of explain html")
 	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return outputs(cmd), cobra.ShellCompDirectiveNoFileComp
 	})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	root.SetHelpCommand(newHelp(a))
-	root.AddCommand(newController(a), newObserve(a), newPlan(a), newApply(a), newStatus(a), newDial(a), newVersion(a), newCompletion(a))
+	root.AddCommand(newController(a), newObserve(a), newCheck(a), newPlan(a), newApply(a), newStatus(a), newExplain(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
 }
 
