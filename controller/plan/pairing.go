@@ -27,7 +27,7 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 	x.unseen = len(kinds) == 0 && m.paired(b)
 	x.lists = slices.ContainsFunc(before, func(p *policy.Point) bool { return p.DefaultDeny() })
 	x.listed = m.atWaypoint(b.waypoint, b.key).DefaultDeny()
-	x.led = !m.carried(x) && m.present(b).Name != "" && !(m.ledByUs(b) && m.refuseWaypoint(b, before))
+	x.led = !m.carried(x) && m.present(b).Name != "" && (!m.ledByUs(b) || !m.refuseWaypoint(b, before))
 	if len(kinds) == 0 {
 		return x
 	}
