@@ -100,7 +100,7 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 		st.Waypoint = b.waypoint.String()
 	}
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
-	for _, p := range m.Policies {
+	for _, p := range m.policiesIn(b.key.Namespace, b.waypoint.Namespace, m.Root()) {
 		if m.concerns(p, b, pods) && len(st.Policies) < 32 {
 			st.Policies = append(st.Policies, keyOf(p).String())
 		}

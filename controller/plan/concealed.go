@@ -32,10 +32,8 @@ func (m *maker) concealed(namespace string) bool {
 
 // wroteIn says whether something in a namespace was written for the edge.
 func (m *maker) wroteIn(namespace string) bool {
-	for i := range m.Services {
-		if s := &m.Services[i]; s.Namespace == namespace && m.wrote(s) {
-			return true
-		}
+	if slices.ContainsFunc(m.servicesIn(namespace), func(s *corev1.Service) bool { return m.wrote(s) }) {
+		return true
 	}
 	for i := range m.Gateways {
 		if g := &m.Gateways[i]; g.Namespace == namespace && m.madeWaypoint(g) {

@@ -25,11 +25,7 @@ func (m *maker) consents(namespace, group, kind string) bool {
 			}
 		}
 	}
-	for i := range m.ReferenceGrants {
-		g := &m.ReferenceGrants[i]
-		if g.Namespace != namespace {
-			continue
-		}
+	for _, g := range m.grantsIn(namespace) {
 		from, to := false, false
 		for _, f := range g.Spec.From {
 			from = from || string(f.Group) == v1alpha1.GroupVersion().Group && f.Kind == "AmbientEdge" && string(f.Namespace) == m.Edge.Namespace

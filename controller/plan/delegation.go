@@ -97,7 +97,7 @@ func (m *maker) follow() []*followed {
 		return m.allFollowed
 	}
 	m.allFollowed = []*followed{}
-	for _, r := range m.routes() {
+	for _, r := range m.routesFor(m.gateways...) {
 		for _, g := range m.gateways {
 			if g.object == nil || r.kind == kindUDPRoute || !m.parented(r, g) {
 				continue
@@ -188,7 +188,7 @@ func (w *walk) delegate(f *followed, s *send, c *Choice, on []*route) {
 func (w *walk) children(r *route, c *Choice) []*route {
 	by := parentRoute(r)
 	var list []*route
-	for _, o := range w.routes() {
+	for _, o := range w.routesUnder(&by) {
 		if o.kind == "HTTPRoute" && c.Has(o.object) && (len(o.parents) == 0 || o.names(&by)) {
 			list = append(list, o)
 		}

@@ -105,8 +105,8 @@ func (m *maker) proxies(g *gateway) {
 			g.pods = append(g.pods, m.podsWith(w.key.Namespace, w.selector)...)
 		}
 	case len(at.Service) > 0:
-		for i := range m.Services {
-			if s := &m.Services[i]; s.Namespace == ns && hasLabels(s.Labels, of(at.Service)) {
+		for _, s := range m.servicesIn(ns) {
+			if hasLabels(s.Labels, of(at.Service)) {
 				g.pods = append(g.pods, m.podsWith(ns, s.Spec.Selector)...)
 			}
 		}

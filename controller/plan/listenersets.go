@@ -21,17 +21,7 @@ type parent struct {
 
 // is says whether a reference of a route is to the parent.
 func (p *parent) is(ref *gatewayv1.ParentReference, namespace string) bool {
-	group, kind := gatewayv1.GroupName, "Gateway"
-	if ref.Group != nil {
-		group = string(*ref.Group)
-	}
-	if ref.Kind != nil {
-		kind = string(*ref.Kind)
-	}
-	if ref.Namespace != nil {
-		namespace = string(*ref.Namespace)
-	}
-	return group == p.group && kind == p.kind && namespace == p.key.Namespace && string(ref.Name) == p.key.Name
+	return string(ref.Name) == p.key.Name && named(ref, namespace) == p.id()
 }
 
 // parents are the Gateway and its ListenerSets.

@@ -41,7 +41,7 @@ func lockedBy(p *securityv1.AuthorizationPolicy) types.NamespacedName {
 
 // policyAt is an AuthorizationPolicy, or nil.
 func (m *maker) policyAt(key types.NamespacedName) *securityv1.AuthorizationPolicy {
-	for _, p := range m.Policies {
+	for _, p := range m.policiesIn(key.Namespace) {
 		if keyOf(p) == key {
 			return p
 		}
@@ -169,9 +169,10 @@ func (m *maker) principals() (list []string, why, fix string) {
 		if len(ids) == 0 {
 			return nil, g.String() + " has no pods to tell its identity", "start its pods"
 		}
-		for _, p := range m.Pods {
-			if slices.Contains(ids, identity(m.trustDomain(), &p)) && alive(&p) && !m.ofGateways(&p) {
-				return nil, fmt.Sprintf("%s has the service account of %s, and would be kept from the pods with it", object("Pod", keyOf(&p)), g),
+		for i := range m.Pods {
+			p := &m.Pods[i]
+			if slices.Contains(ids, identity(m.trustDomain(), p)) && alive(p) && !m.ofGateways(p) {
+				return nil, fmt.Sprintf("%s has the service account of %s, and would be kept from the pods with it", object("Pod", keyOf(p)), g),
 					"give the gateway a service account of its own"
 			}
 		}
@@ -240,10 +241,9 @@ func numbersOf(name string, pods []*corev1.Pod) (numbers []string) {
 
 // alsoServed is another Service of the same pods and ports that is none of the edge's wired ones, or "".
 func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) string {
-	for i := range m.Services {
-		o := &m.Services[i]
+	for _, o := range m.servicesIn(b.key.Namespace) {
 		key := keyOf(o)
-		if o.Namespace != b.key.Namespace || key == b.key || len(o.Spec.Selector) == 0 ||
+		if key == b.key || len(o.Spec.Selector) == 0 ||
 			slices.ContainsFunc(m.backends, func(b *backend) bool { return b.wanted && b.key == key }) {
 			continue
 		}
@@ -267,8 +267,11 @@ func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) strin
 // alsoEntered is a ServiceEntry of the same pods and ports, or "": it leads there as a Service does, and none is wired.
 func (m *maker) alsoEntered(b *backend, pods []*corev1.Pod, ports []string) string {
 	for _, o := range m.ServiceEntries {
+		if o.GetNamespace() != b.key.Namespace {
+			continue
+		}
 		labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "workloadSelector", "labels")
-		if o.GetNamespace() != b.key.Namespace || !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, labels) }) {
+		if !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, labels) }) {
 			continue
 		}
 		for _, port := range items(o.Object, []string{"spec", "ports"}) {
@@ -320,9 +323,8 @@ func (m *maker) deniedBy(lock *securityv1.AuthorizationPolicy) []string {
 	list := []string{object("Service", lockedBy(lock))}
 	selector := lock.Spec.GetSelector().GetMatchLabels()
 	selected := m.podsWith(lock.Namespace, selector)
-	for i := range m.Services {
-		s := &m.Services[i]
-		if s.Namespace != lock.Namespace || slices.Contains(list, object("Service", keyOf(s))) {
+	for _, s := range m.servicesIn(lock.Namespace) {
+		if slices.Contains(list, object("Service", keyOf(s))) {
 			continue
 		}
 		if hasLabels(s.Spec.Selector, selector) || slices.ContainsFunc(selected, func(p *corev1.Pod) bool { return hasLabels(p.Labels, s.Spec.Selector) }) {

@@ -43,8 +43,9 @@ func (m *maker) standsForLock(p *securityv1.AuthorizationPolicy) bool {
 	if !m.Edge.Locks() || !m.created(p) && !locksOnly(p) {
 		return false
 	}
-	of := find(m.Services, func(s *corev1.Service) bool { return m.lockKey(&backend{key: keyOf(s)}) == keyOf(p) })
-	if of == nil || !holds(of, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
+	services := m.servicesIn(p.Namespace)
+	of := slices.IndexFunc(services, func(s *corev1.Service) bool { return m.lockKey(&backend{key: keyOf(s)}) == keyOf(p) })
+	if of < 0 || !holds(services[of], m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
 		return false
 	}
 	if m.created(p) {

@@ -153,9 +153,8 @@ func (m *maker) shut(g *gateway) {
 func (m *maker) fromOutside(p *corev1.Pod) []policy.Request {
 	outside := policy.Request{Source: policy.Absent[spiffeid.ID]()}
 	list := []policy.Request{outside}
-	for i := range m.Services {
-		s := &m.Services[i]
-		if s.Namespace != p.Namespace || !hasLabels(p.Labels, s.Spec.Selector) {
+	for _, s := range m.servicesIn(p.Namespace) {
+		if !hasLabels(p.Labels, s.Spec.Selector) {
 			continue
 		}
 		for j := range s.Spec.Ports {

@@ -131,10 +131,13 @@ func (m *maker) unled() {
 	}
 	stuck := m.plan.Blocked()
 	for _, b := range m.backends {
+		if _, leads := m.leads(b); leads || !m.consents(b.key.Namespace, "", "Service") {
+			continue
+		}
 		stays := stuck || m.held(b.String()) || slices.ContainsFunc(m.plan.Steps, func(s Step) bool {
 			return s.Verb == VerbWire && s.Object == b.String() && s.State == v1alpha1.StepBlocked
 		})
-		if _, leads := m.leads(b); leads || !stays || !m.consents(b.key.Namespace, "", "Service") {
+		if !stays {
 			continue
 		}
 		for _, name := range m.enforced(b.key, "Service", false) {

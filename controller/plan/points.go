@@ -68,8 +68,18 @@ func selects(all map[string]map[string]bool, namespace, label string) {
 
 // index is made once, and only where it is asked for.
 func (m *maker) index() *policies {
-	if m.policies == nil {
-		m.policies = m.indexOf(m.Policies)
+	if m.policies != nil {
+		return m.policies
+	}
+	// Nothing stands for a lock, and nothing is on its way back: so it is the same for all such edges.
+	shared := m.ix != nil && !m.Edge.Locks() && m.Edge.DeletionTimestamp == nil
+	if shared && m.ix.policies != nil {
+		m.policies = m.ix.policies
+		return m.policies
+	}
+	m.policies = m.indexOf(m.Policies)
+	if shared {
+		m.ix.policies = m.policies
 	}
 	return m.policies
 }
@@ -98,7 +108,7 @@ func (m *maker) ztunnel(namespace string, labels map[string]string) *policy.Poin
 		}
 	}
 	sortPolicies(list)
-	return m.set(list).Ztunnel(policy.Workload{Namespace: namespace, Labels: labels})
+	return m.set(list, namespace).Ztunnel(policy.Workload{Namespace: namespace, Labels: labels})
 }
 
 // atWaypoint is the enforcement at a waypoint, for a Service.
@@ -109,7 +119,7 @@ func (m *maker) atWaypoint(waypoint, service types.NamespacedName) *policy.Point
 		ix.targeting[object("GatewayClass", types.NamespacedName{Namespace: m.Root(), Name: WaypointClass})],
 	)
 	sortPolicies(list)
-	return m.set(list).Waypoint(
+	return m.set(list, waypoint.Namespace, service.Namespace).Waypoint(
 		policy.Target{Kind: policy.KindGateway, Namespace: waypoint.Namespace, Name: waypoint.Name},
 		policy.Target{Kind: policy.KindService, Namespace: service.Namespace, Name: service.Name},
 	)
@@ -120,9 +130,11 @@ func sortPolicies(list []*securityv1.AuthorizationPolicy) {
 	slices.SortFunc(list, func(a, b *securityv1.AuthorizationPolicy) int { return compareKeys(keyOf(a), keyOf(b)) })
 }
 
-func (m *maker) set(list []*securityv1.AuthorizationPolicy) *policy.Set {
+// set is of some AuthorizationPolicies, and of what else is in some namespaces and the root.
+func (m *maker) set(list []*securityv1.AuthorizationPolicy, namespaces ...string) *policy.Set {
+	namespaces = append(namespaces, m.Root())
 	return policy.New(policy.Mesh{
-		AuthorizationPolicies: slices.Compact(list), RequestAuthentications: m.RequestAuthentications, PeerAuthentications: m.Strictness,
+		AuthorizationPolicies: slices.Compact(list), RequestAuthentications: m.tokensIn(namespaces...), PeerAuthentications: m.strictIn(namespaces...),
 		RootNamespace: m.Root(), TrustDomain: m.trustDomain(),
 	})
 }

@@ -66,16 +66,20 @@ func (m *maker) enforced(key types.NamespacedName, kind string, class bool) []st
 			names = append(names, object(policy, keyOf(o)))
 		}
 	}
-	for _, p := range m.Policies {
+	namespaces := []string{key.Namespace}
+	if class {
+		namespaces = append(namespaces, m.Root())
+	}
+	for _, p := range m.policiesIn(namespaces...) {
 		if m.pairs(p) {
 			continue // it goes with the wiring
 		}
 		add("AuthorizationPolicy", p, &p.Spec)
 	}
-	for _, p := range m.RequestAuthentications {
+	for _, p := range m.tokensIn(namespaces...) {
 		add("RequestAuthentication", p, &p.Spec)
 	}
-	for _, o := range m.Extensions {
+	for _, o := range m.extensionsIn(namespaces...) {
 		add(o.GetKind(), o, extension{o})
 	}
 	slices.Sort(names)

@@ -37,17 +37,25 @@ type send struct {
 
 // routes are all of the snapshot. What is in them is read when it is asked for.
 func (m *maker) routes() []*route {
+	if ix := m.routeIndex(); ix != nil {
+		return ix.list
+	}
 	if m.allRoutes == nil {
-		m.allRoutes = make([]*route, 0, len(m.HTTPRoutes)+len(m.OtherRoutes))
-		for i := range m.HTTPRoutes {
-			o := &m.HTTPRoutes[i]
-			m.allRoutes = append(m.allRoutes, &route{kind: "HTTPRoute", key: keyOf(o), object: o, parents: o.Spec.ParentRefs})
-		}
-		for _, o := range m.OtherRoutes {
-			m.allRoutes = append(m.allRoutes, &route{kind: o.GetKind(), key: keyOf(o), object: o, parents: ParentRefs(o)})
-		}
+		m.allRoutes = m.readRoutes()
 	}
 	return m.allRoutes
+}
+
+func (s *Snapshot) readRoutes() []*route {
+	list := make([]*route, 0, len(s.HTTPRoutes)+len(s.OtherRoutes))
+	for i := range s.HTTPRoutes {
+		o := &s.HTTPRoutes[i]
+		list = append(list, &route{kind: "HTTPRoute", key: keyOf(o), object: o, parents: o.Spec.ParentRefs})
+	}
+	for _, o := range s.OtherRoutes {
+		list = append(list, &route{kind: o.GetKind(), key: keyOf(o), object: o, parents: ParentRefs(o)})
+	}
+	return list
 }
 
 // ParentRefs are those of a route of any kind, typed or not.
@@ -213,11 +221,7 @@ func (m *maker) refsOf(r *route) []backendRef {
 
 // granted says whether routes of a kind and namespace may send to a Service of another.
 func (m *maker) granted(kind, from string, to types.NamespacedName) bool {
-	for i := range m.ReferenceGrants {
-		g := &m.ReferenceGrants[i]
-		if g.Namespace != to.Namespace {
-			continue
-		}
+	for _, g := range m.grantsIn(to.Namespace) {
 		isFrom, isTo := false, false
 		for _, f := range g.Spec.From {
 			isFrom = isFrom || string(f.Group) == gatewayv1.GroupName && string(f.Kind) == kind && string(f.Namespace) == from

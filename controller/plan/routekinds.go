@@ -10,7 +10,7 @@ import (
 // udpRoutes finds routes of the gateways whose bytes do not go through the mesh. It is an error where there are no others: nothing would be wired, and
 // all seem well.
 func (m *maker) udpRoutes() {
-	for _, r := range m.routes() {
+	for _, r := range m.routesFor(m.gateways...) {
 		for _, g := range m.gateways {
 			if g.object == nil || r.kind != kindUDPRoute || !m.parented(r, g) {
 				continue

@@ -79,7 +79,7 @@ func (m *maker) nothingRouted(services int) {
 		return
 	}
 	for _, g := range m.gateways {
-		if g.object == nil || slices.ContainsFunc(m.routes(), func(r *route) bool { return m.parented(r, g) }) {
+		if g.object == nil || slices.ContainsFunc(m.routesFor(g), func(r *route) bool { return m.parented(r, g) }) {
 			continue
 		}
 		m.found(v1alpha1.Finding{

@@ -50,18 +50,44 @@ func (m *maker) workload(kind string, key types.NamespacedName) *workload {
 
 // workloads are those that are fit, by namespace and name.
 func (m *maker) workloads(fit func(*workload) bool) []*workload {
+	all := m.readWorkloads
+	if m.ix != nil {
+		all = func() []*workload { return m.ix.workloads }
+	}
 	var list []*workload
-	for i := range m.Deployments {
-		if w := ofDeployment(&m.Deployments[i]); fit(w) {
+	for _, w := range all() {
+		if fit(w) {
 			list = append(list, w)
 		}
 	}
-	for i := range m.DaemonSets {
-		if w := ofDaemonSet(&m.DaemonSets[i]); fit(w) {
-			list = append(list, w)
-		}
+	return list
+}
+
+// readWorkloads are all, by namespace and name.
+func (s *Snapshot) readWorkloads() []*workload {
+	list := make([]*workload, 0, len(s.Deployments)+len(s.DaemonSets))
+	for i := range s.Deployments {
+		list = append(list, ofDeployment(&s.Deployments[i]))
 	}
-	slices.SortFunc(list, func(a, b *workload) int { return compareKeys(a.key, b.key) })
+	for i := range s.DaemonSets {
+		list = append(list, ofDaemonSet(&s.DaemonSets[i]))
+	}
+	slices.SortStableFunc(list, func(a, b *workload) int { return compareKeys(a.key, b.key) })
+	return list
+}
+
+// fitting are the workloads that a vendor's match fits.
+func (m *maker) fitting(match *edge.Match) []*workload {
+	find := func() []*workload { return m.workloads(func(w *workload) bool { return w.fits(match) }) }
+	if m.ix == nil {
+		return find()
+	}
+	key := fmt.Sprint(*match)
+	list, known := m.ix.fitting[key]
+	if !known {
+		list = find()
+		m.ix.fitting[key] = list
+	}
 	return list
 }
 
@@ -111,7 +137,7 @@ func (w *workload) env(name string) (value string, set, known bool) {
 
 // controllers are the workloads that program a gateway of a vendor.
 func (m *maker) controllers(v *edge.Vendor) []*workload {
-	return m.workloads(func(w *workload) bool { return w.fits(&v.Controller) })
+	return m.fitting(&v.Controller)
 }
 
 // version is that of a vendor's controller, or of its proxies where these are one. Empty: nobody tells.
@@ -120,7 +146,7 @@ func (m *maker) version(v *edge.Vendor) string {
 	if len(match.Images) == 0 {
 		match = v.Workload
 	}
-	for _, w := range m.workloads(func(w *workload) bool { return w.fits(&match) }) {
+	for _, w := range m.fitting(&match) {
 		if found := match.Version(w.images()); found != "" {
 			return found
 		}
