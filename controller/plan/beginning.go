@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -79,26 +80,58 @@ func (m *maker) strangers(b *backend, given []spiffeid.ID) []spiffeid.ID {
 	for _, g := range m.gateways {
 		known = append(known, parseIDs(g.identities(m.trustDomain()))...)
 	}
-	add := func(p *corev1.Pod) {
-		if alive(p) && enforces(p) {
-			given = append(given, parseIDs([]string{identity(m.trustDomain(), p)})...)
+	seen := m.sightings()
+	for id, n := range seen.times {
+		if slices.Contains(seen.of[b], id) {
+			n--
 		}
-	}
-	for i := range m.Pods {
-		if m.Pods[i].Namespace == m.Edge.Namespace {
-			add(&m.Pods[i])
-		}
-	}
-	for _, o := range m.backends {
-		if o == b || m.concealed(o.key.Namespace) {
-			continue
-		}
-		for _, p := range m.podsWith(o.key.Namespace, o.service.Spec.Selector) {
-			add(p)
+		if n > 0 {
+			given = append(given, id)
 		}
 	}
 	slices.SortFunc(given, func(a, b spiffeid.ID) int { return cmp.Compare(a.String(), b.String()) })
 	return slices.DeleteFunc(slices.Compact(given), func(id spiffeid.ID) bool { return slices.Contains(known, id) })
+}
+
+// sightings are the identities of pods that are seen, in how many places: the edge's namespace, and each of its backends, which have those of of.
+type sightings struct {
+	times map[spiffeid.ID]int
+	of    map[*backend][]spiffeid.ID
+}
+
+// sightings are made once, as every backend asks for those of all others.
+func (m *maker) sightings() *sightings {
+	if m.sighted != nil {
+		return m.sighted
+	}
+	m.sighted = &sightings{map[spiffeid.ID]int{}, map[*backend][]spiffeid.ID{}}
+	see := func(pods []*corev1.Pod) []spiffeid.ID {
+		ids := map[spiffeid.ID]bool{}
+		for _, p := range pods {
+			if alive(p) && enforces(p) {
+				for _, id := range parseIDs([]string{identity(m.trustDomain(), p)}) {
+					ids[id] = true
+				}
+			}
+		}
+		for id := range ids {
+			m.sighted.times[id]++
+		}
+		return slices.Collect(maps.Keys(ids))
+	}
+	var near []*corev1.Pod
+	for i := range m.Pods {
+		if m.Pods[i].Namespace == m.Edge.Namespace {
+			near = append(near, &m.Pods[i])
+		}
+	}
+	see(near)
+	for _, b := range m.backends {
+		if !m.concealed(b.key.Namespace) {
+			m.sighted.of[b] = see(m.podsWith(b.key.Namespace, b.service.Spec.Selector))
+		}
+	}
+	return m.sighted
 }
 
 // unique are texts in order, each once.

@@ -142,6 +142,7 @@ type maker struct {
 	pairings []*pairing             // see pair
 	passes   *passage               // see passing
 	inbound  *inbound               // see gate
+	sighted  *sightings             // see strangers
 	// allRoutes, allFollowed and veiled are of routes, follow and veil.
 	allRoutes   []*route
 	allFollowed []*followed
