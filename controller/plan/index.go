@@ -38,9 +38,11 @@ type index struct {
 func (s *Snapshot) indexed() *Snapshot {
 	ix := &index{
 		namespaces: make(map[string]*corev1.Namespace, len(s.Namespaces)), services: make(map[types.NamespacedName]*corev1.Service, len(s.Services)),
-		gateways: make(map[types.NamespacedName]*gatewayv1.Gateway, len(s.Gateways)), deployments: make(map[types.NamespacedName]*appsv1.Deployment, len(s.Deployments)),
-		pods: map[string][]*corev1.Pod{}, workloads: s.readWorkloads(), fitting: map[string][]*workload{},
-		servicesIn: group(pointers(s.Services)), grantsIn: group(pointers(s.ReferenceGrants)), policiesIn: group(s.Policies), tokensIn: group(s.RequestAuthentications),
+		gateways:    make(map[types.NamespacedName]*gatewayv1.Gateway, len(s.Gateways)),
+		deployments: make(map[types.NamespacedName]*appsv1.Deployment, len(s.Deployments)),
+		pods:        map[string][]*corev1.Pod{}, workloads: s.readWorkloads(), fitting: map[string][]*workload{},
+		servicesIn: group(pointers(s.Services)), grantsIn: group(pointers(s.ReferenceGrants)), policiesIn: group(s.Policies),
+		tokensIn: group(s.RequestAuthentications),
 		strictIn: group(s.Strictness), extensionsIn: group(s.Extensions),
 	}
 	for i := range s.Namespaces {

@@ -73,7 +73,9 @@ func namespaceOfSurvey(s *plan.Snapshot, edge, ns string) corev1.Namespace {
 		if i < 2 {
 			s.Deployments = append(s.Deployments, appsv1.Deployment{ObjectMeta: meta(name), Spec: appsv1.DeploymentSpec{
 				Selector: &metav1.LabelSelector{MatchLabels: labels},
-				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: "registry.invalid/app:1"}}}},
+				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
+					Containers: []corev1.Container{{Image: "registry.invalid/app:1"}},
+				}},
 			}})
 		}
 		if i >= 5 {
@@ -99,5 +101,7 @@ func namespaceOfSurvey(s *plan.Snapshot, edge, ns string) corev1.Namespace {
 	strict := &securityv1.PeerAuthentication{ObjectMeta: meta("default")}
 	strict.Spec.Mtls = &apisecurity.PeerAuthentication_MutualTLS{Mode: apisecurity.PeerAuthentication_MutualTLS_STRICT}
 	s.Strictness = append(s.Strictness, strict)
-	return corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{plan.LabelUseWaypoint: "waypoint", "istio.io/ingress-use-waypoint": "true"}}}
+	return corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{
+		plan.LabelUseWaypoint: "waypoint", "istio.io/ingress-use-waypoint": "true",
+	}}}
 }
