@@ -43,11 +43,7 @@ func (c *comparison) differs(policies []*securityv1.AuthorizationPolicy) *obstac
 	m := c.m
 	waypoint := m.waypointIDs(c.b.waypoint)
 	if len(waypoint) == 0 || len(c.callers) >= maxCallers {
-		return &obstacle{
-			field: "metadata.labels[" + LabelUseWaypoint + "]",
-			why:   "has policies that tell too many callers apart to see that nothing changes for anybody",
-			fix:   "have them name fewer",
-		}
+		return &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", why: "has policies that tell too many callers apart to see that nothing changes for anybody", fix: "have them name fewer"}
 	}
 	was := m.policies
 	m.policies = m.indexOf(policies)

@@ -17,6 +17,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
+// Pair is not offered: the CRD does not take authorization.mode Pair, and the controller's bounds do not let it write what this plans. It lacks:
+// a DENY that comes after the wiring gets no twin where nothing of ours stands; an obstacle freezes the twins that stand, so that what is revoked at
+// the pods goes on; pods that are gone for a moment take twins with them; the callers that are compared are cut before they are told apart; a twin
+// with istio.io/dry-run counts; the waypoint's identity is believed of any pod with its label; and nobody probes whether a twin is in force.
+
 // pairPrefix begins the names of the policies by which a waypoint answers as the pods of a Service did. These end with what they do.
 const pairPrefix = "isthmus-pair-"
 
@@ -24,24 +29,20 @@ const pairPrefix = "isthmus-pair-"
 const (
 	pairDeny  = "deny"  // at the waypoint: the twins of what the pods deny
 	pairAllow = "allow" // at the waypoint: the twins of what the pods allow
-	pairEdge  = "edge"  // at the waypoint: the gateway, beside a list of others, or to shut out all others
 	pairAdmit = "admit" // at the pods: the waypoint
-	pairOnly  = "only"  // at the pods: the waypoint, to shut out all others
 )
 
-var pairRoles = [...]string{pairDeny, pairAllow, pairEdge, pairAdmit, pairOnly}
+var pairRoles = [...]string{pairDeny, pairAllow, pairAdmit}
 
 // pairing is what has to stand for a backend, so that its waypoint answers every caller as its pods do without it.
 type pairing struct {
 	*backend
 
-	wanted   []*securityv1.AuthorizationPolicy // in order, before the wiring
-	narrow   []*securityv1.AuthorizationPolicy // last of all
+	wanted   []*securityv1.AuthorizationPolicy // in order
 	obstacle *obstacle                         // why it cannot be had, and nothing more of it is made
 	led      bool                              // it leads to a waypoint already without anything of ours, and that is how it is
 	unseen   bool                              // it has no pod in the mesh that would tell: what stands stays
 	lists    bool                              // the pods have a list of others, beside which the waypoint is admitted
-	listed   bool                              // the waypoint has a list of others
 }
 
 // stays says whether what stands of a pairing stays as it is.
@@ -145,44 +146,37 @@ func (m *maker) pairingFor(service types.NamespacedName) *pairing {
 	return nil
 }
 
-// pairSteps adds the step of one policy of a pairing, where it is wanted before the wiring.
+// pairSteps adds the step of one policy of a pairing, where it is wanted.
 func (m *maker) pairSteps(x *pairing, role string) {
 	for _, want := range x.wanted {
-		if _, is := pairedFor(want); is == role && !x.stays() {
-			m.add(m.pairStep(x, want, role, partPair), partEnrol, partWaypoint, partPair)
+		if _, is := pairedFor(want); is != role || x.stays() {
+			continue
 		}
-	}
-}
-
-// pairStep is the step of a policy of a pairing.
-func (m *maker) pairStep(x *pairing, want *securityv1.AuthorizationPolicy, role string, of part) Step {
-	s := Step{part: of, of: x.itself(), Step: v1alpha1.Step{
-		Verb: VerbPair, Object: object("AuthorizationPolicy", keyOf(want)), State: v1alpha1.StepNext, Reason: m.pairReason(x, role),
-	}}
-	if role == pairAdmit || role == pairOnly {
-		s.of = m.samePods(x.backend)
-	}
-	write := func() *Write { return m.newPair(want) }
-	s.wants = write
-	switch p := m.policyAt(keyOf(want)); {
-	case p != nil && !m.created(p):
-		s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
-		m.found(v1alpha1.Finding{
-			Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityError, Object: s.Object,
-			Message: fmt.Sprintf("this has the name of a policy that AmbientEdge %s would make for %s, and is none of its; it is not overwritten",
-				keyOf(m.Edge), x.backend),
-			Fix: "delete it, or give it another name",
-		})
-	case p != nil && m.made(p) && sameRules(p, want):
-		m.seenInForce(&s, x, p, role)
-	case !m.ask(want.Namespace, securityGroup, "AuthorizationPolicy", "pair "+x.String()):
-		s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
-	default:
-		if s.Write = write(); p != nil {
-			s.Write.UID, s.Write.Force = p.UID, true
+		s := Step{part: partPair, of: x.itself(), Step: v1alpha1.Step{Verb: VerbPair, Object: object("AuthorizationPolicy", keyOf(want)), State: v1alpha1.StepNext, Reason: m.pairReason(x, role)}}
+		if role == pairAdmit {
+			s.of = m.samePods(x.backend)
 		}
+		write := func() *Write { return m.newPair(want) }
+		s.wants = write
+		switch p := m.policyAt(keyOf(want)); {
+		case p != nil && !m.created(p):
+			s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityError, Object: s.Object,
+				Message: fmt.Sprintf("this has the name of a policy that AmbientEdge %s would make for %s, and is none of its; it is not overwritten", keyOf(m.Edge), x.backend),
+				Fix:     "delete it, or give it another name",
+			})
+		case p != nil && m.made(p) && sameRules(p, want):
+			m.seenInForce(&s, x, p, role)
+		case !m.ask(want.Namespace, securityGroup, "AuthorizationPolicy", "pair "+x.String()):
+			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
+		default:
+			if s.Write = write(); p != nil {
+				s.Write.UID, s.Write.Force = p.UID, true
+			}
+		}
+		m.add(s, partEnrol, partWaypoint, partPair)
 	}
-	return s
 }
 
 func (m *maker) pairReason(x *pairing, role string) string {
@@ -191,10 +185,6 @@ func (m *maker) pairReason(x *pairing, role string) string {
 		return fmt.Sprintf("have waypoint %s deny what the pods of %s deny to callers", x.waypoint, x.backend)
 	case pairAllow:
 		return fmt.Sprintf("have waypoint %s allow what the pods of %s allow to callers, and no more", x.waypoint, x.backend)
-	case pairEdge:
-		return fmt.Sprintf("have waypoint %s let the gateway through to %s, by a list", x.waypoint, x.backend)
-	case pairOnly:
-		return fmt.Sprintf("have the pods of %s admit nobody but waypoint %s on its ports", x.backend, x.waypoint)
 	}
 	return fmt.Sprintf("have the pods of %s admit waypoint %s", x.backend, x.waypoint)
 }
@@ -210,7 +200,7 @@ const (
 // the moment when it does.
 func (m *maker) seenInForce(s *Step, x *pairing, p *securityv1.AuthorizationPolicy, role string) {
 	kind := conditionAtWaypoint
-	if role == pairAdmit || role == pairOnly {
+	if role == pairAdmit {
 		kind = conditionAtZtunnel
 	}
 	_, leads := m.leads(x.backend)

@@ -120,27 +120,19 @@ func randomPolicies(rng *rand.Rand) (list []*securityv1.AuthorizationPolicy) {
 	return list
 }
 
-var worlds = flag.Int("worlds", 150, "how many random worlds of policies a pairing is walked in")
+var worlds = flag.Int("worlds", 300, "how many random worlds of policies a pairing is walked in")
 
 // TestPairKeepsEverybodysAnswer walks to the end of a pairing and back, in random worlds, and asks for each caller after each thing that a data plane
 // hears: who was let through is, and who was refused is. What policies at the waypoint refuse by themselves begins with the wiring, and is no affair of
 // Pair's; nor is the gateway's way past the waypoint, which its lock closes last.
 func TestPairKeepsEverybodysAnswer(t *testing.T) {
-	rounds, wired, twins, admitted, narrowed, refused := *worlds, 0, 0, 0, 0, 0
+	rounds, wired, twins, admitted, refused := *worlds, 0, 0, 0, 0
 	for seed := range rounds {
 		rng := rand.New(rand.NewPCG(uint64(seed), 7))
 		s := snapshot(t, stockAt(rng))
 		s.Policies = randomPolicies(rng)
 		if rng.IntN(4) == 0 { // somebody else leads the other Service there
 			s.Services[1].Labels = map[string]string{plan.LabelUseWaypoint: "waypoint"}
-		}
-		if rng.IntN(3) == 0 {
-			s.Edge.Spec.Authorization.Pair = &v1alpha1.Pair{DefaultDeny: v1alpha1.DefaultDenySet}
-			if rng.IntN(5) > 0 { // most without a list at the pods, which it is for
-				s.Policies = slices.DeleteFunc(s.Policies, func(p *securityv1.AuthorizationPolicy) bool {
-					return p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW && len(p.Spec.TargetRefs) == 0
-				})
-			}
 		}
 		start := s.Services[0].DeepCopy()
 		theirs := slices.Clone(s.Policies)
@@ -155,11 +147,8 @@ func TestPairKeepsEverybodysAnswer(t *testing.T) {
 			if slices.ContainsFunc(s.Policies, func(p *securityv1.AuthorizationPolicy) bool { return strings.HasPrefix(p.Name, "isthmus-pair-") }) {
 				twins++
 			}
-			if d.has("admit") {
+			if _, is := d.policies[types.NamespacedName{Namespace: "shop", Name: "isthmus-pair-orders-a6cc6474-admit"}]; is {
 				admitted++
-			}
-			if d.has("only") {
-				narrowed++
 			}
 		default:
 			if refused++; len(said(p, v1alpha1.FindingVoided))+len(said(p, v1alpha1.FindingNotAdmitted)) == 0 {
@@ -181,14 +170,14 @@ func TestPairKeepsEverybodysAnswer(t *testing.T) {
 			t.Fatalf("seed %d: labels are left, or gone:\n%s", seed, d)
 		}
 	}
-	t.Logf("of %d worlds %d were wired, %d of these with policies of ours, %d with an admission and %d narrowed; %d were refused", rounds, wired, twins, admitted, narrowed, refused)
-	if twins < rounds/10 || admitted < rounds/20 || narrowed < rounds/50 || refused < rounds/20 {
+	t.Logf("of %d worlds %d were wired, %d of these with twins and %d with an admission; %d were refused", rounds, wired, twins, admitted, refused)
+	if twins < rounds/10 || admitted < rounds/20 || refused < rounds/20 {
 		t.Error("these worlds are about too little")
 	}
 }
 
 func stockAt(rng *rand.Rand) string {
-	return strings.ReplaceAll(pairedWorld, "STOCK", policytest.Pick(rng, []string{"8080", "9090", "9090"}))
+	return strings.ReplaceAll(pairedWorld, "STOCK", policytest.Pick(rng, []string{"8080", "9090"}))
 }
 
 func labelsOf(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
@@ -224,13 +213,10 @@ func sameAnswers(t *testing.T, d *dataPlane, theirs []*securityv1.AuthorizationP
 		waypoint, atStock := now.behind(orders, d.led), now.behind(stock, stockLed)
 		for _, c := range calls {
 			was, gateway := before[c], c.id.String() == "spiffe://"+gatewayPrincipal
-			way, direct := now.way(c, waypoint), now.way(c, nil)
-			shut := (d.has("only") || d.has("edge") && !begins.DefaultDeny()) && d.locked // who may have lost his way by now, as defaultDeny Set asks
-			admitted := gateway && d.has("edge") && was.direct == policy.Allow && way == policy.Allow
-			if c.port != 9090 && !stays(was.direct, way, was.begins, d.led) && !admitted && (!shut || !d.led || gateway || way != policy.Deny) {
+			if way := now.way(c, waypoint); c.port != 9090 && !stays(was.direct, way, was.begins, d.led) {
 				t.Fatalf("seed %d: after %s, led %t: %s to port %d of the Service got %v, and gets %v\n%s", seed, after, d.led, c.id, c.service, was.direct, way, describe(plan.Make(d.s), d.s.Edge))
 			}
-			if !gateway && was.direct != direct && (!shut || !d.has("only") || c.port == 9090 || direct != policy.Deny) {
+			if direct := now.way(c, nil); !gateway && was.direct != direct {
 				t.Fatalf("seed %d: after %s: %s to port %d of pod %d got %v, and gets %v", seed, after, c.id, c.port, c.pod, was.direct, direct)
 			}
 			if locked := !stockLed && gateway; c.port == stockPort && !locked {

@@ -24,36 +24,19 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 	for _, labels := range kinds {
 		before = append(before, m.ztunnel(b.key.Namespace, labels))
 	}
-	x.unseen = len(kinds) == 0 && m.paired(b)
+	paired := m.paired(b)
+	x.unseen = len(kinds) == 0 && paired
+	x.led = !paired && m.present(b).Name != "" && (!m.ledByUs(b) || !m.refuseWaypoint(b, before))
 	x.lists = slices.ContainsFunc(before, func(p *policy.Point) bool { return p.DefaultDeny() })
-	x.listed = m.atWaypoint(b.waypoint, b.key).DefaultDeny()
-	x.led = !m.carried(x) && m.present(b).Name != "" && (!m.ledByUs(b) || !m.refuseWaypoint(b, before))
-	if len(kinds) == 0 {
+	if x.led || len(kinds) == 0 || len(m.policiesAt(before[0])) == 0 && m.alike(before) {
 		return x
 	}
-	if !x.led {
-		m.takeOver(x, kinds, before, theirs)
-	}
-	if x.obstacle == nil && !x.lists {
-		m.listEdge(x)
-	}
-	return x
-}
-
-// takeOver finds the twins of policies at the pods, where callers would get other answers without them.
-func (m *maker) takeOver(x *pairing, kinds []map[string]string, before []*policy.Point, theirs []*securityv1.AuthorizationPolicy) {
-	b := x.backend
-	if len(m.policiesAt(before[0])) == 0 && m.alike(before) {
-		return
-	}
-	c := &comparison{
-		m: m, b: b, ports: m.twinsFor(b).ports, kinds: kinds, before: before, atWaypoint: m.atWaypoint(b.waypoint, b.key), callers: m.callersOfAll(b, before),
-	}
+	c := &comparison{m: m, b: b, ports: m.twinsFor(b).ports, kinds: kinds, before: before, atWaypoint: m.atWaypoint(b.waypoint, b.key), callers: m.callersOfAll(b, before)}
 	if c.differs(theirs) == nil {
-		return
+		return x
 	}
-	if x.obstacle = m.pairable(b, before, m.paired(b)); x.obstacle != nil {
-		return
+	if x.obstacle = m.pairable(b, before, paired); x.obstacle != nil {
+		return x
 	}
 	list, o := m.twinPolicies(b, m.policiesAt(before[0]))
 	if o == nil && slices.ContainsFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
@@ -68,6 +51,7 @@ func (m *maker) takeOver(x *pairing, kinds []map[string]string, before []*policy
 		o = c.differs(append(slices.Clip(theirs), list...))
 	}
 	x.wanted, x.obstacle = list, o
+	return x
 }
 
 // hinders finds why a pairing cannot be had.
@@ -93,7 +77,7 @@ func (m *maker) hinders(x *pairing) {
 // unpaired finds backends for which Pair has nothing to do beside what Lock does.
 func (m *maker) unpaired() {
 	for _, x := range m.pairings {
-		if x.stays() || len(x.wanted)+len(x.narrow) > 0 || m.held(x.String()) {
+		if x.stays() || len(x.wanted) > 0 || m.held(x.String()) {
 			continue
 		}
 		f := v1alpha1.Finding{
@@ -101,8 +85,7 @@ func (m *maker) unpaired() {
 			Message: "authorization Pair does for this Service what Lock does, and makes no list: by its waypoint every caller gets the answer that its pods give him",
 		}
 		if x.led {
-			f.Message = "authorization Pair does for this Service what Lock does, and makes no list: " +
-				"it has led to its waypoint before, and what its callers get there stays"
+			f.Message = "authorization Pair does for this Service what Lock does, and makes no list: it has led to its waypoint before, and what its callers get there stays"
 		}
 		m.found(f)
 	}
@@ -126,17 +109,12 @@ func (m *maker) refuseWaypoint(b *backend, at []*policy.Point) bool {
 	return len(at) > 0
 }
 
-// paired says whether something of a pairing stands for a backend, of these roles, where there are any.
-func (m *maker) paired(b *backend, roles ...string) bool {
+// paired says whether something of a pairing stands for a backend.
+func (m *maker) paired(b *backend) bool {
 	return slices.ContainsFunc(m.Policies, func(p *securityv1.AuthorizationPolicy) bool {
-		service, role := pairedFor(p)
-		return service == b.key && m.pairs(p) && (len(roles) == 0 || slices.Contains(roles, role))
+		service, _ := pairedFor(p)
+		return service == b.key && m.pairs(p)
 	})
-}
-
-// carried says whether something of ours stands for a backend that callers depend on: not what shuts some out.
-func (m *maker) carried(x *pairing) bool {
-	return m.paired(x.backend, pairDeny, pairAllow, pairAdmit) || x.listed && m.paired(x.backend, pairEdge)
 }
 
 // alike says whether points enforce the same policies.
@@ -150,23 +128,14 @@ func (m *maker) pairable(b *backend, before []*policy.Point, paired bool) *obsta
 		for _, at := range before[1:] {
 			for _, ref := range slices.Concat(at.Policies(), before[0].Policies()) {
 				if slices.Contains(at.Policies(), ref) != slices.Contains(before[0].Policies(), ref) {
-					return &obstacle{
-						policy: m.index().byRef[ref], field: "selector",
-						why: fmt.Sprintf("is for some pods of %s alone, and a waypoint does not tell them apart", b),
-						fix: "give these pods a Service of their own",
-					}
+					return &obstacle{policy: m.index().byRef[ref], field: "selector", why: fmt.Sprintf("is for some pods of %s alone, and a waypoint does not tell them apart", b), fix: "give these pods a Service of their own"}
 				}
 			}
 		}
 	}
 	for _, p := range m.podsWith(b.key.Namespace, b.service.Spec.Selector) {
 		if !enforces(p) && !paired {
-			return &obstacle{
-				field: "spec.selector",
-				why: fmt.Sprintf("has %s, which is outside the mesh: no policy is enforced there, and a waypoint does not tell it from the others",
-					object("Pod", keyOf(p))),
-				fix: "bring the pod into the mesh",
-			}
+			return &obstacle{field: "spec.selector", why: fmt.Sprintf("has %s, which is outside the mesh: no policy is enforced there, and a waypoint does not tell it from the others", object("Pod", keyOf(p))), fix: "bring the pod into the mesh"}
 		}
 	}
 	if g := m.gateway(b.waypoint); g != nil && g.Labels[LabelWaypointFor] == "all" {
@@ -190,11 +159,7 @@ func (m *maker) twinPolicies(b *backend, list []*securityv1.AuthorizationPolicy)
 		action := p.Spec.GetAction()
 		stands = stands || action == securityapi.AuthorizationPolicy_ALLOW
 		if rules[action] = append(rules[action], more...); len(rules[action]) > maxTwinRules {
-			return nil, &obstacle{
-				policy: p, field: "rules",
-				why: fmt.Sprintf("makes more than %d rules with the others at these pods, which no policy may have", maxTwinRules),
-				fix: "make fewer",
-			}
+			return nil, &obstacle{policy: p, field: "rules", why: fmt.Sprintf("makes more than %d rules with the others at these pods, which no policy may have", maxTwinRules), fix: "make fewer"}
 		}
 	}
 	if deny := rules[securityapi.AuthorizationPolicy_DENY]; len(deny) > 0 {
@@ -215,15 +180,10 @@ func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacl
 	case len(selector) == 0:
 		return nil, &obstacle{field: "spec.selector", why: "selects no pods", fix: "give it a selector"}
 	case named != "":
-		return nil, &obstacle{
-			field: "spec.ports",
-			why:   fmt.Sprintf("leads to port %s, and none of its pods says which that is", named),
-			fix:   "name the port in the pods' containers, or give the Service its number",
-		}
+		return nil, &obstacle{field: "spec.ports", why: fmt.Sprintf("leads to port %s, and none of its pods says which that is", named), fix: "name the port in the pods' containers, or give the Service its number"}
 	}
 	if other := m.ledThere(b, pods, numbers); other != "" {
-		return nil, &obstacle{field: "spec.selector",
-			why: fmt.Sprintf("has pods that %s serves too, and whose callers may come by waypoint %s: they would be admitted with it", other, b.waypoint),
+		return nil, &obstacle{field: "spec.selector", why: fmt.Sprintf("has pods that %s serves too, and whose callers may come by waypoint %s: they would be admitted with it", other, b.waypoint),
 			fix: "have this AmbientEdge send to that too, or give it ports of its own"}
 	}
 	ids := m.waypointIDs(b.waypoint)
@@ -233,8 +193,7 @@ func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacl
 	var principals []string
 	for _, id := range ids {
 		if other := m.sameAccount(b, id.String()); other != nil {
-			return nil, &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]",
-				why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(other)), b.waypoint),
+			return nil, &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(other)), b.waypoint),
 				fix: "give that pod a service account of its own"}
 		}
 		principals = append(principals, short(id))

@@ -32,7 +32,6 @@ type dataPlane struct {
 	unheard  []func()
 	check    func(after string)
 	uid      int
-	locked   bool // the lock was written once
 }
 
 var orders = types.NamespacedName{Namespace: "shop", Name: "orders"}
@@ -115,7 +114,6 @@ func (d *dataPlane) writePolicy(w *plan.Write) {
 		d.unheard = append(d.unheard, func() { delete(d.policies, w.Key) })
 		return
 	}
-	d.locked = d.locked || strings.HasPrefix(w.Key.Name, "isthmus-lock-")
 	text, err := json.Marshal(w.Fields)
 	p := &securityv1.AuthorizationPolicy{}
 	if err == nil {
@@ -204,11 +202,6 @@ func ids(p *plan.Plan) (list []string) {
 		}
 	}
 	return list
-}
-
-// has says whether data planes have a policy of ours.
-func (d *dataPlane) has(role string) bool {
-	return d.policies[types.NamespacedName{Namespace: "shop", Name: "isthmus-pair-orders-a6cc6474-" + role}] != nil
 }
 
 // call is a request to one port of a Service, on its way to one of its pods.

@@ -174,7 +174,6 @@ func Make(s *Snapshot) *Plan {
 		m.awaitRoutes()
 		m.earlier()
 		m.lock()
-		m.narrow()
 		m.withdrawn()
 		m.release()
 		m.unled()

@@ -122,11 +122,7 @@ func (t *twins) operation(op *securityapi.Operation, at string) (twin *securitya
 func (t *twins) services(is, not []uint16, field string) (list []string, o *obstacle) {
 	for _, p := range t.ports {
 		if p.pod == 0 {
-			return nil, &obstacle{
-				field: field,
-				why:   fmt.Sprintf("tells ports apart, and no pod says for sure which port %q is", t.named),
-				fix:   "give the Service the number of the port",
-			}
+			return nil, &obstacle{field: field, why: fmt.Sprintf("tells ports apart, and no pod says for sure which port %q is", t.named), fix: "give the Service the number of the port"}
 		}
 		if (len(is) == 0 || slices.Contains(is, p.pod)) && !slices.Contains(not, p.pod) {
 			list = append(list, strconv.Itoa(int(p.service)))
@@ -177,11 +173,7 @@ func (t *twins) aliased(principals []string, field string) *obstacle {
 	for _, p := range principals {
 		domain, _, whole := strings.Cut(p, "/")
 		if whole && !strings.HasPrefix(p, "*") && domain != t.m.trustDomain() {
-			return &obstacle{
-				field: field,
-				why:   fmt.Sprintf("names trust domain %s, which a waypoint may take for one of the mesh and the pods do not", domain),
-				fix:   "name principals of " + t.m.trustDomain(),
-			}
+			return &obstacle{field: field, why: fmt.Sprintf("names trust domain %s, which a waypoint may take for one of the mesh and the pods do not", domain), fix: "name principals of " + t.m.trustDomain()}
 		}
 	}
 	return nil

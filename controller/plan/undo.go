@@ -22,7 +22,6 @@ func (m *maker) undo() {
 		return
 	}
 	m.unlock(nil)
-	m.widen()
 	m.unswitch(nil, nil)
 	m.unwire(nil)
 	m.unpair(nil)
@@ -60,7 +59,6 @@ func (m *maker) release() {
 	}
 	m.plan.Whole = true
 	m.unlock(services)
-	m.widen()
 	m.unswitch(objects, services)
 	m.unwire(services)
 	m.unpair(services)

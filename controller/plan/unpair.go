@@ -16,32 +16,6 @@ import (
 // last. Those of a Service that we lead to its waypoint stay until it does not lead there, and those of one that leads there all the same as long as
 // somebody would get another answer without them.
 func (m *maker) unpair(keep map[types.NamespacedName]bool) {
-	m.eachUnwanted(func(p *securityv1.AuthorizationPolicy, service types.NamespacedName) {
-		if !m.shutsOut(p, service) {
-			m.unpairOne(p, service, keep[service])
-		}
-	})
-}
-
-// widen deletes our lists that shut out others, where these are not wanted any more: before all else, as that leads nobody there whom they shut out.
-func (m *maker) widen() {
-	m.eachUnwanted(func(p *securityv1.AuthorizationPolicy, service types.NamespacedName) {
-		if !m.shutsOut(p, service) {
-			return
-		}
-		s := m.unpairStep(p, service)
-		if m.pairingFor(service) != nil { // what takes its place comes before
-			s.of = nil
-			m.add(s, partPair)
-			return
-		}
-		s.part = partUnlock
-		m.add(s)
-	})
-}
-
-// eachUnwanted calls do with our policies of pairings that are not wanted any more, those first that go first.
-func (m *maker) eachUnwanted(do func(p *securityv1.AuthorizationPolicy, service types.NamespacedName)) {
 	for i := range pairRoles {
 		for _, p := range m.Policies {
 			service, role := pairedFor(p)
@@ -49,12 +23,10 @@ func (m *maker) eachUnwanted(do func(p *securityv1.AuthorizationPolicy, service 
 				continue
 			}
 			x := m.pairingFor(service)
-			if x != nil && x.keeps(p, role) || x == nil && m.frozen[service] {
+			if m.frozen[service] && (x == nil || x.lists || role == pairDeny) || x != nil && x.keeps(p, role) {
 				continue
 			}
-			if owner := p.Labels[v1alpha1.LabelOwner]; owner == "" || owner == m.Edge.Owner() {
-				do(p, service)
-			}
+			m.unpairOne(p, service, keep[service])
 		}
 	}
 }
@@ -64,47 +36,39 @@ func (p *Plan) Unpairs() bool {
 	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.part == partUnpair && s.State != v1alpha1.StepDone })
 }
 
-// keeps says whether a policy of a pairing is to stand. What it cannot be had now stays, but for lists whose place another has: beside one of the pods
-// themselves those for pods without one, and those beside it where they have none any more.
+// keeps says whether a policy of a pairing is to stand. What it cannot be had now stays, but for lists where the pods have none any more: there they
+// would shut out whom the pods let in.
 func (x *pairing) keeps(p *securityv1.AuthorizationPolicy, role string) bool {
-	switch {
-	case x.unseen:
-		return true
-	case x.obstacle == nil:
-		return slices.ContainsFunc(slices.Concat(x.wanted, x.narrow), func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) })
-	case role == pairDeny:
-		return true
+	if x.stays() {
+		return role == pairDeny || x.lists || x.unseen
 	}
-	return x.lists == (role == pairAllow || role == pairAdmit)
-}
-
-// unpairStep deletes a policy. One that has lost its label is not ours to delete, and the step has no write.
-func (m *maker) unpairStep(p *securityv1.AuthorizationPolicy, service types.NamespacedName) Step {
-	s := Step{part: partUnpair, of: []string{object("Service", service)}, Step: v1alpha1.Step{
-		Verb: VerbUnpair, Object: object("AuthorizationPolicy", keyOf(p)), Reason: "nobody needs it any more",
-	}}
-	if p.Labels[v1alpha1.LabelOwner] != "" {
-		s.Write = &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), UID: p.UID, Delete: true}
-	}
-	return s
+	return slices.ContainsFunc(x.wanted, func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) })
 }
 
 func (m *maker) unpairOne(p *securityv1.AuthorizationPolicy, service types.NamespacedName, kept bool) {
-	s := m.unpairStep(p, service)
-	o := m.service(service)
-	switch {
-	case s.Write == nil:
+	obj := object("AuthorizationPolicy", keyOf(p))
+	s := Step{part: partUnpair, of: []string{object("Service", service)}, Step: v1alpha1.Step{Verb: VerbUnpair, Object: obj, Reason: "nobody needs it any more"}}
+	switch p.Labels[v1alpha1.LabelOwner] {
+	case m.Edge.Owner():
+	case "":
 		m.orphan(s, securityGroup, "AuthorizationPolicy", fmt.Sprintf("this policy was made for this edge, and has lost its label: "+
 			"kubectl label authorizationpolicy -n %s %s %s=%s has it deleted, otherwise it goes on deciding", p.Namespace, p.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
 		return
-	case m.pairingFor(service) != nil: // the policies have gone whose twin it is; that holds whatever else holds the Service back
+	default:
+		return
+	}
+	s.Write = &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), UID: p.UID, Delete: true}
+	if m.pairingFor(service) != nil { // the policies have gone whose twin it is; that holds whatever else holds the Service back
 		s.of = nil
 		m.add(s, partPair)
 		return
+	}
+	o := m.service(service)
+	switch {
 	case o == nil:
 	case !kept && m.unwires(service): // which comes before
 	case m.present(&backend{key: service, service: o}).Name != "":
-		m.about([]string{s.Object}, func() { m.stillNeeded(&s, &backend{key: service, service: o}) })
+		m.about([]string{obj}, func() { m.stillNeeded(&s, &backend{key: service, service: o}) })
 	case meta.IsStatusConditionTrue(o.Status.Conditions, ConditionWaypointBound):
 		s.Write, s.Reason = nil, "istiod still has the Service led to its waypoint"
 	}

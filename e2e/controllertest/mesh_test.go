@@ -119,7 +119,6 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	m := wholeMesh(t)
 	t.Run("a gateway that is captured", func(t *testing.T) { capturedGateway(t, newSiteOf(t, m, "whole")) })
 	t.Run("a gateway that is locked", func(t *testing.T) { lockedGateway(t, newSiteOf(t, m, "locked")) })
-	t.Run("a gateway that is paired", func(t *testing.T) { pairedGateway(t, newSiteOf(t, m, "paired")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, newSiteOf(t, m, "ingress")) })
 }
 

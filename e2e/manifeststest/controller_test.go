@@ -1,7 +1,6 @@
 package manifeststest
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -36,14 +35,6 @@ spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTT
 	thePolicy     = `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: theirs, namespace: edge}}`
 	theEdge       = `{apiVersion: isthmus.dev/v1alpha1, kind: AmbientEdge, metadata: {name: bounds, namespace: edge}}`
 )
-
-// waypointOnly is what admits a waypoint at pods.
-const waypointOnly = `selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
-
-// pairPolicy is a policy with our label.
-func pairPolicy(name, action, spec string) string {
-	return fmt.Sprintf("{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: %s, namespace: edge, labels: {isthmus.dev/owner: edge.public}}, spec: {action: %s, %s}}", name, action, spec)
-}
 
 // lockPolicy is an AuthorizationPolicy of the edge's namespace; selector ends with a comma, or is empty.
 func lockPolicy(name, label, action, selector string) string {
@@ -113,10 +104,6 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "change a lock of ours", object: theLock, patch: `{"spec":{"rules":[{"from":[{"source":{"principals":["cluster.local/ns/edge/sa/other"]}}]}]}}`},
 		{name: "release a lock of ours", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "delete a lock of ours", object: theLock, delete: true},
-		{name: "admit a waypoint at pods", object: pairPolicy("isthmus-pair-orders-a6cc6474-admit", "ALLOW", waypointOnly)},
-		{name: "admit a waypoint alone", object: pairPolicy("isthmus-pair-orders-a6cc6474-only", "ALLOW", strings.TrimSuffix(waypointOnly, "]")+`, {to: [{operation: {notPorts: ["8080"]}}]}]`)},
-		{name: "have a waypoint deny", object: pairPolicy("isthmus-pair-orders-a6cc6474-deny", "DENY", `targetRefs: [{kind: Service, name: orders}], rules: [{from: [{source: {namespaces: [batch]}}]}]`)},
-		{name: "have a waypoint allow nobody", object: pairPolicy("isthmus-pair-orders-a6cc6474-allow", "ALLOW", `targetRefs: [{kind: Service, name: orders}], rules: []`)},
 		{name: "hold an AmbientEdge", object: theEdge, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
 		{name: "report", object: theEdge, patch: `{"status":{"observedGeneration":1}}`, sub: "status"},
 		{name: "take the lease", object: `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: isthmus-controller, namespace: isthmus-system}}`},
@@ -147,14 +134,6 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "make a policy that denies whoever has an identity", object: strings.Replace(lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "selector: {matchLabels: {app: orders}}, "), "cluster.local/ns/edge/sa/gateway", `"*"`, 1)},
 		{name: "have a lock of ours allow", object: theLock, patch: `{"spec":{"action":"ALLOW"}}`},
 		{name: "have a lock of ours deny everybody", object: theLock, patch: `{"spec":{"rules":[{}]}}`},
-		{name: "admit at pods by another name", object: pairPolicy("x", "ALLOW", waypointOnly)},
-		{name: "admit at all ports of pods", object: pairPolicy("isthmus-pair-x", "ALLOW", `selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/waypoint]}}]}]`)},
-		{name: "admit a namespace at pods", object: pairPolicy("isthmus-pair-x", "ALLOW", `selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports: ["8080"]}}]}]`)},
-		{name: "admit everybody at a port", object: pairPolicy("isthmus-pair-x", "ALLOW", `selector: {matchLabels: {app: orders}}, rules: [{to: [{operation: {ports: ["8080"]}}]}]`)},
-		{name: "admit at all pods", object: pairPolicy("isthmus-pair-x", "ALLOW", `rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`)},
-		{name: "allow at a whole waypoint", object: pairPolicy("isthmus-pair-x", "ALLOW", `targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}], rules: [{}]`)},
-		{name: "allow at a Service by another name", object: pairPolicy("x", "ALLOW", `targetRefs: [{kind: Service, name: orders}], rules: [{}]`)},
-		{name: "audit at a Service", object: pairPolicy("isthmus-pair-x", "AUDIT", `targetRefs: [{kind: Service, name: orders}], rules: [{}]`)},
 		{name: "give a lock to somebody else", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"a.b"}}}`},
 		{name: "change a policy of others", object: thePolicy, patch: `{"spec":{"action":"DENY"}}`},
 		{name: "delete a policy of others", object: thePolicy, delete: true},

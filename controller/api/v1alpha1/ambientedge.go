@@ -41,8 +41,8 @@ type AmbientEdgeList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && (has(self.backends.services) || (has(self.backends.from) && self.backends.from == 'Ingresses')))",message="with workloadRefs no routes say where the gateway sends to: list backends.services, or set backends.from to Ingresses"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || !(self.authorization.mode in ['Lock', 'Pair']) || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock or Pair needs a gateway with an identity of the mesh: capture None has none"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || !(self.authorization.mode in ['Lock', 'Pair']) || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock or Pair leaves the way by the waypoint only: waypoint.policy None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock needs a gateway with an identity of the mesh: capture None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock leaves the way by the waypoint only: waypoint.policy None has none"
 type AmbientEdgeSpec struct {
 	// TargetRefs are the Gateways, in this namespace. Empty: the gateway is named by workloadRefs.
 	//
@@ -225,51 +225,25 @@ type Waypoint struct {
 
 // AuthorizationMode says what is kept up by policies.
 //
-// +kubebuilder:validation:Enum=Off;Lock;Pair
+// +kubebuilder:validation:Enum=Off;Lock
 type AuthorizationMode string
 
 // The modes. The empty one is AuthorizationOff.
 const (
 	AuthorizationOff  AuthorizationMode = "Off"
 	AuthorizationLock AuthorizationMode = "Lock"
+
+	// AuthorizationPair is planned for, and not offered: the API server refuses it. Package plan says what it lacks.
 	AuthorizationPair AuthorizationMode = "Pair"
 )
 
 // Authorization says what is kept up by policies.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.pair) || (has(self.mode) && self.mode == 'Pair')",message="authorization.pair is for mode Pair"
 type Authorization struct {
 	// Mode is "Off" (no policy is written; with its quotes, as YAML takes the bare word for false), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
-	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned.
-	// Pair is Lock, and before a Service is wired the AuthorizationPolicies at its pods that tell callers apart get their twins at the waypoint, and the
-	// pods admit the waypoint where they admit by a list, so that every caller gets the answer that he got before. Empty means "Off".
+	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Empty means "Off".
 	//
 	// +optional
 	Mode AuthorizationMode `json:"mode,omitempty"`
-	// Pair says more about mode Pair. Empty: nobody is refused who was not.
-	//
-	// +optional
-	Pair *Pair `json:"pair,omitempty"`
-}
-
-// DefaultDeny says whether those are shut out whom no list names.
-//
-// +kubebuilder:validation:Enum=Keep;Set
-type DefaultDeny string
-
-// The values. The empty one is DefaultDenyKeep.
-const (
-	DefaultDenyKeep DefaultDeny = "Keep"
-	DefaultDenySet  DefaultDeny = "Set"
-)
-
-// Pair says more about authorization mode Pair.
-type Pair struct {
-	// DefaultDeny is Keep (who is let through stays so), or Set: when all else is done, a Service whose pods have no list gets one there of its waypoint
-	// alone, and at the waypoint one of the gateway alone, on the ports that its routes call, beside what lists of others allow. Empty means Keep.
-	//
-	// +optional
-	DefaultDeny DefaultDeny `json:"defaultDeny,omitempty"`
 }
 
 // Locks says whether e asks for what authorization Lock does. Pair does it too.
@@ -280,11 +254,6 @@ func (e *AmbientEdge) Locks() bool {
 // Pairs says whether e asks for authorization Pair.
 func (e *AmbientEdge) Pairs() bool {
 	return e.Spec.Authorization != nil && e.Spec.Authorization.Mode == AuthorizationPair
-}
-
-// Narrows says whether e asks that those are shut out whom no list names.
-func (e *AmbientEdge) Narrows() bool {
-	return e.Pairs() && e.Spec.Authorization.Pair != nil && e.Spec.Authorization.Pair.DefaultDeny == DefaultDenySet
 }
 
 // OnDelete says what becomes of what was written.

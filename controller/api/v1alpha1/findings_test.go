@@ -39,8 +39,8 @@ func findings() []told {
 			"Close that way by a NetworkPolicy, or do without the route; where there is no other, set `spec.waypoint.policy` to None."},
 		{"ISM201", "Warning", "A policy for a Service is enforced by nobody, as the Service leads to no waypoint: `spec.waypoint.policy` is None, or something else stops the AmbientEdge.", author, "Set `spec.waypoint.policy` to Create, or mend what stops it."},
 		{"ISM205", "Error", "A policy at the pods of a Service tells callers apart, and behind a waypoint pods see the waypoint in place of the caller: what it denies would get in, or nobody would. " +
-			"The Service is held back; where it comes after the wiring, `Ready` is false. With `authorization.mode` Pair the waypoint answers in their place, and this tells of the rule for which it cannot.", owner,
-			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both. Or set `spec.authorization.mode` to Pair."},
+			"The Service is held back; where it comes after the wiring, `Ready` is false.", owner,
+			"Have it at the waypoint too, with `targetRefs` to the Service, and then let the one at the pods admit the waypoint's principal: the finding has both."},
 		{"ISM206", "Error, Warning", "Policies at the waypoint or at the pods refuse every request of the gateway. It is an error where that would begin with what is to be written, and the Service is held back. " +
 			"Where the gateway gets through now, and would not once it is enrolled, the enrolment waits, for all backends: the finding says so. Where all is done it may be meant so, and is a warning; so it is where the namespace does not consent, and the enrolment, or a switch for the whole gateway, would cut it off: nobody waits for it.", owner, "Let them admit the gateway's principal, as the finding says."},
 		{"ISM207", "Error", "A Service leads to a waypoint whose policies would end for it when it is led to another, as `spec.waypoint.name` asks. The Service is held back.", author,
@@ -87,8 +87,8 @@ func findings() []told {
 			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
 		{"ISM337", "Warning, Info", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
 			"another policy has the lock's name, or connections from before would be cut. One that is there stays. Info: in a plan that is still to be carried out, that it will wait for the gateway's pods to be started anew.", platform, "Do what the finding says."},
-		{"ISM338", "Error, Info", "What `authorization.mode` Pair does for a Service: with Info nothing beside Lock, as by its waypoint every caller gets the answer that its pods give him, or as it led there before; " +
-			"or whom `pair.defaultDeny` Set is about to shut out. Error: another policy has the name of one that Pair would make, and the Service is held back.", owner, "Delete that policy, or give it another name."},
+		{"ISM338", "Error, Info", "Of `authorization.mode` Pair, which the API server does not take yet; who plans with it from files is told what it would do for a Service: with Info nothing beside Lock, as by its waypoint every caller gets the answer that its pods give him, or as somebody else leads it there. " +
+			"Error: another policy has the name of one that Pair would make, and the Service is held back.", owner, "Delete that policy, or give it another name."},
 		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
 			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
 		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,
