@@ -98,6 +98,10 @@ func TestDialWithBadInput(t *testing.T) {
 		defer c.label("istio.io/use-waypoint-")
 		c.gateway("gone")
 		defer c.Run(t.Context(), "kubectl", "delete", "gateway", "gone", "-n", "shop")
+		// While its Deployment is being made, istiod may take one without pods for one that is not there.
+		if _, err := c.Run(t.Context(), "kubectl", "wait", "--for=condition=Programmed", "gateway/gone", "-n", "shop", "--timeout=30s"); err != nil {
+			t.Fatal(err)
+		}
 		c.pods("gone", 0)
 		r := c.until(1, ordersAt, "--http", "/")
 		r.Want(t, 1, r.Stderr, "no way to "+ordersAt, istiod, "waypoint", "has no ready pod", "next:", "isthmus status")
