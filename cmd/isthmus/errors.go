@@ -11,7 +11,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
-	exitUnseen = 3 // of isthmus check, whose findings are 1
+	exitUnseen = 3 // of isthmus check, whose findings are 1, when nobody sees what was found
 )
 
 // usageError is a command line that makes no sense.
@@ -49,10 +49,10 @@ func (e *failure) Error() string {
 // Unwrap gives the cause.
 func (e *failure) Unwrap() error { return e.err }
 
-// unseenError is what kept isthmus check from looking.
+// unseenError is what kept isthmus check from looking, or from telling.
 type unseenError struct{ err error }
 
-// unseen marks an error as one that kept isthmus check from looking.
+// unseen marks an error as one that kept isthmus check from looking, or from telling.
 func unseen(err error) error { return &unseenError{err} }
 
 func (e *unseenError) Error() string { return e.err.Error() }
@@ -88,16 +88,17 @@ type errorDetail struct {
 	ExitCode int    `json:"exitCode"`
 }
 
+// detail is what is told of an error: no tokens, which command lines may have.
 func detail(err error) errorDetail {
-	d := errorDetail{Message: err.Error(), ExitCode: exitCode(err)}
+	d := errorDetail{Message: masked(err.Error()), ExitCode: exitCode(err)}
 	if u, ok := errors.AsType[*usageError](err); ok {
 		d.Next = "see " + u.command + " --help"
 		return d
 	}
 	if f, ok := errors.AsType[*failure](err); ok {
-		d.Message, d.Where, d.Next = f.what, f.where, f.next
+		d.Message, d.Where, d.Next = masked(f.what), f.where, f.next
 		if f.err != nil {
-			d.Cause = f.err.Error()
+			d.Cause = masked(f.err.Error())
 		}
 	}
 	return d

@@ -17,7 +17,7 @@ type requestFlags struct {
 	headers, jwt       []string
 	sourceIP, clientIP string
 
-	words []string // what is known, for people
+	words []string // what is known, for people, without secrets
 }
 
 func (r *requestFlags) register(cmd *cobra.Command) {
@@ -38,7 +38,7 @@ const none = "none"
 
 // read makes a class of requests of the flags.
 func (r *requestFlags) read(command string) (q policy.Request, err error) {
-	say := func(format string, args ...any) { r.words = append(r.words, fmt.Sprintf(format, args...)) }
+	say := func(format string, args ...any) { r.words = append(r.words, masked(fmt.Sprintf(format, args...))) }
 	if r.method != "" {
 		q.Method = policy.Of(r.method)
 		say("%s", r.method)
@@ -98,7 +98,7 @@ func (r *requestFlags) readHeaders(command string, q *policy.Request) error {
 	for _, h := range r.headers {
 		name, value, ok := pair(h)
 		if !ok {
-			return usagef(command, "--header takes NAME=VALUE, not %q", h)
+			return usagef(command, "--header takes NAME=VALUE, and one has no name")
 		}
 		name = strings.ToLower(name)
 		if name == "host" {
@@ -109,7 +109,7 @@ func (r *requestFlags) readHeaders(command string, q *policy.Request) error {
 		}
 		values[name] = append(values[name], value)
 		q.Headers[name] = policy.Of(values[name])
-		r.words = append(r.words, "header "+name+": "+value)
+		r.words = append(r.words, "header "+name+": "+maskedHeader(name, value))
 	}
 	return nil
 }
@@ -127,7 +127,7 @@ func (r *requestFlags) token(command string) (policy.Values[policy.Token], error
 	for _, text := range r.jwt {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
-			return policy.Values[policy.Token]{}, usagef(command, "--jwt takes CLAIM=VALUE with commas, or none, not %q", text)
+			return policy.Values[policy.Token]{}, usagef(command, "--jwt takes CLAIM=VALUE with commas, or none: the claims of a token, and not itself")
 		}
 		switch is := claims[name].(type) {
 		case string:
@@ -138,6 +138,6 @@ func (r *requestFlags) token(command string) (policy.Values[policy.Token], error
 			claims[name] = value
 		}
 	}
-	r.words = append(r.words, "a token with "+strings.Join(r.jwt, ", "))
+	r.words = append(r.words, "a token with "+masked(strings.Join(r.jwt, ", ")))
 	return policy.Of(policy.Token{Claims: claims, Partial: true}), nil
 }
