@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,11 @@ more about a code, and docs/checks.md has all of them. An object's annotation
 has findings of that code ignored for this object; they are listed at the end, and do not count.
 
 The exit code is 0 when there is nothing at or above --fail-on, 1 when there is, 2 for a wrong
-command line, and 3 when it could not be looked, as the cluster or a file cannot be read.`
+command line, and 3 when it could not be looked, as the cluster or a file cannot be read, or when
+what was found cannot be written.
+
+With -o sarif a finding in a file has its place there. One in a cluster or in standard input has only
+the object's name, and code hosts show it beside no line.`
 
 const checkExample = `  # A cluster
   isthmus check
@@ -124,20 +129,37 @@ func (a *app) check(ctx context.Context, f *checkFlags) error {
 	}
 	doc.took = time.Since(begin)
 	a.notes(doc.Notes)
+	out := &firstError{w: a.stdout}
+	page := a.page(a.stdout)
+	page.w = cleaner{out, page.colours}
+	to := &app{stdout: out}
 	switch a.output {
 	case outputJSON:
-		err = a.writeJSON(doc)
+		err = to.writeJSON(doc)
 	case outputYAML:
-		err = a.writeYAML(doc)
+		err = to.writeYAML(doc)
 	case outputSARIF:
-		err = a.writeJSON(newSARIF(doc, f.checks))
+		err = to.writeJSON(newSARIF(doc, f.checks))
 	default:
-		err = doc.print(a.page(a.stdout))
+		err = doc.print(page)
 	}
-	if err != nil {
-		return err
+	if err = cmp.Or(out.err, err); err != nil {
+		return unseen(fmt.Errorf("write what was found: %w", err))
 	}
 	return doc.failed(f.failOn)
+}
+
+// firstError remembers the first error of writing, and writes nothing after it.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (f *firstError) Write(p []byte) (n int, err error) {
+	if f.err == nil {
+		n, f.err = f.w.Write(p)
+	}
+	return n, f.err
 }
 
 // checked is what was found.

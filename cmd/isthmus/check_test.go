@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -174,6 +176,30 @@ func TestFindingsFitATerminal(t *testing.T) {
 	}
 }
 
+// fullDisk takes so many bytes.
+type fullDisk int
+
+func (f *fullDisk) Write(p []byte) (int, error) {
+	if int(*f) < len(p) {
+		return 0, errors.New("no space left on device")
+	}
+	*f -= fullDisk(len(p))
+	return len(p), nil
+}
+
+// TestFindingsThatCannotBeWritten: exit code 1 says that findings can be read.
+func TestFindingsThatCannotBeWritten(t *testing.T) {
+	for _, output := range []string{outputText, outputJSON, outputYAML, outputSARIF} {
+		for _, room := range []fullDisk{0, 12} { // that of a heading, and then a line that is as short
+			a := &app{stdin: strings.NewReader(labelledServices), stdout: &room, stderr: io.Discard, getenv: os.Getenv, output: output}
+			err := a.check(t.Context(), &checkFlags{world: worldFlags{files: []string{"-"}}, failOn: "error", checks: labelled()})
+			if exitCode(err) != exitUnseen || !strings.Contains(err.Error(), "no space left") {
+				t.Errorf("-o %s: exit code %d, %v", output, exitCode(err), err)
+			}
+		}
+	}
+}
+
 // TestSARIFHasItsStructure: what the schema of SARIF 2.1.0 requires, and what code hosts need to show findings beside lines.
 func TestSARIFHasItsStructure(t *testing.T) {
 	path := folder(t, map[string]string{"a.yaml": labelledServices}) + "/a.yaml"
@@ -208,9 +234,15 @@ func TestSARIFHasItsStructure(t *testing.T) {
 			t.Errorf("result %d is at %v", i, at)
 		}
 		suppressed, is := res["suppressions"]
-		if is != (i == 2) || is && suppressed.([]any)[0].(map[string]any)["justification"] != "it goes next week" {
+		if list, _ := suppressed.([]any); !is || len(list) != []int{0, 0, 1}[i] || i == 2 && suppressed.([]any)[0].(map[string]any)["justification"] != "it goes next week" {
 			t.Errorf("result %d: suppressions are %v", i, suppressed)
 		}
+	}
+	// Where nothing is suppressed nobody says so.
+	named := folder(t, map[string]string{"a b#1%.yaml": strings.ReplaceAll(labelledServices, "isthmus.dev/ignore", "x")}) + "/a b#1%.yaml"
+	_, r = lookAt(t, &checkFlags{world: worldFlags{files: []string{named}}}, outputSARIF)
+	if uri := strings.TrimSuffix(named, "a b#1%.yaml") + "a%20b%231%25.yaml"; strings.Contains(r.stdout, "suppressions") || strings.Count(r.stdout, `"uri": "`+uri+`"`) != 3 {
+		t.Errorf("there are suppressions, or not three URIs %s:\n%s", uri, r.stdout)
 	}
 	// What comes from a pipe is in no file.
 	_, r = lookAt(t, &checkFlags{world: worldFlags{files: []string{"-"}}}, outputSARIF)
@@ -220,13 +252,13 @@ func TestSARIFHasItsStructure(t *testing.T) {
 }
 
 func TestLinesOfFields(t *testing.T) {
-	doc := document{file: "a.yaml", line: 11, text: "\n# first\napiVersion: v1\nmetadata:\n  labels:\n    istio.io/use-waypoint: w\n    \"a.b\": {c: d}\nspec:\n  rules:\n  - from: []\n  -\n    to:\n    - operation: &o\n        paths: [/a]\n    - operation: *o\n"}
+	doc := &document{file: "a.yaml", line: 11, text: "\n# first\napiVersion: v1\nmetadata:\n  labels:\n    istio.io/use-waypoint: w\n    \"a.b\": {c: d}\nspec:\n  rules:\n  - from: []\n  -\n    to:\n    - operation: &o\n        paths: [/a]\n    - operation: *o\n"}
 	for field, want := range map[string]int{
 		"": 13, "metadata": 14, "metadata.labels": 15, "metadata.labels[istio.io/use-waypoint]": 16, `metadata.labels["istio.io/use-waypoint"]`: 16, "metadata.labels.istio.io/use-waypoint": 16,
 		"metadata.labels.a.b.c": 17, "spec.rules[0].from": 20, "spec.rules[1].to[0].operation.paths": 24, "spec.rules[1].to[0].operation.paths[0]": 24,
 		"spec.rules[1].to[1].operation.paths": 24, "spec.rules[7]": 19, "spec.other.field": 18, "status": 13, "]][[": 13,
 	} {
-		o := paperObject{doc: &doc, item: -1}
+		o := paperObject{doc: doc, item: -1}
 		if got := o.line(field); got != want {
 			t.Errorf("%q is in line %d, want %d", field, got, want)
 		}
@@ -334,5 +366,27 @@ func TestCheckDocumentIsVersioned(t *testing.T) {
 	counts, _ := json.Marshal(doc["counts"])
 	if string(counts) != `{"checks":1,"errors":1,"ignored":1,"infos":0,"objects":4,"warnings":1}` {
 		t.Errorf("counts are %s", counts)
+	}
+}
+
+// TestDocumentsAreParsedOnceForLines: a list of everything in a cluster is one document, and may have very many findings.
+func TestDocumentsAreParsedOnceForLines(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("apiVersion: v1\nkind: List\nitems:\n")
+	for range 200 {
+		text.WriteString("- metadata:\n    name: a\n")
+	}
+	doc := &document{text: text.String(), line: 1}
+	lines := func() {
+		for i := range 200 {
+			if got := (&paperObject{doc: doc, item: i}).line("metadata.name"); got != 5+2*i {
+				t.Fatalf("item %d is in line %d", i, got)
+			}
+		}
+	}
+	lines()
+	// Each parse makes a node a key and value, which are more than these.
+	if n := testing.AllocsPerRun(1, lines); n > 10_000 {
+		t.Errorf("%v allocations: it is parsed again", n)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -12,11 +13,10 @@ func (o *paperObject) line(field string) int {
 	if field == "" && o.item < 0 {
 		return o.doc.first()
 	}
-	var root yaml.Node
-	if yaml.Unmarshal([]byte(o.doc.text), &root) != nil || len(root.Content) == 0 {
-		return o.doc.first()
+	at, line := o.doc.tree(), o.doc.first()
+	if at == nil {
+		return line
 	}
-	at, line := root.Content[0], o.doc.first()
 	if o.item >= 0 {
 		items := entry(at, "items")
 		if items == nil || o.item >= len(items.Content) {
@@ -29,6 +29,23 @@ func (o *paperObject) line(field string) int {
 		return o.doc.line + found - 1
 	}
 	return line
+}
+
+// nodes are a document with the lines that its parts are in, parsed when they are asked for first.
+type nodes struct {
+	once sync.Once
+	root *yaml.Node
+}
+
+// tree is what a document says, or nil. It is not to be changed.
+func (d *document) tree() *yaml.Node {
+	d.nodes.once.Do(func() {
+		var root yaml.Node
+		if yaml.Unmarshal([]byte(d.text), &root) == nil && len(root.Content) > 0 {
+			d.nodes.root = root.Content[0]
+		}
+	})
+	return d.nodes.root
 }
 
 // first is the line of the first thing in a document, behind comments.

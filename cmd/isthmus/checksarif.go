@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 
@@ -50,13 +51,14 @@ type (
 		Tags []string `json:"tags"`
 	}
 	sarifResult struct {
-		RuleID       string             `json:"ruleId"`
-		RuleIndex    int                `json:"ruleIndex"`
-		Level        string             `json:"level"`
-		Message      sarifText          `json:"message"`
-		Locations    []sarifLocation    `json:"locations"`
-		Fingerprints map[string]string  `json:"partialFingerprints"`
-		Suppressions []sarifSuppression `json:"suppressions,omitempty"`
+		RuleID       string            `json:"ruleId"`
+		RuleIndex    int               `json:"ruleIndex"`
+		Level        string            `json:"level"`
+		Message      sarifText         `json:"message"`
+		Locations    []sarifLocation   `json:"locations"`
+		Fingerprints map[string]string `json:"partialFingerprints"`
+		// Suppressions are nil unless a result of the run is suppressed: SARIF wants them at all results, or at none.
+		Suppressions []sarifSuppression `json:"suppressions,omitzero"`
 	}
 	sarifLocation struct {
 		Physical *sarifPhysical `json:"physicalLocation,omitempty"`
@@ -115,6 +117,11 @@ func newSARIF(d *checkDocument, checks []check.Check) *sarifLog {
 			run.Results = append(run.Results, list[i].sarif(index))
 		}
 	}
+	for i := range run.Results {
+		if r := &run.Results[i]; len(d.Ignored) > 0 && r.Suppressions == nil {
+			r.Suppressions = []sarifSuppression{}
+		}
+	}
 	return &sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}}
 }
 
@@ -129,7 +136,7 @@ func (f *checkFinding) sarif(index map[string]int) sarifResult {
 	object := f.Object.String()
 	at := sarifLocation{Logical: []sarifLogical{{Name: f.Object.Name, FullyQualifiedName: strings.TrimSuffix(object+" "+f.Field, " "), Kind: "resource"}}}
 	if f.File != "" && f.File != standardInput {
-		at.Physical = &sarifPhysical{sarifArtifact{filepath.ToSlash(filepath.Clean(f.File))}, sarifRegion{max(1, f.Line)}}
+		at.Physical = &sarifPhysical{sarifArtifact{(&url.URL{Path: filepath.ToSlash(filepath.Clean(f.File))}).String()}, sarifRegion{max(1, f.Line)}}
 	}
 	r := sarifResult{
 		RuleID: f.Code, RuleIndex: index[f.Code], Level: sarifLevel(f.Severity), Message: sarifText{Text: text}, Locations: []sarifLocation{at},

@@ -191,8 +191,26 @@ func (a *app) explain(ctx context.Context, f *explainFlags) error {
 	return a.showAnswer(f, x, &answer, nil, w.notes)
 }
 
+// narrower says how to ask a matrix for less.
+func (f *explainFlags) narrower() string {
+	var ways []string
+	if f.from == "" {
+		ways = append(ways, "name one source with --from")
+	}
+	if f.from == "" && f.accounts {
+		ways = append(ways, "leave --accounts out")
+	}
+	if f.allServices {
+		ways = append(ways, "leave --all-services out")
+	}
+	return strings.Join(append(ways, "look at fewer manifests with -f"), ", or ")
+}
+
 // missing says what is there instead of what a question names.
 func (f *explainFlags) missing(err error) error {
+	if large, ok := errors.AsType[*explain.TooLargeError](err); ok {
+		return &failure{what: large.Error(), next: f.narrower()}
+	}
 	no, ok := errors.AsType[*explain.NotFoundError](err)
 	if !ok {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/isthmus-mesh/isthmus/controller/explain"
 	"github.com/isthmus-mesh/isthmus/hbone"
 )
 
@@ -209,5 +210,16 @@ func TestAWayInDoubtThatIsNotTakenDoesNotDiffer(t *testing.T) {
 	}
 	if l.failure() == nil {
 		t.Error("nothing differs any more")
+	}
+}
+
+func TestAMatrixThatIsTooLargeSaysWhatToNarrow(t *testing.T) {
+	err := (&explainFlags{accounts: true, allServices: true}).missing(&explain.TooLargeError{Sources: 500, Services: 401})
+	d := detail(err)
+	if d.Message != "500 sources and 401 Services are more than 200000 questions" || d.ExitCode != exitFailed {
+		t.Errorf("got %+v", d)
+	}
+	if want := "name one source with --from, or leave --accounts out, or leave --all-services out, or look at fewer manifests with -f"; d.Next != want {
+		t.Errorf("got  %s\nwant %s", d.Next, want)
 	}
 }

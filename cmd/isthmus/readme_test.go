@@ -35,6 +35,25 @@ func TestReadmeShowsWhatIsFound(t *testing.T) {
 	}
 }
 
+// TestReadmeListsTheCommands: but those that every program has, and the controller, which is told of above them.
+func TestReadmeListsTheCommands(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(text), "- **A command**")
+	line, _, _ = strings.Cut(line, "\n")
+	for _, c := range newRoot(&app{getenv: os.Getenv}).Commands() {
+		switch c.Name() {
+		case "completion", "controller", "help", "version":
+			continue
+		}
+		if !strings.Contains(line, "`"+c.Name()+"`") && !strings.Contains(line, "`isthmus "+c.Name()+"`") {
+			t.Errorf("README does not list isthmus %s", c.Name())
+		}
+	}
+}
+
 // TestReadmeIsShort: people read it.
 func TestReadmeIsShort(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")

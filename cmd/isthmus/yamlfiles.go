@@ -66,7 +66,7 @@ func (w *paperWorld) read(stdin io.Reader, path string) error {
 }
 
 // documents are those of a file, of the files of a folder, or of standard input.
-func (w *paperWorld) documents(stdin io.Reader, path string) (docs []document, err error) {
+func (w *paperWorld) documents(stdin io.Reader, path string) (docs []*document, err error) {
 	if path == "-" {
 		return w.cut(nil, stdin, standardInput)
 	}
@@ -99,7 +99,7 @@ func (w *paperWorld) documents(stdin io.Reader, path string) (docs []document, e
 	return nil, &failure{what: "cannot read what " + w.flag + " names", where: path, err: err, next: "name a file, a folder, or - for standard input"}
 }
 
-func (w *paperWorld) open(docs []document, path string) ([]document, error) {
+func (w *paperWorld) open(docs []*document, path string) ([]*document, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, &failure{what: "cannot read what " + w.flag + " names", where: path, err: err, next: "name a file, a folder, or - for standard input"}
@@ -109,7 +109,7 @@ func (w *paperWorld) open(docs []document, path string) ([]document, error) {
 }
 
 // cut adds the documents of a file.
-func (w *paperWorld) cut(docs []document, in io.Reader, where string) ([]document, error) {
+func (w *paperWorld) cut(docs []*document, in io.Reader, where string) ([]*document, error) {
 	data, err := io.ReadAll(io.LimitReader(in, maxWorld-w.size+1))
 	if err != nil {
 		return nil, &failure{what: "cannot read what " + w.flag + " names", where: where, err: err}
@@ -128,14 +128,14 @@ type parsed struct {
 }
 
 // parse adds the objects of documents, in their order. Of several errors the first counts.
-func (w *paperWorld) parse(docs []document) error {
+func (w *paperWorld) parse(docs []*document) error {
 	results := make([]parsed, len(docs))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for i := range next {
-				results[i] = w.parseOne(&docs[i])
+				results[i] = w.parseOne(docs[i])
 			}
 		})
 	}
@@ -225,22 +225,24 @@ type document struct {
 	text string
 	file string
 	line int
+
+	nodes nodes
 }
 
 func (d *document) at(line int) string { return fmt.Sprintf("%s:%d", d.file, line) }
 
 // documents cuts a file at its separators.
-func documents(text, file string) (list []document) {
+func documents(text, file string) (list []*document) {
 	start, line, from, at := 1, 0, 0, 0 // the document begins at from, the line at at
 	for l := range strings.Lines(text) {
 		line++
 		if rest, is := strings.CutPrefix(l, "---"); is && (strings.TrimLeft(rest, " \t\r\n") == "" || strings.HasPrefix(rest, " ")) {
-			list = append(list, document{text[from:at], file, start})
+			list = append(list, &document{text: text[from:at], file: file, line: start})
 			start, from = line, at+len(l)-len(strings.TrimLeft(rest, " "))
 		}
 		at += len(l)
 	}
-	return append(list, document{text[from:], file, start})
+	return append(list, &document{text: text[from:], file: file, line: start})
 }
 
 // clusterScoped are the kinds without a namespace, of those that plans and checks depend on.

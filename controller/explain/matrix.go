@@ -2,6 +2,7 @@ package explain
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -64,36 +65,76 @@ func (c *Cell) Why() (path, why string) {
 	return "", c.Answer.On
 }
 
-// Matrix answers for each source and each port of each Service. An error is a NotFoundError.
+// MaxCells is how many questions a matrix may ask: people read no more, and more do not fit into memory.
+const MaxCells = 200_000
+
+// TooLargeError says that a matrix would ask more than MaxCells questions.
+type TooLargeError struct{ Sources, Services int }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%d sources and %d Services are more than %d questions", e.Sources, e.Services, MaxCells)
+}
+
+// asked are the questions of a matrix about a source and a Service.
+type asked struct {
+	from   *client
+	to     *corev1.Service
+	ports  []*corev1.ServicePort
+	routed bool
+}
+
+// matrixQuestions are those of a matrix, but for more than it may have.
+func matrixQuestions(clients []*client, services []*corev1.Service, all bool) (list []asked, err error) {
+	ports := make([][]*corev1.ServicePort, len(services))
+	for i, svc := range services {
+		ports[i] = portsOf(svc)
+	}
+	cells := 0
+	for _, c := range clients {
+		for i, svc := range services {
+			routed := c.view == nil || slices.ContainsFunc(c.view.Routes, func(r plan.Routed) bool { return slices.Contains(r.Services, keyOf(svc)) })
+			if !routed && !all {
+				continue
+			}
+			if cells += len(ports[i]); cells > MaxCells {
+				return nil, &TooLargeError{len(clients), len(services)}
+			}
+			list = append(list, asked{c, svc, ports[i], routed})
+		}
+	}
+	return list, nil
+}
+
+// Matrix answers for each source and each port of each Service. An error is a NotFoundError or a TooLargeError.
 func (x *Explainer) Matrix(s Scope) (Matrix, error) {
 	clients, err := x.matrixClients(&s)
 	if err != nil {
 		return Matrix{}, err
 	}
 	services := x.matrixServices(clients, s.AllServices)
+	questions, err := matrixQuestions(clients, services, s.AllServices)
+	if err != nil {
+		return Matrix{}, err
+	}
 	var m Matrix
-	targets := map[string]*target{}
-	q := &Question{Request: s.Request, As: s.As}
 	for _, c := range clients {
 		m.Sources = append(m.Sources, c.node.Name)
-		for _, svc := range services {
-			routed := c.view == nil || slices.ContainsFunc(c.view.Routes, func(r plan.Routed) bool { return slices.Contains(r.Services, keyOf(svc)) })
-			if !routed && !s.AllServices {
-				continue
+	}
+	targets := map[string]*target{}
+	q := &Question{Request: s.Request, As: s.As}
+	for _, about := range questions {
+		for _, port := range about.ports {
+			name := keyOf(about.to).String()
+			if port != nil {
+				name += ":" + strconv.Itoa(int(port.Port))
 			}
-			for _, port := range portsOf(svc) {
-				name := keyOf(svc).String()
-				if port != nil {
-					name += ":" + strconv.Itoa(int(port.Port))
-				}
-				t := targets[name]
-				if t == nil {
-					t = x.service(svc, port)
-					targets[name] = t
-					m.Targets = append(m.Targets, name)
-				}
-				m.Cells = append(m.Cells, Cell{From: c.node.Name, To: name, Routed: routed, Answer: x.answer(c, t, q)})
+			t := targets[name]
+			if t == nil {
+				t = x.service(about.to, port)
+				targets[name] = t
+				m.Targets = append(m.Targets, name)
 			}
+			m.Cells = append(m.Cells, Cell{From: about.from.node.Name, To: name, Routed: about.routed, Answer: x.answer(about.from, t, q)})
 		}
 	}
 	slices.Sort(m.Targets)

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -103,5 +104,26 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 		if !strings.HasPrefix(id, "<!DOCTYPE") && !strings.Contains(text, `<section id="`+id+`"`) {
 			t.Errorf("%s leads nowhere", id)
 		}
+	}
+}
+
+// TestMatrixIsBounded: each account of a large cluster with each of its Services is more than anybody reads.
+func TestMatrixIsBounded(t *testing.T) {
+	const accounts, services = 500, 401
+	var in strings.Builder
+	for i := range accounts {
+		fmt.Fprintf(&in, "{apiVersion: v1, kind: Pod, metadata: {name: p%d, namespace: a}, spec: {serviceAccountName: s%d}}\n---\n", i, i)
+	}
+	for i := range services {
+		fmt.Fprintf(&in, "{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: a}, spec: {ports: [{port: 80}]}}\n---\n", i)
+	}
+	x := New(worldOf(t, in.String()))
+	_, err := x.Matrix(Scope{Accounts: true, AllServices: true})
+	if e, is := errors.AsType[*TooLargeError](err); !is || e.Sources != accounts || e.Services != services {
+		t.Errorf("got %v", err)
+	}
+	m, err := x.Matrix(Scope{From: []Source{{Kind: "ServiceAccount", Key: keyOf(named2("a", "s1"))}}, AllServices: true})
+	if err != nil || len(m.Cells) != services {
+		t.Errorf("for one source: %d cells, %v", len(m.Cells), err)
 	}
 }
