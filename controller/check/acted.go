@@ -59,10 +59,11 @@ func (b *Builder) controllers(objects []Placed) map[parent]string {
 	return of
 }
 
-// imply gives an object the status that it will have, where it has none.
+// imply gives an object the status that it will have, where it has none. A route's is told of the parents that it names: it keeps what they said of it.
 func imply(u *unstructured.Unstructured, controllers map[parent]string) {
 	gk := u.GroupVersionKind().GroupKind()
-	if _, told := u.Object["status"]; told || gk.Group != gatewayv1.GroupName {
+	isRoute := strings.HasSuffix(gk.Kind, "Route")
+	if _, told := u.Object["status"]; told && !isRoute || gk.Group != gatewayv1.GroupName {
 		return
 	}
 	conditions := func(of ...string) (list []any) {
@@ -79,7 +80,8 @@ func imply(u *unstructured.Unstructured, controllers map[parent]string) {
 			"conditions": conditions("Accepted", "Programmed"),
 			"addresses":  []any{map[string]any{"type": "Hostname", "value": fmt.Sprintf("%s.%s.svc.cluster.local", u.GetName(), u.GetNamespace())}},
 		}
-	case strings.HasSuffix(gk.Kind, "Route"):
+	case isRoute:
+		before, _, _ := unstructured.NestedSlice(u.Object, "status", "parents")
 		refs, _, _ := unstructured.NestedSlice(u.Object, "spec", "parentRefs")
 		parents := []any{}
 		for _, r := range refs {
@@ -91,14 +93,43 @@ func imply(u *unstructured.Unstructured, controllers map[parent]string) {
 				v, _ := ref[name].(string)
 				return cmp.Or(v, otherwise)
 			}
+			if kept := slices.DeleteFunc(slices.Clone(before), func(p any) bool { return !saysOf(p, ref, u.GetNamespace()) }); len(kept) > 0 {
+				parents = append(parents, kept...)
+				continue
+			}
 			at := parent{field("kind", "Gateway"), types.NamespacedName{Namespace: field("namespace", u.GetNamespace()), Name: field("name", "")}}
 			if at.kind == "Service" {
 				at.NamespacedName = types.NamespacedName{}
 			}
 			parents = append(parents, map[string]any{"parentRef": ref, "controllerName": controllers[at], "conditions": conditions("Accepted", "ResolvedRefs")})
 		}
+		for _, p := range before { // a route that leads here is in no parentRefs
+			said, _ := p.(map[string]any)
+			if kind, _, _ := unstructured.NestedString(said, "parentRef", "kind"); strings.HasSuffix(kind, "Route") {
+				parents = append(parents, p)
+			}
+		}
 		u.Object["status"] = map[string]any{"parents": parents}
 	}
+}
+
+// saysOf says whether an entry of a route's status is about one of its parentRefs: a namespace that is left out is the route's.
+func saysOf(entry any, ref map[string]any, namespace string) bool {
+	said, _ := entry.(map[string]any)
+	of, _ := said["parentRef"].(map[string]any)
+	otherwise := map[string]string{"group": gatewayv1.GroupName, "kind": "Gateway", "namespace": namespace, "name": "", "sectionName": "", "port": ""}
+	for field, usual := range otherwise {
+		text := func(tree map[string]any) string {
+			if v, is := tree[field]; is && v != nil {
+				return fmt.Sprint(v)
+			}
+			return usual
+		}
+		if text(of) != text(ref) {
+			return false
+		}
+	}
+	return of != nil
 }
 
 // roll has the pods of given workloads run as their templates have them, and makes one of a workload that has none. It returns those that are changed.

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -126,5 +127,37 @@ func TestWhatIsAppliedTakesThePlaceOfWhatWas(t *testing.T) {
 	}
 	if at := w.where[ServiceObject(&w.Services[0])]; at != "new.yaml:1" {
 		t.Errorf("it stands at %q", at)
+	}
+}
+
+// TestARouteThatIsMovedIsAccepted: what its new parent will say is not in the cluster's status, and what its old one said does not count any more.
+func TestARouteThatIsMovedIsAccepted(t *testing.T) {
+	const moved = `{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: orders, namespace: edge}, spec: {parentRefs: [PARENTS], rules: [{backendRefs: [{name: orders, namespace: shop, port: 80}]}]},
+	  status: {parents: [{parentRef: {group: gateway.networking.k8s.io, kind: Gateway, name: old}, controllerName: x, conditions: []},
+	    {parentRef: {group: gateway.networking.k8s.io, kind: Gateway, name: kept, namespace: edge, port: 80}, controllerName: example.com/y, conditions: [{type: Accepted, status: "False"}]},
+	    {parentRef: {group: gateway.networking.k8s.io, kind: HTTPRoute, name: route}, controllerName: example.com/z, conditions: [{type: Accepted, status: "True"}]}]}}`
+	u := object(t, strings.Replace(moved, "PARENTS", "{name: http}, {name: kept, port: 80}", 1))
+	imply(u, map[parent]string{{"Gateway", types.NamespacedName{Namespace: "edge", Name: "http"}}: "istio.io/gateway-controller"})
+	parents, _, _ := unstructured.NestedSlice(u.Object, "status", "parents")
+	var got []string
+	for _, p := range parents {
+		p, _ := p.(map[string]any)
+		name, _, _ := unstructured.NestedString(p, "parentRef", "name")
+		conditions, _, _ := unstructured.NestedSlice(p, "conditions")
+		status := ""
+		for _, c := range conditions {
+			if c, _ := c.(map[string]any); c["type"] == "Accepted" {
+				status, _ = c["status"].(string)
+			}
+		}
+		got = append(got, fmt.Sprint(name, " ", p["controllerName"], " ", status))
+	}
+	if d := cmp.Diff([]string{"http istio.io/gateway-controller True", "kept example.com/y False", "route example.com/z True"}, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	w := over(t, strings.Replace(moved, "PARENTS", "{name: http}", 1))
+	views := w.Views()
+	if len(views) != 1 || len(views[0].Routes) != 1 || views[0].Routes[0].Why != "" {
+		t.Errorf("the gateways are %+v", views)
 	}
 }
