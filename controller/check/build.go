@@ -33,12 +33,15 @@ func NewBuilder(mesh Mesh, paper bool) *Builder {
 		Snapshot: &plan.Snapshot{TrustDomain: mesh.TrustDomain, RootNamespace: mesh.RootNamespace, Hearsay: true, Paper: paper}, Mesh: mesh,
 		ServiceAccounts: map[types.NamespacedName]bool{}, where: map[Object]string{}, ignores: map[Object]string{},
 		others: map[schema.GroupKind][]*unstructured.Unstructured{}, other: map[Object]*unstructured.Unstructured{}, kinds: map[schema.GroupKind]bool{},
-		supposed: map[string]bool{},
+		supposed: map[string]bool{}, hidden: map[schema.GroupKind]bool{},
 	}}
 }
 
 // Asked notes that a cluster was asked for all objects of a kind, and knows it.
 func (b *Builder) Asked(kind schema.GroupKind) { b.w.kinds[kind] = true }
+
+// Hidden notes that a cluster may have objects of a kind, which may not be read: nothing is sure about gateways that obey it.
+func (b *Builder) Hidden(kind schema.GroupKind) { b.w.hidden[kind] = true }
 
 // Expect makes room for objects of a kind of which a cluster may have very many: n in all.
 func (b *Builder) Expect(kind schema.GroupKind, n int) {

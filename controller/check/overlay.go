@@ -63,7 +63,7 @@ func (w *World) without(given map[Object]bool) *World {
 	s := *w.Snapshot
 	w = &World{
 		Snapshot: &s, Mesh: w.Mesh, NetworkPolicies: w.NetworkPolicies, EndpointSlices: w.EndpointSlices, ServiceAccounts: w.ServiceAccounts,
-		where: w.where, ignores: w.ignores, others: w.others, other: w.other, kinds: w.kinds,
+		where: w.where, ignores: w.ignores, others: w.others, other: w.other, kinds: w.kinds, hidden: w.hidden,
 	}
 	for o := range given {
 		delete(w.where, o)

@@ -42,7 +42,7 @@ type match struct {
 // tripsOf are all ways through a gateway.
 func (w *World) tripsOf(e *Edge) []trip {
 	var list []trip
-	single := e.singleListeners()
+	single, hidden := e.singleListeners(), w.hidesOf(e.View.Vendor.Name)
 	for i := range e.View.Routes {
 		routed := &e.View.Routes[i]
 		if routed.Why != "" || len(routed.Services) == 0 {
@@ -56,12 +56,20 @@ func (w *World) tripsOf(e *Edge) []trip {
 		places, delegated := e.places(object, single)
 		for _, p := range places {
 			for _, t := range w.through(e, routed, ref, object, p) {
-				t.open = t.open || delegated
+				t.open = t.open || delegated || hidden
 				list = append(list, t)
 			}
 		}
 	}
 	return list
+}
+
+// Hides says whether objects of a kind may not be read.
+func (w *World) Hides(kind schema.GroupKind) bool { return w.hidden[kind] }
+
+// hidesOf says whether a kind of objects that gateways of a vendor obey may not be read.
+func (w *World) hidesOf(vendor string) bool {
+	return len(w.hidden) > 0 && slices.ContainsFunc(rules.Kinds(vendor), func(k schema.GroupVersionKind) bool { return w.hidden[k.GroupKind()] })
 }
 
 // singleListeners says whether rules are attached to single listeners of the gateway, so that it matters by which one requests come.

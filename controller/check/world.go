@@ -44,6 +44,7 @@ type World struct {
 	others  map[schema.GroupKind][]*unstructured.Unstructured
 	other   map[Object]*unstructured.Unstructured
 	kinds   map[schema.GroupKind]bool // of which there is an object, or a cluster was asked for
+	hidden  map[schema.GroupKind]bool // that may not be read
 
 	services   map[types.NamespacedName]*corev1.Service
 	servicesOf map[string][]*corev1.Service           // by namespace

@@ -114,7 +114,7 @@ func (c *checkReader) typed() []func() error {
 	}
 }
 
-// spared are the kinds without which no check raises a false alarm.
+// spared are the kinds without which no check raises a false alarm: of gateways that obey one that may not be read nothing is sure.
 func spared(gk schema.GroupKind) bool {
 	return slices.Contains([]string{"NetworkPolicy", "EndpointSlice", "ServiceAccount", "AmbientEdge"}, gk.Kind) ||
 		slices.ContainsFunc(checkFamilies()[len(families()):], func(f family) bool { return groupKind(f[0]) == gk })
@@ -278,6 +278,7 @@ func (c *checkReader) forbid(gk schema.GroupKind, resource string, needed bool, 
 		resource += "." + gk.Group
 	}
 	c.forbidden = append(c.forbidden, resource)
+	c.b.Hidden(gk)
 	if needed && c.needed == nil {
 		c.needed = err
 	}

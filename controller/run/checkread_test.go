@@ -176,3 +176,26 @@ func TestChecksReadWhatViewersMay(t *testing.T) {
 		}
 	}
 }
+
+// denying has the objects of a cluster, and may not list one kind.
+type denying struct {
+	asking
+
+	kind string
+}
+
+func (d *denying) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	if u, is := list.(*unstructured.UnstructuredList); is && u.GetKind() == d.kind+"List" {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: d.kind}, "", nil)
+	}
+	return d.asking.List(ctx, list, opts...)
+}
+
+// TestCheckedWorldKnowsWhatMayNotBeRead: what checks do about it is theirs.
+func TestCheckedWorldKnowsWhatMayNotBeRead(t *testing.T) {
+	kind := schema.GroupKind{Group: "gateway.kgateway.dev", Kind: "TrafficPolicy"}
+	w, err := ReadChecked(t.Context(), &denying{asking{asked: map[string]bool{}}, kind.Kind}, check.Mesh{})
+	if err != nil || len(w.Forbidden) == 0 || !w.Hides(kind) || w.Hides(schema.GroupKind{Group: "gateway.envoyproxy.io", Kind: "SecurityPolicy"}) {
+		t.Errorf("%v, %+v", err, w)
+	}
+}
