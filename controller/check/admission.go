@@ -129,8 +129,7 @@ func findRefusedGateways(w *World, found func(Finding)) {
 			f.Fix = fmt.Sprintf("have the gateway send to the Service's address, so that it comes by waypoint %s, which is admitted: now it sends to pods, as %s",
 				c.backend.Waypoint, c.backend.Why)
 		case len(changes) > 0:
-			f.Fix = changesText(changes)
-			f.Patch = w.patch(changes)
+			f.Fix, f.Patch = w.amend(changes, who)
 		}
 		found(f)
 	}
@@ -216,14 +215,6 @@ func deciding(point *policy.Point, d policy.Decision, changes []policy.Change) (
 	return Object{groupSecurity, ref.Kind, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}}, field
 }
 
-func changesText(changes []policy.Change) string {
-	var texts []string
-	for _, c := range changes {
-		texts = append(texts, c.String())
-	}
-	return strings.Join(texts, ", and ")
-}
-
 func principalText(id spiffeid.ID) string { return strings.TrimPrefix(id.String(), "spiffe://") }
 
 func findGatewaysOutside(w *World, found func(Finding)) {
@@ -262,8 +253,10 @@ func findGatewaysOutside(w *World, found func(Finding)) {
 			Fix:     "bring its pods into the mesh: label them " + plan.LabelDataplaneMode + "=ambient",
 		}
 		if v.Object != nil && v.Vendor.Infrastructure && !slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return p.Spec.HostNetwork }) {
-			f.Patch = fmt.Sprintf(`kubectl patch gateway -n %s %s --type=merge -p '{"spec":{"infrastructure":{"labels":{"%s":"ambient"}}}}'`, v.Key.Namespace,
-				v.Key.Name, plan.LabelDataplaneMode)
+			f.Patch = w.enrolCommand(v)
+			if w.refusesClients(v) {
+				f.Fix += ", and annotate them " + plan.AnnotationBypassInbound + "=true, as policies before them refuse their clients otherwise"
+			}
 		}
 		found(f)
 	}

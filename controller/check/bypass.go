@@ -231,7 +231,7 @@ func (w *World) uncaptured(found func(Finding)) {
 		if len(services) == 0 {
 			continue
 		}
-		field, fix, patch := enrolment(v)
+		field, fix, patch := w.enrolment(v)
 		found(Finding{
 			Object: viewObject(v), Severity: worst.severity, Field: field, Fix: fix, Patch: patch, Related: worst.policies,
 			Message: fmt.Sprintf("%d of %d pods are outside the mesh (%s): to them the address of a Service is one of its pods, and its waypoint is gone past. "+

@@ -263,7 +263,7 @@ func (w *World) misplaced(found func(Finding)) {
 			found(Finding{
 				Object: o.Object, Field: labelField(plan.LabelUseWaypoint), Related: []Object{ServiceObject(s)},
 				Message: fmt.Sprintf("nobody reads this label of a %s: what is sent to %s goes past waypoint %s", o.Kind, ServiceObject(s), name),
-				Fix:     "label the Service", Patch: labelCommand(ServiceObject(s), plan.LabelUseWaypoint, name),
+				Fix:     "label the Service", Patch: w.leadCommand(s, objectKey(s.Namespace, name)),
 			})
 		}
 	}

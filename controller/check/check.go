@@ -86,6 +86,9 @@ func Run(w *World, checks []Check) []Finding {
 				return
 			}
 			seen[key] = true
+			if !f.Object.plainName() || slices.ContainsFunc(f.Related, func(o Object) bool { return !o.plainName() }) {
+				f.Patch = ""
+			}
 			f.Where = w.where[f.Object]
 			f.Ignored = w.ignored(f.Object, f.Code)
 			all = append(all, f)

@@ -1,11 +1,13 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	securityapi "istio.io/api/security/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge/rules"
@@ -93,14 +95,14 @@ func findForgedOutside(w *World, found func(Finding)) {
 			if verdict != policy.Allow {
 				f.Severity = v1alpha1.SeverityWarning
 			}
-			f.Fix, f.Patch = t.strip(h.header)
+			f.Fix, f.Patch = t.strip(w, h.header)
 			found(f)
 		}
 	}
 }
 
 // strip is how a kind of gateways takes a header away before everything else.
-func (t *trip) strip(header string) (fix, patch string) {
+func (t *trip) strip(w *World, header string) (fix, patch string) {
 	key := t.edge.View.Key
 	fix = fmt.Sprintf("take %s away at %s itself, before any route", header, t.edge.View.String())
 	name := key.Name + "-strip-" + strings.Map(func(r rune) rune {
@@ -112,6 +114,10 @@ func (t *trip) strip(header string) (fix, patch string) {
 	target := fmt.Sprintf("  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: %s}]\n", key.Name)
 	switch t.edge.View.Vendor.Name {
 	case "kgateway":
+		kind := schema.GroupKind{Group: "gateway.kgateway.dev", Kind: "ListenerPolicy"}
+		if is := w.already(kind, key.Namespace, "Gateway", key.Name); is != "" || !plain(header) {
+			return fix + ", by earlyRequestHeaderModifier of " + cmp.Or(is, "a ListenerPolicy"), ""
+		}
 		return fix + ", by a ListenerPolicy", fmt.Sprintf("apiVersion: gateway.kgateway.dev/v1alpha1\nkind: ListenerPolicy\n"+
 			"metadata: {name: %s, namespace: %s}\nspec:\n%s"+
 			"  default: {httpSettings: {earlyRequestHeaderModifier: {remove: [%s]}}}\n", name, key.Namespace, target, header)
@@ -163,7 +169,7 @@ func findForgedInside(w *World, found func(Finding)) {
 			if ids := t.edge.View.Identities; len(ids) == 1 {
 				who := strings.TrimPrefix(ids[0], "spiffe://")
 				f.Fix += ": " + who
-				if len(h.rule.GetFrom()) == 0 {
+				if len(h.rule.GetFrom()) == 0 && plain(who) {
 					f.Patch = fmt.Sprintf(`kubectl patch authorizationpolicies.security.istio.io -n %s %s --type=json -p '[{"op":"add","path":"/%s/from","value":`+
 						`[{"source":{"principals":["%s"]}}]}]'`, h.policy.Namespace, h.policy.Name, strings.NewReplacer(".", "/", "[", "/", "]", "").Replace(h.at), who)
 				}

@@ -251,9 +251,9 @@ func findForeignIssuers(w *World, found func(Finding)) {
 				"such requests are answered with 401", t.edge.View.String(), p.Issuer, ServiceObject(m.service))
 			t.severity(w, &f, false)
 			f.Fix = "list the issuer here too, or have the gateway take the token away"
-			if p.Keys.URI != "" && !strings.ContainsAny(p.Issuer+p.Keys.URI, "'\"\\\n") {
-				f.Patch = fmt.Sprintf(`kubectl patch requestauthentications.security.istio.io -n %s %s --type=json -p '[{"op":"add","path":"/spec/jwtRules/-","value":`+
-					`{"issuer":"%s","jwksUri":"%s","forwardOriginalToken":true}}]'`, at.Namespace, at.Name, p.Issuer, p.Keys.URI)
+			if len(p.Audiences) > 0 {
+				f.Fix = fmt.Sprintf("list the issuer here too, with the audiences that the gateway asks for (%s), or have the gateway take the token away",
+					strings.Join(p.Audiences, ", "))
 			}
 			found(f)
 		}

@@ -72,12 +72,10 @@ func (w *World) backendsOutside(found func(Finding)) {
 		if out == 0 {
 			continue
 		}
-		f := Finding{Object: l.object, Related: []Object{gatewayObject(l.waypoint)}, Fix: "bring them into the mesh by label " + plan.LabelDataplaneMode}
+		f := Finding{Object: l.object, Related: []Object{gatewayObject(l.waypoint)}, Fix: "bring them into the mesh by label " + plan.LabelDataplaneMode +
+			" of their pod template; that of the namespace brings in all its pods, also those that others outside the mesh call"}
 		f.Message = fmt.Sprintf("%d of %d pods of this Service are not in the mesh: the last hop to them is plaintext, and no policy is enforced "+
 			"there", out, len(pods))
-		if w.namespaceLabels(l.object.Namespace)[plan.LabelDataplaneMode] == "" && out == len(pods) {
-			f.Patch = labelCommand(namespaceObject(l.object.Namespace), plan.LabelDataplaneMode, modeAmbient)
-		}
 		found(f)
 	}
 }

@@ -1,13 +1,16 @@
 package check
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	securityapi "istio.io/api/security/v1beta1"
+	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/policy"
@@ -18,6 +21,43 @@ type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value"`
+}
+
+// amend says how changes of AuthorizationPolicies are made that admit who, and has the commands that make them; none, when one of them is for people to make.
+func (w *World) amend(changes []policy.Change, who string) (fix, patch string) {
+	var texts []string
+	whole := true
+	for _, c := range changes {
+		p := w.guard().byRef[c.Policy]
+		instead := ""
+		if p != nil && c.Advice == "" {
+			instead = w.narrower(p)
+			whole = whole && instead == "" && p.Spec.Action == actionAllow // a DENY is somebody's word, who is to take it back
+		}
+		if instead != "" {
+			texts = append(texts, fmt.Sprintf("%s that admits %s: %v is for more than these", instead, who, c.Policy))
+			continue
+		}
+		texts = append(texts, c.String())
+	}
+	if whole {
+		patch = w.patch(changes)
+	}
+	return strings.Join(texts, ", and "), patch
+}
+
+// narrower is what to create in place of adding to an ALLOW that is for a whole namespace or the mesh, or "".
+func (w *World) narrower(p *securityv1.AuthorizationPolicy) string {
+	refs := targetRefsOf(&p.Spec)
+	switch {
+	case p.Spec.Action != actionAllow:
+		return ""
+	case len(refs) == 0 && (p.Namespace == w.Root() || len(p.Spec.Selector.GetMatchLabels()) == 0):
+		return "create an ALLOW with a selector for these pods"
+	case slices.ContainsFunc(refs, func(r *typev1beta1.PolicyTargetReference) bool { return r.GetKind() == "GatewayClass" }):
+		return "create an ALLOW with targetRefs to this Service"
+	}
+	return ""
 }
 
 // patch is the commands that make changes of AuthorizationPolicies; empty, when one of them is for people to make.
@@ -41,10 +81,10 @@ func (w *World) patch(changes []policy.Change) string {
 	text := ""
 	for _, ref := range order {
 		body, err := json.Marshal(all[ref])
-		if err != nil {
+		if err != nil || bytes.ContainsRune(body, '\'') {
 			return ""
 		}
-		text += fmt.Sprintf("kubectl patch authorizationpolicy -n %s %s --type=json -p '%s'\n", ref.Namespace, ref.Name, body)
+		text += fmt.Sprintf("kubectl patch authorizationpolicies.security.istio.io -n %s %s --type=json -p '%s'\n", ref.Namespace, ref.Name, body)
 	}
 	return text
 }

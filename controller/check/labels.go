@@ -126,7 +126,6 @@ func (w *World) labelValues(found func(Finding)) {
 				Object: gatewayObject(keyOf(g)), Field: labelField(plan.LabelWaypointFor), Severity: v1alpha1.SeverityError,
 				Message: fmt.Sprintf("%q is no kind of traffic: nothing leads to this waypoint, and its policies are not "+
 					"enforced", is), Fix: "write service, workload or all",
-				Patch: labelCommand(gatewayObject(keyOf(g)), plan.LabelWaypointFor, "service"),
 			})
 		}
 	}

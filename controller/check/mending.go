@@ -1,15 +1,20 @@
 package check
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 // switchOf is the switch of a gateway that is set where people would set it first, or nil.
@@ -57,6 +62,16 @@ func (w *World) switchOn(v *plan.View, l *lead) (field, fix, patch string) {
 	case edge.OnList:
 		fix += " for this Service, where it is named"
 	}
+	if patch != "" {
+		namespace, name := v.Key.Namespace, v.Key.Name
+		if s.On == edge.OnServiceByRef {
+			namespace, name = l.object.Namespace, l.object.Name
+		}
+		group, _, _ := strings.Cut(s.Kind.APIVersion(), "/")
+		if is := w.already(schema.GroupKind{Group: group, Kind: s.Kind.Kind}, namespace, s.Target[1], name); is != "" {
+			patch, fix = "", fix+" in "+is+", which is there already: of two for one object one counts"
+		}
+	}
 	if s.Unreleased {
 		patch, fix = "", fix+", which "+v.Vendor.Name+" has from "+s.Since+" on"
 	}
@@ -79,19 +94,69 @@ func carrying(s *edge.Switch, at types.NamespacedName, target string) string {
 }
 
 // enrolment says how the pods of a gateway are brought into the mesh, and those of nobody else.
-func enrolment(v *plan.View) (field, fix, patch string) {
+func (w *World) enrolment(v *plan.View) (field, fix, patch string) {
 	const label = plan.LabelDataplaneMode + ": " + modeAmbient
+	more := ""
+	if w.refusesClients(v) {
+		more = "; annotate them " + plan.AnnotationBypassInbound + `: "true" too, as policies before them refuse their clients otherwise`
+	}
 	switch {
 	case v.Vendor.Never != "":
 		return "", "put a gateway before these Services that can be captured: " + v.Vendor.Never, ""
 	case slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return p.Spec.HostNetwork }):
-		return "", "run it without hostNetwork, which is never captured, and label its pods " + label, ""
+		return "", "run it without hostNetwork, which is never captured, and label its pods " + label + more, ""
 	case v.Object != nil && v.Vendor.Infrastructure:
-		return "spec.infrastructure.labels[" + plan.LabelDataplaneMode + "]", "label its pods by spec.infrastructure, which starts them anew",
-			infrastructureCommand(viewObject(v), plan.LabelDataplaneMode, modeAmbient)
+		return "spec.infrastructure.labels[" + plan.LabelDataplaneMode + "]", "label its pods by spec.infrastructure, which starts them anew" + more,
+			w.enrolCommand(v)
 	case v.Kind != "Gateway":
-		return "spec.template.metadata.labels[" + plan.LabelDataplaneMode + "]", "label its pod template " + label + ", which starts its pods anew",
-			templateCommand(viewObject(v), "labels", plan.LabelDataplaneMode, modeAmbient)
+		return "spec.template.metadata.labels[" + plan.LabelDataplaneMode + "]", "label its pod template " + label + ", which starts its pods anew" + more,
+			w.enrolCommand(v)
 	}
-	return "", "label the pod template of its workload " + label, ""
+	return "", "label the pod template of its workload " + label + more, ""
+}
+
+// refusesClients says whether policies before a gateway's pods may refuse callers without identity, its clients, as soon as the pods are captured.
+func (w *World) refusesClients(v *plan.View) bool {
+	pods := v.Pods
+	if len(pods) == 0 {
+		p := &corev1.Pod{}
+		p.Namespace, p.Labels = v.Key.Namespace, map[string]string{labelGatewayName: v.Key.Name}
+		pods = []*corev1.Pod{p}
+	}
+	return slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+		return p.Annotations[plan.AnnotationBypassInbound] != "true" && w.pointBefore(p).Decide(new(nobody())).Verdict != policy.Allow
+	})
+}
+
+// enrolCommand brings in a gateway's pods by its Gateway, or by their template, and leaves alone what comes in where policies would refuse it.
+func (w *World) enrolCommand(v *plan.View) string {
+	labels := map[string]any{"labels": map[string]string{plan.LabelDataplaneMode: modeAmbient}}
+	if w.refusesClients(v) {
+		labels["annotations"] = map[string]string{plan.AnnotationBypassInbound: "true"}
+	}
+	kind, how, spec := "gateways.gateway.networking.k8s.io", " --type=merge", map[string]any{"infrastructure": labels}
+	if v.Kind != "Gateway" {
+		kind, how, spec = strings.ToLower(v.Kind), "", map[string]any{"template": map[string]any{"metadata": labels}}
+	}
+	body, err := json.Marshal(map[string]any{"spec": spec})
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("kubectl patch -n %s %s %s%s -p '%s'", v.Key.Namespace, kind, v.Key.Name, how, body)
+}
+
+// already is a policy of a kind that targets an object, or "". Of two for one object a vendor takes one, and not both.
+func (w *World) already(kind schema.GroupKind, namespace, target, name string) string {
+	for _, o := range w.Others(kind, namespace) {
+		refs, _, _ := unstructured.NestedSlice(o.Object, "spec", "targetRefs")
+		if one, ok, _ := unstructured.NestedMap(o.Object, "spec", "targetRef"); ok {
+			refs = append(refs, one)
+		}
+		for _, r := range refs {
+			if ref, ok := r.(map[string]any); ok && ref["kind"] == target && ref["name"] == name {
+				return o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+			}
+		}
+	}
+	return ""
 }

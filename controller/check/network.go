@@ -28,7 +28,7 @@ func networkChecks() []Check {
 			Pains:  []string{"D1"},
 			Matter: "Pods of the mesh are admitted connections at some ports, and none at 15008, where ztunnel and waypoints take what comes by the mesh.",
 			Harm:   "Callers in the mesh time out. Error: a waypoint or a gateway of the mesh sends there.",
-			Fix:    "Admit TCP 15008 from the same peers.",
+			Fix:    "Admit TCP 15008 from the same peers, by which they reach every port, and say by an AuthorizationPolicy which ones they may.",
 			Find:   (*World).ingressPort,
 		},
 		{
@@ -135,7 +135,8 @@ func (w *World) ingressPort(found func(Finding)) {
 			Object: at, Field: "spec.ingress", Severity: s, Related: related,
 			Message: fmt.Sprintf("pods of the mesh are admitted nothing at TCP %d, where it takes their connections: callers in the mesh time out. "+
 				"Pods: %s", hbonePort, some(pods)),
-			Fix: fmt.Sprintf("add to the rules' ports: {protocol: TCP, port: %d}", hbonePort),
+			Fix: fmt.Sprintf("add to the rules' ports: {protocol: TCP, port: %d}; by it these peers reach every port of the pods: say by an "+
+				"AuthorizationPolicy which ones they may", hbonePort),
 		})
 	})
 }

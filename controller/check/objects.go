@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,8 +19,8 @@ func podKind() schema.GroupKind { return schema.GroupKind{Kind: "Pod"} }
 // resource is an object as kubectl names it.
 func (o Object) resource() string {
 	kind := strings.ToLower(o.Kind)
-	if o.Group != "" && !slices.Contains([]string{"apps", gatewayGroup}, o.Group) {
-		kind += "." + o.Group
+	if o.Group != "" && o.Group != "apps" { // Istio has Gateways too
+		kind = plural(kind) + "." + o.Group
 	}
 	if o.Namespace == "" {
 		return kind + " " + o.Name
@@ -27,11 +28,37 @@ func (o Object) resource() string {
 	return "-n " + o.Namespace + " " + kind + " " + o.Name
 }
 
+func plural(kind string) string {
+	switch {
+	case strings.HasSuffix(kind, "cy"):
+		return strings.TrimSuffix(kind, "y") + "ies"
+	case strings.HasSuffix(kind, "s"):
+		return kind + "es"
+	}
+	return kind + "s"
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9._/:@*=-]+$`)
+
+// plain says whether words mean to a shell, and in YAML, what they say: files may have others, and a command of these is nobody's to run.
+func plain(words ...string) bool {
+	return !slices.ContainsFunc(words, func(s string) bool { return !plainWord.MatchString(s) })
+}
+
+// plainName says whether the name of an object is as those of a cluster are.
+func (o Object) plainName() bool { return plain(o.Name) && (o.Namespace == "" || plain(o.Namespace)) }
+
 func labelCommand(o Object, key, value string) string {
+	if !plain(key, value) {
+		return ""
+	}
 	return fmt.Sprintf("kubectl label --overwrite %s %s=%s", o.resource(), key, value)
 }
 
 func annotateCommand(o Object, key, value string) string {
+	if !plain(key, value) {
+		return ""
+	}
 	return fmt.Sprintf("kubectl annotate --overwrite %s %s=%s", o.resource(), key, value)
 }
 
@@ -43,7 +70,8 @@ func templateCommand(o Object, what, key, value string) string {
 
 // infrastructureCommand sets a label of a Gateway's pods.
 func infrastructureCommand(o Object, key, value string) string {
-	return fmt.Sprintf("kubectl patch -n %s gateway %s --type merge -p '{\"spec\":{\"infrastructure\":{\"labels\":{%q:%q}}}}'", o.Namespace, o.Name, key, value)
+	return fmt.Sprintf("kubectl patch -n %s gateways.gateway.networking.k8s.io %s --type=merge -p '{\"spec\":{\"infrastructure\":{\"labels\":{%q:%q}}}}'", o.Namespace,
+		o.Name, key, value)
 }
 
 func isReady(p *corev1.Pod) bool {

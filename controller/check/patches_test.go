@@ -14,7 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-var patchCommand = regexp.MustCompile(`(?m)^kubectl patch authorizationpolicy -n (\S+) (\S+) --type=json -p '(.*)'$`)
+var patchCommand = regexp.MustCompile(`(?m)^kubectl patch authorizationpolicies.security.istio.io -n (\S+) (\S+) --type=json -p '(.*)'$`)
 
 // TestPatchesMendWhatTheyAreFor: who runs the commands of a finding that has them for AuthorizationPolicies has that finding no more.
 func TestPatchesMendWhatTheyAreFor(t *testing.T) {
@@ -46,9 +46,30 @@ func TestPatchesMendWhatTheyAreFor(t *testing.T) {
 			}
 		}
 	}
-	for _, code := range []string{v1alpha1.FindingNotAdmitted, v1alpha1.FindingVoided, "ISM224", "ISM244"} {
+	for _, code := range []string{v1alpha1.FindingNotAdmitted, v1alpha1.FindingVoided, "ISM224"} {
 		if tried[code] == 0 {
 			t.Errorf("no case of %s has a patch", code)
+		}
+	}
+}
+
+// TestNoCommandOfWhatAShellTakesApart: names and values of files may be anything.
+func TestNoCommandOfWhatAShellTakesApart(t *testing.T) {
+	o := Object{"", "Service", objectKey("shop", "orders")}
+	if got := labelCommand(o, "a/b", "c"); got != "kubectl label --overwrite -n shop service orders a/b=c" {
+		t.Errorf("got %q", got)
+	}
+	for _, bad := range []string{"", "a b", "$(id)", "it's", "a;b", "a\nb"} {
+		if got := labelCommand(o, "a/b", bad) + annotateCommand(o, "a/b", bad); got != "" {
+			t.Errorf("value %q: %q", bad, got)
+		}
+		is := Check{Severities: onlyWarning(), Find: func(_ *World, found func(Finding)) {
+			found(Finding{Object: Object{"", "Service", objectKey("shop", bad)}, Patch: "kubectl"})
+		}}
+		for _, f := range Run(worldOf(t, ""), []Check{is}) {
+			if f.Patch != "" {
+				t.Errorf("name %q: %q", bad, f.Patch)
+			}
 		}
 	}
 }

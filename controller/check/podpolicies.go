@@ -251,11 +251,17 @@ func findEmptySelectors(w *World, found func(Finding)) {
 		if p.Spec.Selector == nil || len(p.Spec.Selector.MatchLabels) > 0 || len(targetRefsOf(&p.Spec)) > 0 || w.podUnder(p.Namespace, nil) == nil {
 			continue
 		}
-		found(Finding{
+		f := Finding{
 			Object: accessObject(p), Field: "spec.selector",
 			Message: "this selector has no labels: ztunnel enforces the policy before no pod",
 			Fix:     "take the selector away, to have the policy for all pods of the namespace; or give it labels",
-			Patch:   fmt.Sprintf(`kubectl patch authorizationpolicy -n %s %s --type=json -p '[{"op":"remove","path":"/spec/selector"}]'`, p.Namespace, p.Name),
-		})
+		}
+		if p.Namespace == w.Root() {
+			f.Fix = "take the selector away, to have the policy for all pods of the mesh; or give it labels"
+		} else if p.Spec.Action == actionDeny { // an ALLOW for all pods refuses all else that they are asked
+			f.Patch = fmt.Sprintf(`kubectl patch authorizationpolicies.security.istio.io -n %s %s --type=json -p '[{"op":"remove","path":"/spec/selector"}]'`,
+				p.Namespace, p.Name)
+		}
+		found(f)
 	}
 }

@@ -196,7 +196,7 @@ func (w *World) podLabels(found func(Finding)) {
 			found(Finding{
 				Object: ServiceObject(s), Field: labelField(plan.LabelUseWaypoint), Related: []Object{w.standing(podObject(p)), gatewayObject(key)},
 				Message: fmt.Sprintf("pods of this Service are labelled for waypoint %s, and the Service is not: who calls the Service goes past the waypoint", key),
-				Fix:     "label the Service", Patch: labelCommand(ServiceObject(s), plan.LabelUseWaypoint, name),
+				Fix:     "label the Service", Patch: w.leadCommand(s, key),
 			})
 			break
 		}

@@ -9,7 +9,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -35,11 +37,12 @@ func targetChecks() []Check {
 		},
 		{
 			Code: "ISM243", Title: "a policy is only tried out", Severities: []v1alpha1.Severity{v1alpha1.SeverityWarning, v1alpha1.SeverityInfo},
-			Pains:  []string{"B14"},
-			Matter: "A policy has the annotation istio.io/dry-run. At a waypoint it is matched and logged; to ztunnel istiod does not send it.",
-			Harm:   "It decides nothing; at pods nothing is logged either.",
-			Fix:    "Take the annotation away when the policy is to be enforced.",
-			Find:   findDryRuns,
+			Pains: []string{"B14"},
+			Matter: "A policy has the annotation istio.io/dry-run. At a waypoint it is matched and logged; to ztunnel istiod does not send it, " +
+				"unless it is set to.",
+			Harm: "It decides nothing; at pods nothing is logged either. A ztunnel older than 1.29 that is sent it enforces it.",
+			Fix:  "Take the annotation away when the policy is to be enforced.",
+			Find: findDryRuns,
 		},
 		{
 			Code: "ISM244", Title: "a DENY takes away what an ALLOW is to give", Severities: onlyWarning(), Pains: []string{"B5", "B14", "B15"},
@@ -82,12 +85,30 @@ func findUnenforced(w *World, found func(Finding)) {
 				Message: fmt.Sprintf("this is for Service %s/%s, which leads to no waypoint: nobody enforces it", s.Namespace, s.Name),
 				Fix:     fmt.Sprintf("lead the Service to a waypoint: label %s", plan.LabelUseWaypoint),
 			}
-			if name != "" {
-				f.Patch = fmt.Sprintf("kubectl label service -n %s %s %s=%s", s.Namespace, s.Name, plan.LabelUseWaypoint, name)
-			}
+			f.Patch = w.leadCommand(s, objectKey(s.Namespace, name))
 			found(f)
 		}
 	})
+}
+
+// leadCommand leads a Service to a waypoint of its namespace; empty, where a label says otherwise already, the waypoint is not for Services, or pods may refuse it.
+func (w *World) leadCommand(s *corev1.Service, waypoint types.NamespacedName) string {
+	g := w.Gateway(waypoint)
+	if _, set := s.Labels[plan.LabelUseWaypoint]; set || g == nil || waypoint.Namespace != s.Namespace || !w.IsWaypoint(g) {
+		return ""
+	}
+	if is := w.waypointFor(g); is != "service" && is != "all" {
+		return ""
+	}
+	points, _ := w.pointsOf(s)
+	for _, p := range points {
+		for _, port := range w.portPairs(s) {
+			if p.Decide(port.request(policy.Of(w.waypointIDs(waypoint)...))).Verdict != policy.Allow {
+				return ""
+			}
+		}
+	}
+	return labelCommand(ServiceObject(s), plan.LabelUseWaypoint, waypoint.Name)
 }
 
 // onlyWaypoint is the one waypoint of a namespace, or "".
@@ -153,8 +174,8 @@ func findDryRuns(w *World, found func(Finding)) {
 		case !dry:
 			continue
 		case atPods:
-			f.Message = fmt.Sprintf("this is only tried out, and ztunnel, which stands before %s, is not told of it: nothing is enforced, and nothing logged",
-				w.selectorText(p.Namespace, p.Spec.Selector))
+			f.Message = fmt.Sprintf("this is only tried out, and ztunnel, which stands before %s, is not told of it: nothing is enforced, and nothing logged, "+
+				"unless istiod sends dry-run policies and ztunnel is older than 1.29, which enforces them", w.selectorText(p.Namespace, p.Spec.Selector))
 		default:
 			f.Severity, f.Message = v1alpha1.SeverityInfo, "this is only tried out: what it matches is logged, and nothing is enforced"
 		}
@@ -185,10 +206,11 @@ func findConflicts(w *World, found func(Finding)) {
 				}
 				changes := point.WhyNot(&policy.Request{Source: policy.Of(id)})
 				by := Object{groupSecurity, d.Policy.Kind, objectKey(d.Policy.Namespace, d.Policy.Name)}
+				text, patch := w.amend(changes, "principal "+principalText(id))
 				found(Finding{
 					Object: accessObject(p), Field: l.field, Related: []Object{by},
 					Message: fmt.Sprintf("this allows %s, and rules[%d] of %s denies all that it sends: DENY comes first", principalText(id), d.Rule, by),
-					Fix:     "take it from here, or " + changesText(changes), Patch: w.patch(changes),
+					Fix:     "take it from here, or " + text, Patch: patch,
 				})
 			}
 		}

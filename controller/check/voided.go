@@ -141,8 +141,11 @@ func (w *World) cutsOffAll(b *behindWaypoint, from []*crossing, found func(Findi
 		principalText(b.seen[0]), b.text(), through(from))
 	f.Fix = "have the rule at the waypoint: " + b.twin(w.guard().byRef[policy.Ref{Kind: f.Object.Kind, Namespace: f.Object.Namespace, Name: f.Object.Name}])
 	if len(changes) > 0 {
-		f.Fix += "; then " + changesText(changes)
-		f.Patch = w.patch(changes)
+		text, patch := w.amend(changes, "principal "+principalText(b.seen[0]))
+		f.Fix += "; then " + text
+		if w.behind(b.waypoint, b.key).DefaultDeny() {
+			f.Patch = patch // elsewhere it lets in everybody who comes by the waypoint, as long as the rule is not there
+		}
 	}
 	for _, c := range from {
 		f.Related = append(f.Related, c.object())

@@ -115,8 +115,8 @@ func (w *World) broken(l *lead) (cause, why string, f Finding) {
 			f.Message = fmt.Sprintf("this leads to %s, which is not in the files: where the cluster has none either, %s", name, past)
 		}
 		if other := w.sameName(l.waypoint); other != "" && l.waypoint.Namespace == l.object.Namespace {
-			f.Fix = fmt.Sprintf("the waypoint of that name is in namespace %s: name it too", other)
-			f.Patch = labelCommand(l.by, plan.LabelUseWaypointNamespace, other)
+			f.Fix = fmt.Sprintf("create that waypoint, or, if that of the same name in namespace %s is meant, name that too, by label %s", other,
+				plan.LabelUseWaypointNamespace)
 		}
 		return causeMissing, "missing", f
 	case !w.takesHBONE(g):
@@ -129,7 +129,9 @@ func (w *World) broken(l *lead) (cause, why string, f Finding) {
 		f.Object, f.Field, f.Related = gatewayObject(l.waypoint), "metadata.labels["+plan.LabelWaypointFor+"]", []Object{l.by}
 		f.Message = fmt.Sprintf("this waypoint is for %q and takes nothing that is sent to Services: %s", is, past)
 		f.Fix = "set the label to service or all"
-		f.Patch = labelCommand(f.Object, plan.LabelWaypointFor, "service")
+		if is == "workload" {
+			f.Patch = labelCommand(f.Object, plan.LabelWaypointFor, "all") // workloads may count on it
+		}
 		return causeMissing, "for", f
 	}
 	if listener, admits := w.admitsService(g, l.object.Namespace); !admits {
