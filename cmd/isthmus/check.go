@@ -34,7 +34,7 @@ The exit code is 0 when there is nothing at or above --fail-on, 1 when there is,
 command line, and 3 when it could not be looked, as the cluster or a file cannot be read, or when
 what was found cannot be written.
 
-With -o sarif a finding in a file has its place there. One in a cluster or in standard input has only
+With -o sarif a finding in a file has its place there. One in a cluster or standard input has only
 the object's name, and code hosts show it beside no line.`
 
 const checkExample = `  # A cluster
