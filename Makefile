@@ -5,7 +5,7 @@ demo: ; @sh .ci/demo
 demo-up: ; @sh .ci/demo up
 demo-down: ; @sh .ci/demo down
 test: ; @sh .ci/test
-build: ; @sh .ci/need go && CGO_ENABLED=0 sh .ci/compile "building isthmus" go build -v -trimpath -ldflags='-s -w' -o bin/isthmus ./cmd/isthmus
+build: ; @sh .ci/need go && CGO_ENABLED=0 sh .ci/compile "building isthmus" go build -v -ldflags='-s -w' -o bin/isthmus ./cmd/isthmus
 lint: ; @sh .ci/lint
 generate: ; @sh .ci/need go && go generate ./...
 fuzz: ; @sh .ci/fuzz 60s && cd e2e && go test ./policytest -v -count 1 -timeout 60m -args -rounds 40

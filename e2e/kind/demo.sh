@@ -130,11 +130,11 @@ available() { kubectl wait -n "$1" --for=condition=Available "deployment/$2" --t
 build() {
 	cd "$root"
 	mkdir -p "$work/images/bin" "$work/host"
-	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$work/" ./cmd/isthmus
-	CGO_ENABLED=0 GOOS=linux GOARCH="$arch" go build -trimpath -ldflags='-s -w' -o "$work/images/bin/isthmus" ./cmd/isthmus
+	CGO_ENABLED=0 go build -ldflags='-s -w' -o "$work/" ./cmd/isthmus
+	CGO_ENABLED=0 GOOS=linux GOARCH="$arch" go build -ldflags='-s -w' -o "$work/images/bin/isthmus" ./cmd/isthmus
 	cd e2e
-	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$work/kind" ./kind
-	CGO_ENABLED=0 GOOS=linux GOARCH="$arch" go build -trimpath -ldflags='-s -w' -o "$work/images/story" ./kind
+	CGO_ENABLED=0 go build -ldflags='-s -w' -o "$work/kind" ./kind
+	CGO_ENABLED=0 GOOS=linux GOARCH="$arch" go build -ldflags='-s -w' -o "$work/images/story" ./kind
 }
 
 package() {

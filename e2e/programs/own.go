@@ -18,13 +18,13 @@ import (
 func Isthmus(ctx context.Context, dir string, progress io.Writer) (string, error) {
 	// The settings are make build's: with others each would link anew what the other has linked.
 	return own(ctx, "isthmus", dir, progress, command{
-		argv: []string{"-trimpath", "-ldflags=-s -w", "./cmd/isthmus"}, env: []string{"CGO_ENABLED=0"},
+		argv: []string{"-ldflags=-s -w", "./cmd/isthmus"}, env: []string{"CGO_ENABLED=0"},
 	})
 }
 
 // Demo does for the demo's program what Isthmus does for the command; make demo puts it where it is built.
 func Demo(ctx context.Context, dir string, progress io.Writer) (string, error) {
-	return own(ctx, "demo", dir, progress, command{argv: []string{"./demo"}, dir: "e2e"})
+	return own(ctx, "demo", dir, progress, command{argv: []string{"./demo"}, env: []string{"CGO_ENABLED=0"}, dir: "e2e"})
 }
 
 // own builds a program of this repository. c are the settings and the package, and the module's folder in the clone.
