@@ -47,7 +47,7 @@ func noChange(*corev1.Pod) {}
 // captured waits until the pod is captured, or is not.
 func captured(t *testing.T, ns, name string, want bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := shared.player.WaitCaptured(ctx, ns, name, want); err != nil {
 		t.Fatal(err)
@@ -136,8 +136,12 @@ func TestDeadCaptureProcessFailsClosedAndComesBack(t *testing.T) {
 	}
 	eventually(t, "traffic through the new process", func() bool { code, _ := get(t, podIP(a), "/get", "url", url); return code == 200 })
 	carried := strings.Count(shared.player.Tail(ns, "a", captureLog, 1000), "outbound "+podIP(b).String())
+	packets, err := s.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
 	opened := 0
-	for _, p := range s.Packets() {
+	for _, p := range packets {
 		if p.SYN && p.From.Addr() == podIP(a) {
 			opened++
 		}

@@ -144,7 +144,7 @@ func TestSniffingSeesPlaintext(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantGet(t, podIP(a), "b from", "/get", "url", "http://"+podIP(b).String()+":8080/?secret=open-word")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for !s.Saw([]byte("b from")) {
 		select {
@@ -161,5 +161,28 @@ func TestSniffingSeesPlaintext(t *testing.T) {
 	}
 	if _, err := s.Stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStopReadsWhatIsOnTheWire: on a busy machine a sniffer is behind the wire.
+func TestStopReadsWhatIsOnTheWire(t *testing.T) {
+	ns := namespace(t, nil)
+	a, b := run(t, webPod(ns, "a")), run(t, webPod(ns, "b"))
+	s, err := shared.player.Sniff(ns, "b", Filter{Peer: podIP(a)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock() // it cannot keep a packet
+	wantGet(t, podIP(a), "b from", "/get", "url", "http://"+podIP(b).String()+":8080/?secret=last-word")
+	time.AfterFunc(100*time.Millisecond, s.mu.Unlock)
+	packets, err := s.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(packets) == 0 || !s.Saw([]byte("secret=last-word")) || !s.Saw([]byte("b from")) {
+		t.Errorf("it has %d packets, and not all that was said before it was stopped", len(packets))
+	}
+	if again, err := s.Stop(); err != nil || len(again) != len(packets) {
+		t.Errorf("stopped again it has %d packets, %v", len(again), err)
 	}
 }

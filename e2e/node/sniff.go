@@ -98,30 +98,41 @@ func (s *Sniffer) read() {
 		return
 	}
 	buf := make([]byte, 1<<17)
-	for {
+	for more := true; more; {
 		var n int
 		var rerr error
-		err := raw.Read(func(fd uintptr) bool {
+		receive := func(fd uintptr) bool {
 			n, _, rerr = unix.Recvfrom(int(fd), buf, unix.MSG_TRUNC)
 			return !errors.Is(rerr, unix.EAGAIN)
-		})
-		switch {
-		case err != nil: // closed
+		}
+		err := raw.Read(receive)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // Stop: nothing comes any more, and what came is still to be read
+			err = raw.Control(func(fd uintptr) { more = receive(fd) })
+		}
+		if err != nil || !more {
 			return
-		case errors.Is(rerr, unix.EINTR):
-		case rerr != nil: // the pod has gone
-			if !errors.Is(rerr, unix.ENETDOWN) {
-				s.fail(rerr)
-			}
-			return
-		case n > len(buf):
-			s.fail(fmt.Errorf("a packet of %d bytes", n))
-		default:
-			if pkt, ok := parseTCP(buf[:n]); ok && s.filter.match(pkt) {
-				s.keep(pkt)
-			}
+		}
+		more = s.take(buf, n, rerr)
+	}
+}
+
+// take keeps what was received, and says whether there may be more.
+func (s *Sniffer) take(buf []byte, n int, err error) bool {
+	switch {
+	case errors.Is(err, unix.EINTR):
+	case errors.Is(err, unix.ENETDOWN): // the pod has gone
+		return false
+	case err != nil:
+		s.fail(err)
+		return false
+	case n > len(buf):
+		s.fail(fmt.Errorf("a packet of %d bytes", n))
+	default:
+		if pkt, ok := parseTCP(buf[:n]); ok && s.filter.match(pkt) {
+			s.keep(pkt)
 		}
 	}
+	return true
 }
 
 func (s *Sniffer) keep(pkt Packet) {
@@ -191,11 +202,16 @@ func (s *Sniffer) Ports() []uint16 {
 	return ports
 }
 
-// Stop ends the recording and returns all of it. An error says that something was missed, so that "not seen" proves nothing.
+// Stop ends the recording and returns all of it, what was on the wire before the call to the last packet. An error says that something was missed, so that
+// "not seen" proves nothing.
 func (s *Sniffer) Stop() ([]Packet, error) {
 	var drops int
 	if raw, err := s.file.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { // closed: stopped before
+		if err := raw.Control(s.deafen); err == nil { // else closed: stopped before
+			_ = s.file.SetReadDeadline(time.Now()) // read goes on to what was received, and ends with that
+			<-s.done
+		}
+		_ = raw.Control(func(fd uintptr) {
 			if st, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 				drops = int(st.Drops)
 			}
@@ -212,6 +228,14 @@ func (s *Sniffer) Stop() ([]Packet, error) {
 		return s.packets, fmt.Errorf("sniff: %w", s.err)
 	}
 	return s.packets, nil
+}
+
+// deafen keeps the socket from receiving more: on a busy wire there would be no end.
+func (s *Sniffer) deafen(fd uintptr) {
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	if err := unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
+		s.fail(fmt.Errorf("end receiving: %w", err))
+	}
 }
 
 func (f Filter) match(p Packet) bool {
