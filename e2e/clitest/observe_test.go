@@ -64,6 +64,9 @@ func (c *cluster) reader(name string, verbs ...string) string {
 	if err := c.Client().Create(c.t.Context(), binding); err != nil {
 		c.t.Fatal(err)
 	}
+	if err := c.WaitGranted(c.t.Context(), "", name, role.Rules...); err != nil {
+		c.t.Fatal(err)
+	}
 	return c.kubeconfig(name)
 }
 

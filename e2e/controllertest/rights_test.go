@@ -37,6 +37,9 @@ func (s *site) grant(name string, rules []rbacv1.PolicyRule) {
 			s.t.Fatal(err)
 		}
 	}
+	if err := s.mesh.WaitGranted(s.t.Context(), "", s.weak(), rules...); err != nil {
+		s.t.Fatal(err)
+	}
 	s.t.Cleanup(func() {
 		for _, o := range []client.Object{role, binding} {
 			s.remove(o) // of another test there is another

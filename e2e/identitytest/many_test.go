@@ -46,6 +46,9 @@ func manyIdentities(t *testing.T, m *mesh.Mesh) {
 			t.Fatal(err)
 		}
 	}
+	if err := m.WaitGranted(t.Context(), "edge", "bridge", role.Rules...); err != nil {
+		t.Fatal(err)
+	}
 	by := func(sa *corev1.ServiceAccount) istioca.Config {
 		cfg := config(m, "")
 		cfg.ID = spiffeid.RequireFromPathf(gateway.TrustDomain(), "/ns/edge/sa/%s", sa.Name)

@@ -4,10 +4,12 @@ import (
 	"strings"
 	"testing"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// user has rules in namespace edge, as a YAML list.
+// user has rules in namespace edge, each in YAML, and the API server knows of them.
 func user(t *testing.T, name string, rules ...string) client.Client {
 	t.Helper()
 	if len(rules) > 0 {
@@ -26,12 +28,27 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+name+`}]
 `); err != nil {
 			t.Fatal(err)
 		}
+		granted(t, name, rules...)
 	}
 	c, err := as(installed(t), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// granted waits until a user has rules in namespace edge.
+func granted(t *testing.T, name string, rules ...string) {
+	t.Helper()
+	for _, text := range rules {
+		var rule rbacv1.PolicyRule
+		if err := yaml.Unmarshal([]byte(text), &rule); err != nil {
+			t.Fatalf("rule %s: %v", text, err)
+		}
+		if err := installed(t).WaitGranted(t.Context(), "edge", name, rule); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // The rights that an author needs.
@@ -121,6 +138,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: by-role}]
 `); err != nil {
 		t.Fatal(err)
 	}
+	granted(t, "by-role", createPolicies) // of all the role's rights this is one, and they come together
 	author := user(t, "by-role")
 	for name, spec := range map[string]string{
 		"a-gateway": `{mode: Manage, targetRefs: [{name: http}], waypoint: {policy: Create, name: w}}`, "a-workload": capturing,

@@ -158,10 +158,10 @@ func TestMeshIsWholeAndLeavesNothing(t *testing.T) {
 	}
 }
 
-// eventually asks until f is content, at most 20 s.
+// eventually asks until f is content, at most a minute.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for {
 		err := f()
 		if err == nil {
@@ -257,6 +257,7 @@ func userRights(t *testing.T, m *mesh.Mesh) {
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `"ann"`) {
 		t.Errorf("got %v", err)
 	}
+	rightsAreWaitedFor(t, m, ann)
 }
 
 // TestAPIOnly starts the small mesh once, as if it were the first on this machine, looks at it, and has one of its programs die.
