@@ -8,7 +8,9 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/http/httptrace"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +47,7 @@ type Answer struct {
 	Status int    `json:"status"` // 0: no answer came
 	Body   string `json:"body,omitempty"`
 	Err    string `json:"err,omitempty"`
+	From   string `json:"from,omitempty"` // ip:port of the caller's side of the connection; empty: there was none
 }
 
 // Caller serves POST /call?url=U: it sends GET U from its own pod and reports the Answer as JSON. With &keep=true it does so on a connection that it has kept
@@ -89,18 +92,24 @@ func Caller(args []string) int {
 }
 
 func call(client *http.Client, r *http.Request) Answer {
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.URL.Query().Get("url"), nil)
+	var from atomic.Value // of the last connection: a request may be sent again on another
+	from.Store("")
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { from.Store(c.Conn.LocalAddr().String()) }})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL.Query().Get("url"), nil)
 	if err != nil {
 		return Answer{Err: err.Error()}
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return Answer{Err: err.Error()}
+		return Answer{Err: err.Error(), From: from.Load().(string)}
 	}
 	defer res.Body.Close()
+	a := Answer{Status: res.StatusCode, From: from.Load().(string)}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	if err != nil {
-		return Answer{Status: res.StatusCode, Err: err.Error()}
+		a.Err = err.Error()
+		return a
 	}
-	return Answer{Status: res.StatusCode, Body: string(body)}
+	a.Body = string(body)
+	return a
 }
