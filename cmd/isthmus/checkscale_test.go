@@ -66,15 +66,16 @@ func measure(t *testing.T, args ...string) (m measured) {
 }
 
 // within says whether it was as quick and small as is promised, of a share of the largest world that promises are made for: 30 seconds and 1 GB. Of a small
-// share what counts is the time of processors, as the machine may be busy, and the program itself takes something, much of it with the race detector.
+// share what counts is the time of processors, as the machine may be busy, and the program itself takes something, much of it with the race detector. Beside
+// others even that grows, as two threads share a core: then it is not judged here.
 func (m *measured) within(t *testing.T, share float64) {
 	t.Helper()
 	took, limit := m.took, 30*time.Second
 	if share < 1 {
 		took, limit = m.cpu, time.Duration((3+60*share)*float64(time.Second))
 	}
-	if took > limit {
-		t.Errorf("it took %v, at most %v are allowed", took, limit)
+	if seen := fmt.Sprintf("isthmus check takes %v at most: it took %v", limit, took.Round(10*time.Millisecond)); took > limit && judged(t, seen) {
+		t.Error(seen)
 	}
 	if limit := min(int64(320<<20+share*float64(1<<30)), 1<<30); m.rss > limit {
 		t.Errorf("it had %d MB, at most %d are allowed", m.rss>>20, limit>>20)

@@ -19,7 +19,7 @@ type repository struct {
 func newRepository(t *testing.T, test string) *repository {
 	t.Helper()
 	r := &repository{t, t.TempDir()}
-	for _, name := range []string{"compile", "failed", "fuzz", "modules", "need", "test", "unless"} {
+	for _, name := range []string{"compile", "failed", "fuzz", "modules", "need", "stories", "test", "unless"} {
 		text, err := os.ReadFile(filepath.Join("../../.ci", name))
 		if err != nil {
 			t.Fatal(err)
@@ -35,7 +35,7 @@ case "$1 $2" in
 "env GOVERSION") echo go1.26.0 ;;
 "env "*) ;;
 "vet "*) ;;
-"list "*) echo example.com/product ;;
+"list "*) case "$PWD" in */e2e) echo example.com/product/e2e ;; *) echo example.com/product ;; esac ;;
 "build "*) printf '#!/bin/sh\n' >../bin/demo; chmod +x ../bin/demo ;;
 "test "*)
 `+test+`

@@ -35,7 +35,7 @@ type site struct {
 	mesh       *mesh.Mesh
 	c          client.Client
 	edge, shop string
-	patience   time.Duration // how long to wait for anything; zero means 20 s
+	patience   time.Duration // how long to wait for anything; zero means 20 s, before the controller looks again by itself
 	own        bool          // its AmbientEdges are for controllers of its own
 	eager      bool          // what is waited for passes soon
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -42,7 +43,7 @@ func TestProbesAndHooksOfEveryKind(t *testing.T) {
 	if _, err := shared.player.Exec(t.Context(), ns, "a", "side", "touch", "/s/dead"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	defer cancel()
 	if _, err := shared.player.WaitPod(ctx, ns, "a", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > 0 }); err != nil {
 		t.Fatalf("a container that fails its liveness probe is not started again: %v", err)
@@ -79,7 +80,7 @@ func TestPodThatEndsHasItsResult(t *testing.T) {
 		if _, err := shared.cluster.client.CoreV1().Pods(ns).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		p, err := shared.player.WaitPod(ctx, ns, name, func(p *corev1.Pod) bool { return p != nil && terminal(p) })
 		cancel()
 		if err != nil || p.Status.Phase != want {
@@ -115,7 +116,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	defer cancel()
 	p, err := second.RunPod(ctx, webPod(ns, "a", func(p *corev1.Pod) {
 		p.Spec.NodeName = "n2"
@@ -133,8 +134,10 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if err := second.Close(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("Close took %v", took)
+	const promise = 3 * time.Second
+	took := time.Since(begin)
+	if seen := fmt.Sprintf("a node closes in %v, whatever grace its pods have: it took %v", promise, took.Round(10*time.Millisecond)); took > promise && world.Judge(t, seen) {
+		t.Error(seen)
 	}
 	if n := processesOf(t, string(p.UID)); n > 0 {
 		t.Errorf("%d processes are left", n)
@@ -166,7 +169,7 @@ func TestLogsThroughTheAPIServer(t *testing.T) {
 		}
 		return string(b) == "line 2\nline 3\n"
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	follow, err := shared.cluster.client.CoreV1().Pods(ns).GetLogs("a", &corev1.PodLogOptions{Container: "web", Follow: true}).Stream(ctx)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 // told is a test's log.
 type told struct{ strings.Builder }
 
+func (l *told) Name() string { return "TestReady/with_pods" }
+
 func (l *told) Log(args ...any) { fmt.Fprintln(l, args...) }
 
 func TestWhatIsNotJudgedIsSaid(t *testing.T) {
@@ -29,7 +31,11 @@ func TestWhatIsNotJudgedIsSaid(t *testing.T) {
 		}
 	}
 	text, err := os.ReadFile(path)
-	if want := "ready in 5 s: it took 6 s\ntold in 40 s: it took 41 s\n"; err != nil || string(text) != want {
+	dir, wderr := os.Getwd()
+	if wderr != nil {
+		t.Fatal(wderr)
+	}
+	if want := dir + "\tTestReady\tready in 5 s: it took 6 s\n" + dir + "\tTestReady\ttold in 40 s: it took 41 s\n"; err != nil || string(text) != want {
 		t.Errorf("noted are %q, %v", text, err)
 	}
 	t.Setenv(UnjudgedEnv, "")
