@@ -116,13 +116,16 @@ func TestDialWithoutIstiod(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("POD_IP", "")
-			args := []string{"dial", "orders.shop.svc.cluster.local:80", "--timeout", "300ms"}
+			args := append([]string{"dial", "orders.shop.svc.cluster.local:80"}, c.args...)
 			if !slices.Contains(c.args, "--istiod") {
 				args = append(args, "--istiod", away)
 			}
-			args = append(args, c.args...)
-			r := isthmus(t, args...)
-			r.want(t, exitFailed, r.stderr, append([]string{"error:"}, c.want...)...)
+			want := append([]string{"error:"}, c.want...)
+			r := isthmus(t, append(args, "--timeout", "300ms")...)
+			if !says(r.stderr, want...) { // on a busy machine nobody has answered by then, and that is all that can be told
+				r = isthmus(t, append(args, "--timeout", "10s")...)
+			}
+			r.want(t, exitFailed, r.stderr, want...)
 		})
 	}
 }

@@ -47,14 +47,23 @@ func (r result) want(t *testing.T, code int, stream string, parts ...string) {
 	if r.code != code {
 		t.Errorf("exit code %d, want %d", r.code, code)
 	}
+	if missing := firstMissing(stream, parts); missing != "" {
+		t.Errorf("%q is not said (in this order)", missing)
+	}
+}
+
+// says reports whether all parts are said in order.
+func says(stream string, parts ...string) bool { return firstMissing(stream, parts) == "" }
+
+func firstMissing(stream string, parts []string) string {
 	for _, p := range parts {
 		at := strings.Index(stream, p)
 		if at < 0 {
-			t.Errorf("%q is not said (in this order)", p)
-			return
+			return p
 		}
 		stream = stream[at+len(p):]
 	}
+	return ""
 }
 
 func decode[T any](t *testing.T, text string) (v T) {

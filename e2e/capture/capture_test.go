@@ -121,14 +121,12 @@ spec:
 `)
 	}
 	allow("somebody")
-	c.eventually("/", 0)
-	c.wantLast("orders", func(e capture.Entry) bool {
+	c.logs("/", 0, "orders", func(e capture.Entry) bool {
 		return !e.IsAllowed() && e.SourceIdentity == "spiffe://cluster.local/ns/policy/sa/caller" && e.Status == 401
 	})
-	c.wantLast("caller", func(e capture.Entry) bool { return e.Status == 401 && e.Error != "" })
+	c.logs("/", 0, "caller", func(e capture.Entry) bool { return e.Status == 401 && e.Error != "" })
 	allow("caller")
-	c.eventually("/", 200)
-	c.wantLast("orders", func(e capture.Entry) bool {
+	c.logs("/", 200, "orders", func(e capture.Entry) bool {
 		return e.IsAllowed() && (e.Policy == "policy/callers" || capture.IsZtunnel()) // which does not say what allowed
 	})
 }

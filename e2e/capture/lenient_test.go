@@ -41,8 +41,7 @@ spec: {selector: {matchLabels: {app: orders}}, mtls: {mode: PERMISSIVE}, portLev
 			}
 			strictPort("")
 			if lenient { // the bypass: port 8080 is STRICT, and plaintext gets in
-				c.eventually("/", 200)
-				c.wantLast("orders", func(e capture.Entry) bool { return e.Transport == capture.Plaintext && e.IsAllowed() })
+				c.logs("/", 200, "orders", func(e capture.Entry) bool { return e.Transport == capture.Plaintext && e.IsAllowed() })
 				c.enrol(true)
 				c.eventually("/", 200)
 				return
@@ -64,8 +63,7 @@ spec: {selector: {matchLabels: {app: orders}}, mtls: {mode: PERMISSIVE}, portLev
 			strictPort(", 9090: {mode: STRICT}")
 			c.eventually("/", 200)
 			c.enrol(false)
-			c.eventually("/", 0)
-			c.wantLast("orders", func(e capture.Entry) bool {
+			c.logs("/", 0, "orders", func(e capture.Entry) bool {
 				return e.Policy == "listed/converted_peer_authentication_orders" && !e.IsAllowed() && e.Transport == capture.Plaintext
 			})
 		})

@@ -171,7 +171,7 @@ func (c *cluster) call(path string) apps.Answer {
 func (c *cluster) eventually(path string, want int) apps.Answer {
 	c.t.Helper()
 	var a apps.Answer
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if a = c.call(path); a.Status == want {
 			return a
 		}
@@ -185,7 +185,7 @@ func (c *cluster) eventually(path string, want int) apps.Answer {
 // another come.
 func (c *cluster) wantLast(pod string, ok func(capture.Entry) bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(12 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		entries := capture.Entries(c.Node.Tail(c.ns, pod, "capture", 1000))
 		if len(entries) > 0 && ok(entries[len(entries)-1]) {
 			return
@@ -194,12 +194,28 @@ func (c *cluster) wantLast(pod string, ok func(capture.Entry) bool) {
 	c.t.Fatalf("the access log of %s is not as it should be:\n%s", pod, c.Node.Tail(c.ns, pod, "capture", 10))
 }
 
+// logs calls until the answer's status is want and the newest entry of a pod's access log is as it should be. One call is not enough: that which is under
+// way when a policy comes is ended by it, and leaves another entry than a call that is refused.
+func (c *cluster) logs(path string, want int, pod string, ok func(capture.Entry) bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if c.call(path).Status != want {
+			continue
+		}
+		entries := capture.Entries(c.Node.Tail(c.ns, pod, "capture", 1000))
+		if len(entries) > 0 && ok(entries[len(entries)-1]) {
+			return
+		}
+	}
+	c.t.Fatalf("the access log of %s is not as it should be, though it is asked again and again:\n%s", pod, c.Node.Tail(c.ns, pod, "capture", 10))
+}
+
 // until waits for f to be true.
 func (c *cluster) until(what string, f func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("not within 10 s: %s", what)
+			c.t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }

@@ -138,5 +138,5 @@ func (c *cluster) isthmus(args ...string) command.Result {
 // dial is isthmus dial as the gateway.
 func (c *cluster) dial(target string, more ...string) command.Result {
 	c.t.Helper()
-	return c.isthmus(append([]string{"dial", target, "--istiod", c.Istiod.XDS.String(), "--token-file", c.token, "--ca-roots", c.roots, "--timeout", "3s"}, more...)...)
+	return c.isthmus(append([]string{"dial", target, "--istiod", c.Istiod.XDS.String(), "--token-file", c.token, "--ca-roots", c.roots, "--timeout", "10s"}, more...)...)
 }

@@ -24,7 +24,7 @@ func TestDialIsDeniedByAPolicyAtThePod(t *testing.T) {
 	if err := c.Apply(t.Context(), deny); err != nil {
 		t.Fatal(err)
 	}
-	r := c.until(1, ordersAt, "--http", "/")
+	r := c.untilSaid("401", ordersAt, "--http", "/")
 	r.Want(t, 1, r.Stderr, "cannot dial "+ordersAt, "where:", "workload shop/orders at", "401", "kubectl get authorizationpolicies")
 	if err := c.Delete(t.Context(), deny); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestDialGoesThroughAWaypoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var r command.Result
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) { // its pod has to come
 		if r = c.dial(ordersAt, "--http", "/secret"); strings.Contains(r.Stdout, "RBAC") {
 			break
 		}

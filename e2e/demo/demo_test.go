@@ -349,7 +349,7 @@ func (p *place) ofOnesOwn(export, curl string) {
 	before := sh(was)
 	sh("kubectl set env -n edge deployment/native-gateway " + world.FuncEnv + "=native-gateway")
 	sh("kubectl set image -n edge deployment/native-gateway gateway=" + exe)
-	sh("kubectl rollout status -n edge deployment/native-gateway --timeout 30s")
+	sh("kubectl rollout status -n edge deployment/native-gateway --timeout 60s")
 	if now := sh(was); now == before || now != "/program\n" {
 		t.Errorf("the gateway's program is %q, and was %q", now, before)
 	}
@@ -358,7 +358,7 @@ func (p *place) ofOnesOwn(export, curl string) {
 	}
 	sh("demo exec edge/native-gateway isthmus version")
 	sh("kubectl set image -n edge deployment/native-gateway gateway=/nonexistent/program")
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(45 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		said := sh("kubectl get pods -n edge -o yaml")
 		if strings.Contains(said, "find the program that the image names") && strings.Contains(said, "/nonexistent/program") {
 			return
@@ -372,7 +372,7 @@ func (p *place) ofOnesOwn(export, curl string) {
 // gone waits until a session has no process.
 func gone(t *testing.T, session int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); members(t, session) > 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); members(t, session) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d processes are left", members(t, session))
 		}

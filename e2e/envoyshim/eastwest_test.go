@@ -128,14 +128,14 @@ func TestEastWestGateway(t *testing.T) {
 		d := &hbone.Dialer{Identity: s.identity(t, "edge", "gateway"), Resolver: resolver, NetDial: s.NS.DialContext, Optimistic: optimistic}
 		defer d.Close()
 		eventually(t, func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 			defer cancel()
 			c, err := d.DialContext(ctx, "tcp", "orders.shop.svc.cluster.local:80")
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(15 * time.Second))
 			if _, err := fmt.Fprintln(c, "hello"); err != nil {
 				return err
 			}

@@ -90,7 +90,7 @@ func startRelay(t *testing.T, resource *anypb.Any) (discovery.AggregatedDiscover
 
 // streamContext bounds a stream of a test.
 func streamContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -167,7 +167,7 @@ func TestRelayEndsWithEnvoy(t *testing.T) {
 	cancel()
 	select {
 	case <-agent.gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the agent's stream goes on")
 	}
 }

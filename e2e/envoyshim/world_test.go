@@ -119,7 +119,7 @@ func (s shopMesh) log(t *testing.T, pod *corev1.Pod) string {
 func (s shopMesh) request(t *testing.T, pod *corev1.Pod, what string, ok func(accesslog.Request) bool) accesslog.Request {
 	t.Helper()
 	var list []accesslog.Request
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		list = accesslog.Requests(s.log(t, pod))
 		if at := slices.IndexFunc(list, ok); at >= 0 {
 			return list[at]
@@ -168,7 +168,7 @@ func (s shopMesh) call(ctx context.Context, pod, to string) (apps.Answer, error)
 func eventually(t *testing.T, ok func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = ok(); err == nil {
 			return
 		}

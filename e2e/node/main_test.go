@@ -216,14 +216,14 @@ func wantGet(t *testing.T, ip netip.Addr, want, path string, query ...string) st
 	return body
 }
 
-// eventually tries f until it is true, within ten seconds.
+// eventually tries f until it is true, within half a minute.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for !f() {
 		if !pause(ctx, 20*time.Millisecond) {
-			t.Fatal("not within 10 s:", what)
+			t.Fatal("not within 30 s:", what)
 		}
 	}
 }

@@ -89,7 +89,7 @@ func TestVolumesFollowTheirSources(t *testing.T) {
 	ns := namespace(t, nil)
 	maps := shared.cluster.client.CoreV1().ConfigMaps(ns)
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cfg"}, Data: map[string]string{"a": "one", "b": "two"}}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	pod := webPod(ns, "a", func(p *corev1.Pod) {
 		p.Spec.Volumes = []corev1.Volume{
@@ -154,7 +154,7 @@ func TestReadinessFollowsTheProbe(t *testing.T) {
 	if _, err := shared.cluster.client.CoreV1().Pods(ns).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	defer cancel()
 	p, err := shared.player.WaitPod(ctx, ns, "a", func(p *corev1.Pod) bool { return p != nil && p.Status.Phase == corev1.PodRunning })
 	if err != nil {
@@ -181,7 +181,7 @@ func TestReadinessFollowsTheProbe(t *testing.T) {
 
 func TestContainerThatEndsIsStartedAgain(t *testing.T) {
 	ns := namespace(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	defer cancel()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "a"}, Spec: corev1.PodSpec{ServiceAccountName: "default", TerminationGracePeriodSeconds: new(int64(1)),
 		Containers: []corev1.Container{{Name: "c", Image: "host", Command: []string{"sh", "-c", "echo why >&2; exit 3"}}}}}
@@ -223,7 +223,7 @@ func TestPodsThatCannotRunSayWhy(t *testing.T) {
 				return shared.player.RunPod(ctx, webPod(ns, name, c.change))
 			})
 			if err != nil && !strings.Contains(err.Error(), c.want) { // a machine with much to do has not come so far
-				err = within(10*time.Second, func(ctx context.Context) (*corev1.Pod, error) { return shared.player.WaitReady(ctx, ns, name) })
+				err = within(30*time.Second, func(ctx context.Context) (*corev1.Pod, error) { return shared.player.WaitReady(ctx, ns, name) })
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -239,7 +239,7 @@ func TestPodsThatCannotRunSayWhy(t *testing.T) {
 func waitEvent(t *testing.T, ns, pod, want string) {
 	t.Helper()
 	var said []string
-	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; time.Sleep(50 * time.Millisecond) {
 		list, err := shared.cluster.client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func TestDeletionLeavesNothing(t *testing.T) {
 	if err := shared.cluster.client.CoreV1().Pods(ns).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := shared.player.WaitGone(ctx, ns, "a"); err != nil {
 		t.Fatal(err)

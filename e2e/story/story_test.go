@@ -203,7 +203,7 @@ func playAndJudge(t *testing.T, w *story.World) {
 		t.Errorf("not as before: %s", d)
 	}
 	// A connection that the gateway has kept leads through the mesh until its capture has ended.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if p, err = w.FromOutside(ctx, story.Plain); err != nil {
 			t.Fatal(err)
 		}

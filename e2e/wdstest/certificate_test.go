@@ -34,7 +34,7 @@ func TestByCertificate(t *testing.T) {
 	c := by(nil)
 	c.leads("10.96.86.1:80", "10.244.86.1:8080")
 	l.setCut(true)
-	for end := time.Now().Add(10 * time.Second); c.Stats().Online; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); c.Stats().Online; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the line is not cut")
 		}
@@ -47,9 +47,7 @@ func TestByCertificate(t *testing.T) {
 
 	t.Run("somebody else's name", func(t *testing.T) {
 		c := by(func(c *wds.Config) { c.Node.ServiceAccount = "other" })
-		if err := (client{t, c.Client}).refused(); !strings.Contains(err.Error(), "certificate/other") {
-			t.Errorf("%v", err)
-		}
+		client{t, c.Client}.refused("certificate/other")
 	})
 	t.Run("another issuer", func(t *testing.T) {
 		gateway := spiffeid.RequireFromString("spiffe://cluster.local/ns/certificate/sa/gateway")
@@ -58,12 +56,7 @@ func TestByCertificate(t *testing.T) {
 			c.Roots = func() ([]byte, error) { return m.RootPEM, nil }
 		})
 		// In TLS 1.3 istiod refuses after our side of the handshake is done: what we write may find the connection closed before its word is read.
-		var err error
-		for range 10 {
-			if err = (client{t, c.Client}).refused(); strings.Contains(err.Error(), "it does not accept our certificate") {
-				return
-			}
-		}
-		t.Errorf("%v", err)
+		// So it is asked again and again.
+		client{t, c.Client}.refused("it does not accept our certificate")
 	})
 }

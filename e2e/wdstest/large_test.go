@@ -51,7 +51,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	apply(entry("large", "other", "10.96.87.3", "10.244.87.33"))
 	c.leads("10.96.87.3:80", "10.244.87.33:8080")
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(45 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		seen := map[string]bool{}
 		for range 30 {
 			r, err := c.resolve("10.96.87.2:80")

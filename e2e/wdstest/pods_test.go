@@ -66,7 +66,7 @@ func TestPodsAreReplaced(t *testing.T) {
 		if err := m.Apply(t.Context(), service); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // istiod tells a moment later
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // istiod tells a moment later
 			if _, err := c.resolve("10.96.80.5:80"); err != nil {
 				break
 			}

@@ -103,7 +103,7 @@ func TestPolicies(t *testing.T) {
 	until := func(what string, a *wds.Authorizer, in authz.Conn, allow bool, policy string) {
 		t.Helper()
 		var d authz.Decision
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if d = a.Decide(t.Context(), in); d.Allow == allow && d.Policy == policy && !d.Missing {
 				return
 			}
@@ -188,7 +188,7 @@ spec: {action: ALLOW, rules: [{from: [{source: {principals: [old.example/ns/alia
 		in := authz.Conn{Source: id(tt.td, tt.account), SourceAddr: netip.MustParseAddr("10.244.9.9"), Dest: netip.MustParseAddrPort(pod + ":8080")}
 		for a, want := range map[*wds.Authorizer]bool{literal: tt.literally, named: tt.byAllNames} {
 			var d authz.Decision
-			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // policies take a moment to arrive
+			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // policies take a moment to arrive
 				if d = a.Decide(t.Context(), in); d.Allow == want && !d.Missing && d.Policy != "" {
 					break
 				}

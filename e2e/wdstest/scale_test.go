@@ -75,7 +75,7 @@ func TestManyWorkloads(t *testing.T) {
 
 	count.bytes.Store(0)
 	count.setCut(true)
-	all.until("the line to be cut", 10*time.Second, func() bool { return !all.Stats().Online })
+	all.until("the line to be cut", 30*time.Second, func() bool { return !all.Stats().Online })
 	count.setCut(false)
 	begin = time.Now()
 	all.until("a reconnection", 60*time.Second, func() bool { return all.Stats().Online })

@@ -60,7 +60,7 @@ func account(t *testing.T, m *mesh.Mesh, namespace, name string) *identity.Sourc
 // namedRoots is what istiod tells a namespace to know it by: its ConfigMap, or before there is one the root of the mesh.
 func namedRoots(m *mesh.Mesh, namespace string) ([]byte, error) {
 	c := &corev1.ConfigMap{}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	err := m.Client().Get(ctx, k8s.ObjectKey{Namespace: namespace, Name: "istio-ca-root-cert"}, c)
 	if apierrors.IsNotFound(err) {
@@ -161,7 +161,7 @@ func (tr *traffic) change(c client, what string, do func(), authority, who strin
 	tr.want.Store(nil)
 	do()
 	start := time.Now()
-	for end := time.After(20 * time.Second); ; {
+	for end := time.After(45 * time.Second); ; {
 		changed := c.Changed()
 		r, err := c.resolve(closeName)
 		if err == nil && len(r.Hops) == 1 && r.Hops[0].Authority == authority {
@@ -181,7 +181,7 @@ func (tr *traffic) change(c client, what string, do func(), authority, who strin
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(45 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: ", what)
 		}
