@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 const telemetry = `

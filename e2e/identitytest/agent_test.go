@@ -16,13 +16,14 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/identity/sds"
 )
 
 // istioAgent is what a workload gets from Istio's agent beside it, which has its certificates from istiod: the first one, and the next that the agent
 // pushes.
 func istioAgent(t *testing.T, m *mesh.Mesh, isthmus, token string) {
-	dir := t.TempDir()
+	dir := world.SocketDir(t)
 	for path, text := range map[string]string{
 		"var/run/secrets/tokens/istio-token":  token,
 		"var/run/secrets/istio/root-cert.pem": string(m.RootPEM),

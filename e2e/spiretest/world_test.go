@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 // spireWorld is the SPIRE server of a trust domain and an agent that attests the workloads of this machine by their user.
@@ -39,7 +40,7 @@ func newSPIRE(t *testing.T, td spiffeid.TrustDomain, upstream ...string) *spireW
 	for _, m := range set.Missing() { // Ensure fails with CI=true
 		t.Skipf("%s: %s", m.Name, m.Reason)
 	}
-	w := &spireWorld{t: t, td: td, programs: set, dir: t.TempDir()}
+	w := &spireWorld{t: t, td: td, programs: set, dir: world.SocketDir(t)}
 	w.socket = filepath.Join(w.dir, "agent.sock")
 	port := freePort(t)
 	w.write("server.conf", fmt.Sprintf(`

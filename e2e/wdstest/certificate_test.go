@@ -1,7 +1,6 @@
 package wdstest
 
 import (
-	"strings"
 	"testing"
 	"time"
 

@@ -90,7 +90,7 @@ type agent struct {
 // newAgent starts one that has me, as Istio's does.
 func newAgent(t *testing.T) *agent {
 	t.Helper()
-	a := &agent{t: t, socket: filepath.Join(t.TempDir(), "socket"), ca: identitytest.NewCA(td), news: make(chan struct{}), version: 1}
+	a := &agent{t: t, socket: filepath.Join(sourcetest.SocketDir(t), "socket"), ca: identitytest.NewCA(td), news: make(chan struct{}), version: 1}
 	a.secrets = map[string]msg{"default": certificate("default", a.ca.SVID(me)), "ROOTCA": trusted("ROOTCA", a.ca.Root)}
 	a.start()
 	t.Cleanup(a.stop)

@@ -58,7 +58,7 @@ type agent struct {
 // newAgent starts one that has me.
 func newAgent(t *testing.T) *agent {
 	t.Helper()
-	a := &agent{t: t, socket: filepath.Join(t.TempDir(), "agent.sock"), ca: identitytest.NewCA(td), news: make(chan struct{})}
+	a := &agent{t: t, socket: filepath.Join(sourcetest.SocketDir(t), "agent.sock"), ca: identitytest.NewCA(td), news: make(chan struct{})}
 	a.entries = []entry{{svid: a.ca.SVID(me)}}
 	a.roots = map[spiffeid.TrustDomain][]*x509.Certificate{td: {a.ca.Root}}
 	a.start()

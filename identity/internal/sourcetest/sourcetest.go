@@ -28,6 +28,21 @@ func Main(m *testing.M, own string) {
 	os.Exit(1)
 }
 
+// SocketDir is a folder for sockets, which goes with the test: its path is short, as that of a socket may have 107 bytes, wherever TMPDIR is.
+func SocketDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if len(dir) <= 80 {
+		return dir
+	}
+	dir, err := os.MkdirTemp("/tmp", "isthmus-")
+	if err != nil {
+		t.Fatalf("the path of t.TempDir is too long for a socket, and there is no other folder: set TMPDIR to a short one: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // Begin is the Source that newSource gives; it ends with the test.
 func Begin(t *testing.T, newSource func(context.Context) (*identity.Source, error)) *identity.Source {
 	t.Helper()
