@@ -45,7 +45,7 @@ func newCommandLine(t *testing.T, m *mesh.Mesh, path string) *commandLine {
 	}()
 	t.Cleanup(func() { s.Close() })
 	return &commandLine{t: t, m: m, path: path, args: []string{
-		"dial", "10.0.0.7:80", "-o", "json", "--timeout", "5s", "--via", l.Addr().String(), "--peer", id.String(),
+		"dial", "10.0.0.7:80", "-o", "json", "--timeout", "10s", "--via", l.Addr().String(), "--peer", id.String(),
 	}}
 }
 

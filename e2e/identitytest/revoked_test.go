@@ -111,7 +111,7 @@ func revoked(t *testing.T, m *mesh.Mesh, isthmus, plugged string, issuer *identi
 
 	flags := func(file string) []string {
 		return []string{
-			"dial", "10.0.0.7:80", "-o", "json", "--timeout", "5s", "--via", atStolen.at.String(), "--peer", atStolen.id.String(), "--istiod", m.Istiod.CA.String(),
+			"dial", "10.0.0.7:80", "-o", "json", "--timeout", "10s", "--via", atStolen.at.String(), "--peer", atStolen.id.String(), "--istiod", m.Istiod.CA.String(),
 			"--ca-roots", write(t, "roots.pem", roots), "--token-file", write(t, "token", []byte(token(t, m, account(t, m, "edge", "gateway"), "istio-ca"))), "--crl", file,
 		}
 	}

@@ -343,7 +343,7 @@ func (p *proxy) ask(a asked) (int, error) {
 	for fresh := false; ; fresh = true {
 		t := p.tunnels[key]
 		if t == nil {
-			ctx, cancel := context.WithTimeout(p.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(p.Context(), 15*time.Second)
 			conn, err := p.dialers[a.source].DialContext(ctx, "tcp", serviceIP(a.service)+":80")
 			cancel()
 			if err != nil {
@@ -364,7 +364,7 @@ func (p *proxy) ask(a asked) (int, error) {
 }
 
 func (t *tunnel) ask(a asked) (int, error) {
-	t.SetDeadline(time.Now().Add(5 * time.Second))
+	t.SetDeadline(time.Now().Add(15 * time.Second))
 	if _, err := io.WriteString(t, a.text); err != nil {
 		return 0, err
 	}
@@ -397,7 +397,7 @@ func (p *proxy) settled() {
 	path := fmt.Sprintf("/mark-%d", p.round)
 	mark := fmt.Sprintf("{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: mark, namespace: shop}, spec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}], action: DENY, rules: [{to: [{operation: {paths: [%s]}}]}]}}", path)
 	p.apply(mark)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		p.renew()
 		status, err := p.ask(asked{service: services, source: "one/x", method: "GET", text: "GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n"})
 		if err == nil && status == http.StatusForbidden {
@@ -466,7 +466,7 @@ func waypoints(m policy.Mesh) []*policy.Point {
 
 // agree asks the waypoint. It may not have all of a new configuration at once, so that it is asked again for a while.
 func (p *proxy) agree(a asked, d policy.Decision) (why string, status int) {
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		status, err := p.ask(a)
 		denied := status == http.StatusForbidden || status == http.StatusUnauthorized
 		switch {

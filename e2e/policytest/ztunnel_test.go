@@ -213,7 +213,7 @@ func (s *istiod) settled() {
 		s.Fatal(err)
 	}
 	ip := netip.MustParseAddr(markPod)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		w, err := s.client.Workload(s.Context(), ip)
 		if err != nil || !slices.Contains(w.Policies, "mark/"+name) {
 			continue
@@ -278,7 +278,7 @@ func (s *istiod) differs(o policy.Mesh, questions []question) (q question, why s
 
 // agree waits a moment for agreement: PeerAuthentications may come later than what settled waits for.
 func (s *istiod) agree(o policy.Mesh, questions []question) (q question, why string, allowed, unsure int) {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if q, why, allowed, unsure = s.differs(o, questions); why == "" {
 			break
 		}

@@ -19,7 +19,7 @@ func (w *spireWorld) command(t *testing.T, server *identity.Source) {
 	isthmus := command.Build(t)
 	run := func(at, peer, socket string, flags ...string) command.Result {
 		t.Helper()
-		args := []string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "5s", "--via", at, "--peer", peer, "--socket", socket}
+		args := []string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "10s", "--via", at, "--peer", peer, "--socket", socket}
 		return command.Run(t, isthmus, nil, nil, append(args, flags...)...)
 	}
 	is := func(r command.Result, id string) {

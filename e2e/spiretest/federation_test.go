@@ -171,7 +171,7 @@ func (w *spireWorld) abroad(t *testing.T, server hbone.Identity, written, partne
 		"files that an agent wrote":  {theirs, partnerOrders, partnerOrders, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := append([]string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "5s", "--via", at, "--peer", tt.peer.String()}, tt.flags...)
+			args := append([]string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "10s", "--via", at, "--peer", tt.peer.String()}, tt.flags...)
 			r := command.Run(t, isthmus, nil, nil, args...)
 			if tt.as.IsZero() {
 				r.Want(t, 1, r.Stderr, tt.says)

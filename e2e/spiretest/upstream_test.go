@@ -73,7 +73,7 @@ func TestOneRootForTwoTrustDomains(t *testing.T) {
 	isthmus := command.Build(t)
 	run := func(flags ...string) command.Result {
 		t.Helper()
-		args := []string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "5s", "--via", at, "--peer", partnerOrders.String(), "--identity", "spire", "--socket", ours.socket}
+		args := []string{"dial", "10.0.0.7:80", "-o", "json", "--timeout", "10s", "--via", at, "--peer", partnerOrders.String(), "--identity", "spire", "--socket", ours.socket}
 		return command.Run(t, isthmus, nil, nil, append(args, flags...)...)
 	}
 	flags := []string{"--trust-additional", partner.Name(), "--crl", crl}

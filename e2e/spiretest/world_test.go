@@ -147,7 +147,7 @@ func (w *spireWorld) startAgent(args ...string) {
 func (w *spireWorld) await(what string, ready func() error) {
 	w.t.Helper()
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if err = ready(); err == nil {
 			return
 		}
