@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
+	"github.com/isthmus-mesh/isthmus/identity/internal/regular"
 )
 
 // trustFiles is what the files of a Trust held when they were last good. Its user calls read from one goroutine at a time.
@@ -54,7 +55,7 @@ func (f *trustFiles) read(m *Material, now time.Time) (b *belief, stale, err err
 
 // readLists takes what the file of lists holds now, if it is good.
 func (f *trustFiles) readLists(m *Material, b *belief, now time.Time) error {
-	text, err := readFile(f.cfg.CRLFile, maxCRLFile)
+	text, err := regular.Read(f.cfg.CRLFile, maxCRLFile)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ const maxRootsFile = 4 << 20
 
 // readRoots reads PEM certificates; other blocks are left out.
 func readRoots(td spiffeid.TrustDomain, path string) (*x509bundle.Bundle, error) {
-	text, err := readFile(path, maxRootsFile)
+	text, err := regular.Read(path, maxRootsFile)
 	if err != nil {
 		return nil, err
 	}

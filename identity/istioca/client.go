@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -23,14 +22,18 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
+	"github.com/isthmus-mesh/isthmus/identity/internal/regular"
 )
 
 // mountGrace is how long a file may be missing after New was called: a kubelet may mount it a moment after the container has begun. Who is in
 // no pod at all should not wait for ever.
 const mountGrace = 2 * time.Second
 
-// maxChain is how many certificates an answer may have.
-const maxChain = 16
+const (
+	maxChain     = 16      // certificates of an answer
+	maxRootsFile = 4 << 20 // bytes; hundreds of roots fit in
+	maxTokenFile = 1 << 20 // bytes; a token has a few thousand
+)
 
 // client is the identity.Fetcher.
 type client struct {
@@ -94,7 +97,7 @@ func (c *client) readRoots() ([]byte, error) {
 		}
 		return roots, nil
 	}
-	roots, err := os.ReadFile(c.cfg.RootsFile)
+	roots, err := regular.Read(c.cfg.RootsFile, maxRootsFile)
 	if err != nil {
 		return nil, c.missing(fmt.Errorf("istioca: read roots: %w (in a pod: mount ConfigMap istio-ca-root-cert, key root-cert.pem; elsewhere write its content there)", err))
 	}
@@ -110,7 +113,7 @@ func (c *client) token(ctx context.Context) (string, error) {
 		}
 		return token, nil
 	}
-	text, err := os.ReadFile(c.cfg.TokenFile)
+	text, err := regular.Read(c.cfg.TokenFile, maxTokenFile)
 	if err != nil {
 		return "", c.missing(fmt.Errorf("istioca: read token: %w (in a pod: project a serviceAccountToken with audience istio-ca; elsewhere: kubectl create token ACCOUNT -n NAMESPACE --audience istio-ca)", err))
 	}
