@@ -80,6 +80,13 @@ func TestCRLAtTheStart(t *testing.T) {
 		"of an unknown intermediate":     {text: between.CRL(nil), refused: "nobody who is trusted here is called CN=cluster.local intermediate"},
 		"of a stranger's intermediate":   {text: append(identitytest.PEM(first(stranger.Intermediate().Issuer())...), pem(list)...), revoked: [][]*x509.Certificate{bad}, lists: 1},
 		"one good and one bad":           {text: pem(list, stranger.CRL(nil)), refused: "does not hold"},
+		"a damaged one behind a good":    {text: append(pem(list), bytes.Replace(pem(ca.CRL(nil)), []byte("\n"), []byte("\n!"), 2)...), refused: "PEM block 2 is damaged"},
+		"a damaged one before a good":    {text: append(bytes.Replace(pem(ca.CRL(nil)), []byte("\n"), []byte("\n!"), 2), pem(list)...), refused: "PEM block 1 is damaged"},
+		"the second cut off":             {text: bytes.TrimSuffix(pem(list, ca.CRL(nil)), []byte("CRL-----\n")), refused: "PEM block 2 is damaged"},
+		"the second indented":            {text: append(pem(list), bytes.ReplaceAll(pem(ca.CRL(nil)), []byte("-----B"), []byte("  -----B"))...), refused: "PEM block 2 is damaged"},
+		"of an unknown kind":             {text: bytes.ReplaceAll(pem(list, ca.CRL(nil)), []byte("X509 CRL"), []byte("CRL")), refused: "PEM block \"CRL\""},
+		"two DER lists":                  {text: append(ca.CRL(nil), list...), refused: "bytes follow on a list"},
+		"a list and more in one block":   {text: pem(append(ca.CRL(nil), list...)), refused: "bytes follow on a list"},
 		"a delta":                        {text: ca.CRL(nil, critical), refused: "critical extension 2.5.29.27"},
 		"of other issuers":               {text: ca.CRL(bad[:1], criticalEntry), refused: "critical extension 2.5.29.29"},
 		"of tomorrow":                    {text: ca.CRL(nil, beginsIn(time.Hour), endsIn(2*time.Hour)), refused: ": the clocks of this machine and of its issuer disagree"},
@@ -201,6 +208,7 @@ func TestCRLIsFollowed(t *testing.T) {
 			"neither PEM nor":    []byte("half"),
 			"does not hold":      identitytest.NewCA(td).CRL(nil),
 			"older than the one": older,
+			"block 1 is damaged": append(bytes.Replace(identitytest.CRLPEM(ca.CRL(one[:1])), []byte("\n"), []byte("\n!"), 2), identitytest.CRLPEM(ca.CRL(nil))...),
 		} {
 			write(t, path, text)
 			time.Sleep(20 * time.Second)
@@ -219,7 +227,7 @@ func TestCRLIsFollowed(t *testing.T) {
 		write(t, path, ca.CRL(two[:1]))
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		if st := s.Stats().Trust; revoked(one) || !revoked(two) || st.LastError != nil || st.Failures != 3 {
+		if st := s.Stats().Trust; revoked(one) || !revoked(two) || st.LastError != nil || st.Failures != 4 {
 			t.Errorf("stats %+v", st)
 		}
 	})

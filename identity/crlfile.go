@@ -6,9 +6,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
 )
 
 const (
@@ -16,42 +16,57 @@ const (
 	maxCRLs    = 256      // lists in a file
 )
 
-// parseCRLs reads one DER list, or PEM lists and the certificates beside them.
+// parseCRLs reads one DER list, or PEM lists and the certificates beside them. What is neither, or is damaged, is an error: a list that nobody reads revokes
+// nobody.
 func parseCRLs(text []byte) (lists []*x509.RevocationList, beside []*x509.Certificate, err error) {
 	if !bytes.Contains(text, []byte("-----BEGIN ")) {
-		list, err := x509.ParseRevocationList(text)
+		list, err := parseCRL(text)
 		if err != nil {
 			return nil, nil, fmt.Errorf("it is neither PEM nor a DER list of revoked certificates: %w", err)
 		}
 		return []*x509.RevocationList{list}, nil, nil
 	}
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
+	err = pemtext.Each(text, func(block *pem.Block) error {
 		switch block.Type {
 		case "X509 CRL":
-			list, err := x509.ParseRevocationList(block.Bytes)
+			list, err := parseCRL(block.Bytes)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
 			lists = append(lists, list)
 		case "CERTIFICATE":
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
 			beside = append(beside, cert)
+		default:
+			return fmt.Errorf("there is a PEM block %.40q in it, and only X509 CRL and CERTIFICATE are known", block.Type)
 		}
 		if len(lists) > maxCRLs || len(beside) > maxCRLs {
-			return nil, nil, fmt.Errorf("there are more than %d lists or certificates in it", maxCRLs)
+			return fmt.Errorf("there are more than %d lists or certificates in it", maxCRLs)
 		}
+		return nil
+	})
+	if err == nil && len(lists) == 0 {
+		err = errors.New("there is no PEM block X509 CRL in it")
 	}
-	if len(lists) == 0 {
-		return nil, nil, errors.New("there is no PEM block X509 CRL in it")
+	if err != nil {
+		return nil, nil, err
 	}
 	return lists, beside, nil
+}
+
+// parseCRL reads a list that is all there is in der.
+func parseCRL(der []byte) (*x509.RevocationList, error) {
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	if more := len(der) - len(list.Raw); more != 0 {
+		return nil, fmt.Errorf("%d bytes follow on a list: several lists are written as PEM", more)
+	}
+	return list, nil
 }
 
 // verify finds who signed each list: a root that b believes, or an authority below one among candidates.
@@ -125,21 +140,4 @@ func checkCRL(list *x509.RevocationList, signers []*x509.Certificate, now time.T
 		return nil, fmt.Errorf("the signature of the list of %s does not hold: %w", name, why)
 	}
 	return nil, fmt.Errorf("nobody who is trusted here is called %s, who signed a list: an intermediate's certificate may stand in the same file", name)
-}
-
-// readFile reads a file of bounded size.
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, most)
-	}
-	return data, nil
 }
