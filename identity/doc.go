@@ -22,6 +22,6 @@
 // Cancellation: constructors block for the first SVID and obey their context; a Source then lives until Close, which ends a renewal that is
 // under way and waits for it. All other methods return at once.
 //
-// Limits: X.509 SVIDs only. Keys stay in memory and are never logged. The clock is the machine's: while a machine sleeps nothing is renewed,
-// and a certificate that ended meanwhile is an error until the renewal that was due.
+// Limits: X.509 SVIDs only. Keys stay in memory and are never logged. The clock is the machine's. It is looked at each minute: what came due
+// while the machine slept, or because the clock was set forward, is renewed then, and a certificate that ended meanwhile is an error until it is.
 package identity

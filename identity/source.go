@@ -45,6 +45,16 @@ type Config struct {
 	Trace *Trace
 	// Logger takes failures and renewals, never keys or tokens. Nil is silent.
 	Logger *slog.Logger
+
+	clock func() time.Time // of the wall; nil: the machine's. Tests set it forward
+}
+
+// wall is what the clock on the wall says, which may jump.
+func (c *Config) wall() time.Time {
+	if c.clock != nil {
+		return c.clock()
+	}
+	return time.Now().Round(0)
 }
 
 func (c *Config) minBackoff() time.Duration   { return cmp.Or(c.MinBackoff, time.Second) }
@@ -131,6 +141,10 @@ func (e *PermanentError) Error() string { return e.Err.Error() }
 // Unwrap gives the cause.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
+// longestWait is the most between two looks at the clock: timers stand still while a machine sleeps, and know nothing of a clock that is set forward, after which
+// a certificate ends sooner.
+const longestWait = time.Minute
+
 // run renews until the Source is closed, for the first time after wait.
 func (s *Source) run(ctx context.Context, wait time.Duration) {
 	var notify <-chan struct{}
@@ -139,18 +153,23 @@ func (s *Source) run(ctx context.Context, wait time.Duration) {
 	}
 	backoff := s.cfg.minBackoff()
 	for {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case _, ok := <-notify:
-			if !ok {
-				notify = nil
+		due, told := s.cfg.wall().Add(wait), false
+		for wait > 0 && !told && s.cfg.wall().Before(due) {
+			part := min(wait, longestWait)
+			timer := time.NewTimer(part)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case _, ok := <-notify:
+				if told = true; !ok {
+					notify = nil
+				}
+			case <-timer.C:
 			}
-		case <-timer.C:
+			timer.Stop()
+			wait -= part
 		}
-		timer.Stop()
 		var err error
 		if wait, err = s.renew(ctx, jitter(backoff)); err != nil {
 			if ctx.Err() != nil {
