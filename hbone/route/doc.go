@@ -9,7 +9,7 @@
 // knows and a place on another network that istiod names no identity for are errors, never a silent plaintext or direct connection.
 //
 // testdata has the rules as cases. Where two rules meet: an exact VIP goes before a pod's address, and that before a range of addresses; of
-// Services that share a VIP the one of the dialer's namespace is meant, else the canonical one, else the first.
+// Services that share a VIP the one of the dialer's namespace is meant, else the canonical one, else the first by name.
 //
 // Limits: workloads known by a DNS name and not by an address are no endpoints here. A waypoint's own waypoint, and a gateway's own
 // gateway, are not asked for.

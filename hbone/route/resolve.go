@@ -2,6 +2,7 @@ package route
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -49,11 +50,14 @@ func (t *Table) Members(src Source, address string, absent func(name string) boo
 
 func (t *Table) ways(q *query) (*Ways, error) {
 	root, err := q.resolve()
+	if final, ok := errors.AsType[*Error](err); ok {
+		final.Names = q.names
+	}
 	if err != nil {
 		return nil, err
 	}
 	q.t, q.absent = nil, nil // routes are made later, and must not keep the whole table alive
-	return &Ways{root: root.whole(), holds: q.holds, names: q.names, lasting: !q.passing}, nil
+	return root.ways(&origin{target: q.target, holds: q.holds, names: q.names, lasting: !q.passing}), nil
 }
 
 // query is one resolution under way.
@@ -76,20 +80,57 @@ func (q *query) resolve() (*fork, error) {
 		q.target = q.target[:maxName/8] + "..."
 		return nil, q.fail("the address has %d bytes, of which %d are allowed", n, maxName)
 	}
-	host, portText, err := net.SplitHostPort(q.target)
-	if err != nil {
-		return nil, q.fail("the address is not host:port")
+	ip, host, port, why := split(q.target)
+	if why != "" {
+		return nil, q.fail("%s", why)
 	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		return nil, q.fail("the port is not a number from 1 to 65535")
+	q.port = port
+	if ip.IsValid() {
+		return q.address(ip)
 	}
-	q.port = uint16(port)
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return q.address(ip.Unmap())
-	}
-	return q.hostname(strings.TrimSuffix(strings.ToLower(host), "."))
+	return q.hostname(host)
 }
+
+// split reads an address: its IP, or its host in small letters and without a dot at the end; else why it is none.
+func split(address string) (ip netip.Addr, host string, port uint16, why string) {
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return ip, "", 0, "the address is not host:port"
+	}
+	n, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || n == 0 {
+		return ip, "", 0, "the port is not a number from 1 to 65535"
+	}
+	if ip, err = netip.ParseAddr(host); err == nil {
+		if ip = ip.Unmap(); !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() {
+			ip = ip.WithZone("") // it says nothing, and whoever dials it does not mind it
+		}
+		return ip, "", uint16(n), ""
+	}
+	return ip, strings.TrimSuffix(strings.ToLower(host), "."), uint16(n), ""
+}
+
+// Plain is the spelling of address that all its spellings lead by: capitals, a dot at the end, zeros before the port, the many forms of an IPv6 address, and the
+// namespace before the full name of a Service change nothing. What is no address stays as it is.
+func (s *Source) Plain(address string) string {
+	if len(address) > maxName {
+		return address
+	}
+	ip, host, port, why := split(address)
+	switch {
+	case why != "":
+		return address
+	case ip.IsValid():
+		return netip.AddrPortFrom(ip, port).String()
+	}
+	if _, name, given := strings.Cut(host, "/"); given && strings.HasSuffix(name, s.suffix()) {
+		host = name
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// suffix ends the full names of Services.
+func (s *Source) suffix() string { return ".svc." + cmp.Or(s.Domain, "cluster.local") }
 
 func (q *query) fail(format string, args ...any) *Error {
 	return &Error{Target: q.target, Why: fmt.Sprintf(format, args...)}
@@ -226,7 +267,10 @@ func (q *query) address(ip netip.Addr) (*fork, error) {
 	sharing := q.servicesAt(a)
 	svc := best(sharing, q.src.Namespace)
 	w := q.workloadAt(a)
-	if svc == nil && w == nil {
+	if svc == nil && w == nil { // somebody may have it for himself, with a waypoint of his own
+		if err := q.need(a.Key()); err != nil {
+			return nil, err
+		}
 		svc = q.inRange(a)
 	}
 	if svc != nil {
@@ -268,7 +312,7 @@ func (q *query) inRange(a NetAddr) *Service {
 				continue
 			}
 			mine := [3]int{number(s.Namespace == q.src.Namespace), r.Prefix.Bits(), number(s.Canonical)}
-			if found == nil || slices.Compare(mine[:], rank[:]) > 0 {
+			if c := slices.Compare(mine[:], rank[:]); found == nil || c > 0 || c == 0 && s.Key() < found.Key() {
 				found, rank = s, mine
 			}
 		}

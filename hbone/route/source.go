@@ -33,6 +33,8 @@ func (e *MissingError) Error() string { return "not known yet: " + strings.Join(
 type Error struct {
 	Target string
 	Why    string
+	// Names is what istiod calls what was looked at.
+	Names []string
 }
 
 func (e *Error) Error() string { return "no route to " + e.Target + ": " + e.Why }

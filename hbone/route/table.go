@@ -246,19 +246,26 @@ func (t *Table) Endpoints(key string) []*Workload { return t.members.Get(key).al
 func byUID(w *Workload, uid string) int { return strings.Compare(w.UID, uid) }
 
 // best is the one of several Services of a name or an address that a dialer of namespace means: its own namespace's, else the canonical
-// one, else the first; nil when it sees none.
+// one, else the first by name, in whatever order istiod told of them; nil when it sees none.
 func best(list []*Service, namespace string) *Service {
 	var found *Service
 	for _, s := range list {
-		switch {
-		case !s.visible(namespace):
-		case s.Namespace == namespace:
-			return s
-		case found == nil || s.Canonical && !found.Canonical:
+		if s.visible(namespace) && (found == nil || s.before(found, namespace)) {
 			found = s
 		}
 	}
 	return found
+}
+
+// before reports whether a dialer of namespace means s rather than o.
+func (s *Service) before(o *Service, namespace string) bool {
+	if mine, its := s.Namespace == namespace, o.Namespace == namespace; mine != its {
+		return mine
+	}
+	if s.Canonical != o.Canonical {
+		return s.Canonical
+	}
+	return s.Namespace < o.Namespace || s.Namespace == o.Namespace && s.Hostname < o.Hostname
 }
 
 // visible reports whether dialers of namespace see s.

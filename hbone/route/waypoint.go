@@ -104,7 +104,7 @@ func (q *query) cross(f *fork, svc *Service, kind hbone.HopKind, sans []string) 
 			if _, ok := errors.AsType[*MissingError](err); ok {
 				return err
 			}
-			e.lead(&fork{err: err})
+			f.lead(i, &fork{err: err})
 			continue
 		}
 		gateways := newFork(q, at.ends)
@@ -112,15 +112,15 @@ func (q *query) cross(f *fork, svc *Service, kind hbone.HopKind, sans []string) 
 		gateways.build = func(_ *fork, gw *end) ([]hbone.Hop, []string, error) {
 			return q.double(e, gw, svc, kind, sans, at.sans)
 		}
-		e.lead(gateways)
+		f.lead(i, gateways)
 	}
 	return nil
 }
 
-// lead makes e one that is reached through gateways.
-func (e *end) lead(gateways *fork) {
-	e.beyond = gateways
-	e.state.Store(away)
+// lead makes end i one that is reached through gateways.
+func (f *fork) lead(i int, gateways *fork) {
+	f.ends[i].beyond = gateways
+	f.ready[i].state.Store(away)
 }
 
 // double is the hops to e in a tunnel to gw.

@@ -15,21 +15,34 @@ import (
 )
 
 // Ways is where an address leads: one way, or several of which each connection takes one. Any number of goroutines may use it, and a copy is as good.
+//
+// What a choice among ends that weigh the same needs comes first, and fills lines of the processor's cache: all else stands elsewhere.
 type Ways struct {
-	root    fork
+	ready   []ready // of root's ends
+	plain   bool    // they weigh the same and are all there is to choose from
+	service string  // root's
+	loads   [nearby]*hbone.Endpoint
+	root    *fork
+	from    *origin
+}
+
+// origin is what Ways were made of.
+type origin struct {
+	target  string // what was dialled
 	holds   []func(*Table) bool
 	names   []string
 	lasting bool
 }
 
-// fork is several ways. It has kids (waypoints that share the connections), or ends (pods). What a choice among ends needs comes first, and the Endpoints of
-// the first ends are here too: so that they and the ends are loaded from memory at once, and not one after the other.
+// nearby is how many Endpoints stand beside the ways themselves: so that they and what is ready of an end are loaded from memory at once, and not one after
+// the other.
+const nearby = 16
+
+// fork is several ways. It has kids (waypoints that share the connections), or ends (pods).
 type fork struct {
 	ends    []end
-	plain   bool // the ends weigh the same and are all there is to choose from
-	loads   [16]*hbone.Endpoint
-	target  string // what was dialled
-	service string // the Service's hostname when the address names one
+	ready   []ready // of each end
+	service string  // the Service's hostname when the address names one
 	kids    []*fork
 	sum     []uint64 // of weights up to and with each kid or end; nil: all weigh the same
 	err     error    // there is no way here
@@ -46,26 +59,29 @@ const (
 	away             // beyond is set
 )
 
-// end is one way. What a connection takes of it comes first, 64 bytes, and all ends begin a line of the processor's cache where their list does.
-type end struct {
-	state  atomic.Uint32 // what is set before it is changed is not changed any more
-	port   uint16
+// ready is what a connection takes of an end: 64 bytes, a line of the processor's cache where their list begins one.
+type ready struct {
+	state  atomic.Uint32   // what is set before it is changed is not changed any more
 	load   *hbone.Endpoint // may be nil
-	hops   []hbone.Hop     // empty: plain TCP to addr and port
+	hops   []hbone.Hop     // empty: plain TCP to the end's addr and port
 	reason []string
+}
 
+// end is one way.
+type end struct {
 	w      *Workload
 	addr   netip.Addr // zero: reached through a gateway
-	beyond *fork      // the gateways to it, for one on another network
-	err    error      // why it makes no sense
-	_      [8]byte
+	port   uint16
+	load   *hbone.Endpoint // may be nil
+	beyond *fork           // the gateways to it, for one on another network
+	err    error           // why it makes no sense
 }
 
 func newFork(q *query, ends []end) *fork {
-	f := &fork{reason: slices.Clip(q.reason), ends: ends, target: q.target, making: new(sync.Mutex)}
+	f := &fork{reason: slices.Clip(q.reason), ends: ends, ready: make([]ready, len(ends)), making: new(sync.Mutex)}
 	weight := func(i int) uint64 { return uint64(max(1, ends[i].w.Capacity)) }
-	for i := range min(len(ends), len(f.loads)) {
-		f.loads[i] = ends[i].load
+	for i := range ends {
+		f.ready[i].load = ends[i].load
 	}
 	for i := range ends {
 		if weight(i) != weight(0) {
@@ -83,17 +99,20 @@ func newFork(q *query, ends []end) *fork {
 
 // passed is the one way to who is not in the mesh.
 func (q *query) passed(at netip.AddrPort) *fork {
-	f := &fork{ends: make([]end, 1), target: q.target}
-	e := &f.ends[0]
-	e.addr, e.port, e.reason = at.Addr(), at.Port(), q.reason
-	e.state.Store(made)
+	f := &fork{ends: []end{{addr: at.Addr(), port: at.Port()}}, ready: make([]ready, 1)}
+	f.ready[0].reason = q.reason
+	f.ready[0].state.Store(made)
 	return f
 }
 
-// whole is f as it stands.
-func (f *fork) whole() fork {
-	f.plain = f.err == nil && len(f.kids) == 0 && f.sum == nil
-	return *f
+// ways are those of f, which is whole.
+func (f *fork) ways(from *origin) *Ways {
+	w := &Ways{ready: f.ready, service: f.service, root: f, from: from}
+	w.plain = f.err == nil && len(f.kids) == 0 && f.sum == nil
+	for i := range min(len(f.ready), nearby) {
+		w.loads[i] = f.ready[i].load
+	}
+	return w
 }
 
 // chosen is f's reason, and the choice of e.
@@ -102,11 +121,27 @@ func (e *end) chosen(f *fork) []string {
 }
 
 // Lasting reports whether the Ways may be kept: nothing in them hangs on what istiod does not know.
-func (w *Ways) Lasting() bool { return w.lasting }
+func (w *Ways) Lasting() bool { return w.from.lasting }
+
+// Len is how many ends there are, as a measure of how much memory the Ways take.
+func (w *Ways) Len() int { return w.root.len() }
+
+func (f *fork) len() int {
+	n := 1 + len(f.ends)
+	for _, k := range f.kids {
+		n += k.len()
+	}
+	for i := range f.ends {
+		if b := f.ends[i].beyond; b != nil {
+			n += b.len()
+		}
+	}
+	return n
+}
 
 // Hold reports whether the Ways are still what t would give. They must have been made from a Snapshot.
 func (w *Ways) Hold(t *Table) bool {
-	for _, holds := range w.holds {
+	for _, holds := range w.from.holds {
 		if !holds(t) {
 			return false
 		}
@@ -115,77 +150,109 @@ func (w *Ways) Hold(t *Table) bool {
 }
 
 // Names is what istiod calls that what the Ways were made of. The list must not be changed.
-func (w *Ways) Names() []string { return w.names }
+func (w *Ways) Names() []string { return w.from.names }
 
 // Pick takes one of the Ways for a connection. Waypoints that share a Service are taken by weight. Among endpoints two are drawn by weight
 // and the one with fewer open tunnels for its weight is taken; with a key it is always the same one for that key, as long as that is
 // there (rendezvous hashing: when one goes, only its keys move). Endpoints that could not be reached of late are left out for a while, unless all are such.
 // An error is an *Error.
-func (w *Ways) Pick(key string) (hbone.Route, error) { return w.root.pick(key) }
+func (w *Ways) Pick(key string) (hbone.Route, error) {
+	return w.PickFor(w.from.target, key)
+}
+
+// PickFor is Pick for one who calls the address target.
+func (w *Ways) PickFor(target, key string) (hbone.Route, error) {
+	if w.plain && key == "" {
+		if e := &w.ready[w.choose()]; e.state.Load() == made && len(e.hops) > 0 {
+			return hbone.Route{Hops: e.hops, Service: w.service, Target: target, Reason: e.reason, Endpoint: e.load}, nil
+		}
+	}
+	r, err := w.root.pick(key)
+	r.Target = target
+	return r, err
+}
+
+// choose is fork.choose of ends that weigh the same.
+func (w *Ways) choose() int {
+	n := len(w.ready)
+	if n == 1 {
+		return 0
+	}
+	a := rand.IntN(n)
+	x := w.load(a)
+	if x == nil || x.Open() == 0 && !failing(x) {
+		return a // nobody has fewer
+	}
+	b := rand.IntN(n)
+	if b == a {
+		b = other(a, n)
+	}
+	y := w.load(b)
+	// Both are on their way from memory before it is known which one it will be.
+	w.ready[a].state.Load()
+	w.ready[b].state.Load()
+	return w.root.better(a, b, x, y)
+}
+
+// load is what is known of end i's listener; it may be nil.
+func (w *Ways) load(i int) *hbone.Endpoint {
+	if i < nearby {
+		return w.loads[i]
+	}
+	return w.ready[i].load
+}
 
 func (f *fork) pick(key string) (hbone.Route, error) {
-	for !f.plain {
-		switch {
-		case f.err != nil:
-			return hbone.Route{}, f.err
-		case len(f.kids) > 0:
-			f = f.kids[f.draw(len(f.kids))]
-			continue
-		}
-		break
+	for f.err == nil && len(f.kids) > 0 {
+		f = f.kids[f.draw(len(f.kids))]
 	}
-	e := f.choose(key)
-	if e.state.Load() == made {
-		return f.route(e), nil
+	if f.err != nil {
+		return hbone.Route{}, f.err
 	}
-	r, err := f.routeOf(e, key)
+	r, err := f.routeOf(f.choose(key), key)
 	if err == nil || len(f.ends) == 1 {
 		return r, err
 	}
 	// What makes no sense is left out.
 	for i := range f.ends {
-		if r, err := f.routeOf(&f.ends[i], key); err == nil {
+		if r, err := f.routeOf(i, key); err == nil {
 			return r, nil
 		}
 	}
 	return hbone.Route{}, err
 }
 
-// routeOf is the route to e, made once, so that equal routes are one.
-func (f *fork) routeOf(e *end, key string) (hbone.Route, error) {
-	if e.state.Load() == unmade {
-		f.make(e)
+// routeOf is the route to end i, made once, so that equal routes are one. Its Target is left out.
+func (f *fork) routeOf(i int, key string) (hbone.Route, error) {
+	e, ready := &f.ends[i], &f.ready[i]
+	if ready.state.Load() == unmade {
+		f.make(e, ready)
 	}
-	switch e.state.Load() {
+	switch ready.state.Load() {
 	case away:
 		return e.beyond.pick(key)
 	case senseless:
 		return hbone.Route{}, e.err
 	}
-	return f.route(e), nil
+	r := hbone.Route{Hops: ready.hops, Service: f.service, Reason: ready.reason, Endpoint: ready.load}
+	if len(r.Hops) == 0 {
+		r.Direct = netip.AddrPortFrom(e.addr, e.port)
+	}
+	return r, nil
 }
 
 // make finds out what e is.
-func (f *fork) make(e *end) {
+func (f *fork) make(e *end, ready *ready) {
 	f.making.Lock()
 	defer f.making.Unlock()
-	if e.state.Load() != unmade {
+	if ready.state.Load() != unmade {
 		return
 	}
 	state := uint32(made)
-	if e.hops, e.reason, e.err = f.build(f, e); e.err != nil {
+	if ready.hops, ready.reason, e.err = f.build(f, e); e.err != nil {
 		state = senseless
 	}
-	e.state.Store(state)
-}
-
-// route is the one to e, which is made.
-func (f *fork) route(e *end) hbone.Route {
-	r := hbone.Route{Hops: e.hops, Service: f.service, Target: f.target, Reason: e.reason, Endpoint: e.load}
-	if len(e.hops) == 0 {
-		r.Direct = netip.AddrPortFrom(e.addr, e.port)
-	}
-	return r
+	ready.state.Store(state)
 }
 
 // draw is the index of one of n by weight.
@@ -207,61 +274,58 @@ func (f *fork) weight(i int) uint64 {
 	return f.sum[i] - f.sum[i-1]
 }
 
-// load is what is known of end i's listener; it may be nil.
-func (f *fork) load(i int) *hbone.Endpoint {
-	if i < len(f.loads) {
-		return f.loads[i]
-	}
-	return f.ends[i].load
-}
-
-func (f *fork) choose(key string) *end {
+// choose is the end that a connection takes.
+func (f *fork) choose(key string) int {
 	n := len(f.ends)
 	if n == 1 {
-		return &f.ends[0]
+		return 0
 	}
 	if key != "" {
-		return &f.ends[f.rendezvous(key)]
+		return f.rendezvous(key)
 	}
 	a := f.draw(n)
-	x := f.load(a)
+	x := f.ends[a].load
 	if x == nil || x.Open() == 0 && !failing(x) {
-		return &f.ends[a] // nobody has fewer
+		return a // nobody has fewer
 	}
 	b := f.draw(n)
-	if b == a { // by chance beside it, so that there always are two
-		b = (a + 1 + rand.IntN(n-1)) % n
+	if b == a {
+		b = other(a, n)
 	}
-	y := f.load(b)
-	// Both are on their way from memory before it is known which one it will be.
-	f.ends[a].state.Load()
-	f.ends[b].state.Load()
+	return f.better(a, b, x, f.ends[b].load)
+}
+
+// other is one of n that is not a, by chance, so that there always are two to choose from.
+func other(a, n int) int { return (a + 1 + rand.IntN(n-1)) % n }
+
+// better is the one of two ends, of which x and y are known, with fewer tunnels for its weight.
+func (f *fork) better(a, b int, x, y *hbone.Endpoint) int {
 	switch xBad, yBad := failing(x), failing(y); {
 	case xBad && yBad:
 		return f.sound(a)
 	case xBad:
-		return &f.ends[b]
+		return b
 	case yBad || y == nil:
-		return &f.ends[a]
+		return a
 	}
 	// x.open/weight against y.open/weight
 	if uint64(y.Open())*f.weight(a) < uint64(x.Open())*f.weight(b) {
-		return &f.ends[b]
+		return b
 	}
-	return &f.ends[a]
+	return a
 }
 
 // failing reports whether what has that Endpoint could not be reached of late.
 func failing(e *hbone.Endpoint) bool { return e != nil && e.Failing(time.Now) }
 
 // sound is an end from i on that does not fail, else i's.
-func (f *fork) sound(i int) *end {
+func (f *fork) sound(i int) int {
 	for j := range f.ends {
 		if k := (i + j) % len(f.ends); !failing(f.ends[k].load) {
-			return &f.ends[k]
+			return k
 		}
 	}
-	return &f.ends[i]
+	return i
 }
 
 // seed is the same in every process, so that all send a key to the same endpoint.
@@ -325,7 +389,7 @@ func (f *fork) admits(r *hbone.Route) bool {
 		if e.w != nil && len(r.Hops) > 0 && e.addr != r.Hops[0].Addr.Addr() {
 			continue // most are not worth building
 		}
-		if mine, err := f.routeOf(e, ""); err == nil && same(&mine, r) {
+		if mine, err := f.routeOf(i, ""); err == nil && same(&mine, r) {
 			return true
 		}
 	}
