@@ -9,9 +9,27 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
+// The fields of istio.workload's messages that are read here.
+var (
+	addressFields        = fields{1: text, 2: text}
+	workloadFields       = fields{1: text, 2: text, 3: text, 4: text, 5: number, 6: text, 7: text, 8: text, 9: text, 16: text, 17: number, 18: text, 19: text, 20: text, 22: text, 23: text, 24: text, 25: number, 27: text}
+	tunnelFields         = fields{2: number}
+	capacityFields       = fields{1: number}
+	memberFields         = fields{1: text, 2: text}
+	portListFields       = fields{1: text}
+	portFields           = fields{1: number, 2: number}
+	serviceFields        = fields{1: text, 2: text, 3: text, 4: text, 5: text, 6: text, 7: text, 8: text, 9: number, 11: number, 12: number, 13: text, 14: number}
+	balancingFields      = fields{1: numbers, 2: number, 3: number}
+	localityFields       = fields{1: text, 2: text, 3: text}
+	networkAddressFields = fields{1: text, 2: text, 3: number}
+	gatewayFields        = fields{1: text, 2: text, 3: number}
+	hostFields           = fields{1: text, 2: text}
+	weightedFields       = fields{1: text, 2: number}
+)
+
 // decodeAddress reads an istio.workload.Address: a workload or a service. Strings that many have are shared through t.
 func decodeAddress(b []byte, t *texts) (w *route.Workload, s *route.Service, err error) {
-	err = walk(b, func(f field) (err error) {
+	err = walk(b, addressFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			w, err = decodeWorkload(f.bytes, t)
@@ -20,8 +38,12 @@ func decodeAddress(b []byte, t *texts) (w *route.Workload, s *route.Service, err
 		}
 		return err
 	})
-	if err == nil && w == nil && s == nil {
+	switch {
+	case err != nil:
+	case w == nil && s == nil:
 		err = errors.New("neither a workload nor a service")
+	case w != nil && s != nil:
+		err = errors.New("both a workload and a service")
 	}
 	return w, s, err
 }
@@ -29,11 +51,15 @@ func decodeAddress(b []byte, t *texts) (w *route.Workload, s *route.Service, err
 // texts shares strings of equal bytes. The zero value is ready.
 type texts struct{ known map[string]string }
 
-// maxTexts bounds what is kept for sharing; then it begins anew.
-const maxTexts = 1 << 16
+const (
+	// maxTexts bounds what is kept for sharing; then it begins anew.
+	maxTexts = 1 << 16
+	// longestText is how many bytes a text may have that is shared; names that many have are shorter.
+	longestText = 256
+)
 
 func (t *texts) of(b []byte) string {
-	if t == nil {
+	if t == nil || len(b) > longestText {
 		return string(b)
 	}
 	if s, ok := t.known[string(b)]; ok {
@@ -49,7 +75,7 @@ func (t *texts) of(b []byte) string {
 
 func decodeWorkload(b []byte, t *texts) (*route.Workload, error) {
 	w := &route.Workload{}
-	err := walk(b, func(f field) (err error) {
+	err := walk(b, workloadFields, func(f field) (err error) {
 		switch f.num {
 		case 20:
 			w.UID = string(f.bytes)
@@ -88,7 +114,7 @@ func decodeWorkload(b []byte, t *texts) (*route.Workload, error) {
 		case 24:
 			err = decodeLocality(f.bytes, t, &w.Locality)
 		case 23:
-			err = walk(f.bytes, func(f field) error {
+			err = walk(f.bytes, tunnelFields, func(f field) error {
 				if f.num == 2 {
 					w.AnyPort = f.n != 0
 				}
@@ -97,7 +123,7 @@ func decodeWorkload(b []byte, t *texts) (*route.Workload, error) {
 		case 25:
 			w.HostNetwork = f.n == 1
 		case 27:
-			err = walk(f.bytes, func(f field) error {
+			err = walk(f.bytes, capacityFields, func(f field) error {
 				if f.num == 1 {
 					w.Capacity = uint32(f.n)
 				}
@@ -120,12 +146,12 @@ func decodeWorkload(b []byte, t *texts) (*route.Workload, error) {
 // decodeMember reads an entry of the map of services.
 func decodeMember(b []byte, t *texts, w *route.Workload) error {
 	var m route.Member
-	err := walk(b, func(f field) error {
+	err := walk(b, memberFields, func(f field) error {
 		switch f.num {
 		case 1:
 			m.Service = t.of(f.bytes)
 		case 2:
-			return walk(f.bytes, func(f field) error {
+			return walk(f.bytes, portListFields, func(f field) error {
 				if f.num != 1 {
 					return nil
 				}
@@ -151,7 +177,7 @@ func lastOfEach(members []route.Member) []route.Member {
 }
 
 func decodePort(b []byte) (p route.Port, err error) {
-	err = walk(b, func(f field) (err error) {
+	err = walk(b, portFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			p.Service, err = f.port()
@@ -165,7 +191,7 @@ func decodePort(b []byte) (p route.Port, err error) {
 
 func decodeService(b []byte) (*route.Service, error) {
 	s := &route.Service{}
-	err := walk(b, func(f field) (err error) {
+	err := walk(b, serviceFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			s.Name = string(f.bytes)
@@ -227,7 +253,7 @@ const (
 const maxScope = uint64(route.ScopeNetwork)
 
 func decodeLoadBalancing(b []byte, s *route.Service) error {
-	return walk(b, func(f field) error {
+	return walk(b, balancingFields, func(f field) error {
 		switch f.num {
 		case 1:
 			return f.packed(func(n uint64) error {
@@ -247,7 +273,7 @@ func decodeLoadBalancing(b []byte, s *route.Service) error {
 }
 
 func decodeLocality(b []byte, t *texts, l *route.Locality) error {
-	return walk(b, func(f field) error {
+	return walk(b, localityFields, func(f field) error {
 		switch f.num {
 		case 1:
 			l.Region = t.of(f.bytes)
@@ -263,7 +289,7 @@ func decodeLocality(b []byte, t *texts, l *route.Locality) error {
 // decodeNetworkAddress reads an address, or a range of them: bits is the length of the prefix.
 func decodeNetworkAddress(b []byte) (a route.NetAddr, bits int, err error) {
 	length := uint64(128)
-	err = walk(b, func(f field) (err error) {
+	err = walk(b, networkAddressFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			a.Network = string(f.bytes)
@@ -282,10 +308,10 @@ func decodeNetworkAddress(b []byte) (a route.NetAddr, bits int, err error) {
 
 func decodeGateway(b []byte) (*route.Gateway, error) {
 	g := &route.Gateway{}
-	err := walk(b, func(f field) (err error) {
+	err := walk(b, gatewayFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
-			return walk(f.bytes, func(f field) error {
+			return walk(f.bytes, hostFields, func(f field) error {
 				switch f.num {
 				case 1:
 					g.Host.Namespace = string(f.bytes)
@@ -309,7 +335,7 @@ func decodeGateway(b []byte) (*route.Gateway, error) {
 
 func decodeWeighted(b []byte) (w route.Weighted, err error) {
 	var g *route.Gateway
-	err = walk(b, func(f field) (err error) {
+	err = walk(b, weightedFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			g, err = decodeGateway(f.bytes)

@@ -8,10 +8,21 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 )
 
+// The fields of istio.security's messages that are read here.
+var (
+	policyFields  = fields{1: text, 2: text, 3: number, 4: number, 5: text, 6: number}
+	ruleFields    = fields{1: text}
+	clauseFields  = fields{2: text}
+	matchFields   = fields{1: text, 2: text, 3: text, 4: text, 5: text, 6: text, 7: text, 8: text, 9: numbers, 10: numbers, 11: text, 12: text}
+	stringFields  = fields{1: text, 2: text, 3: text, 4: text}
+	prefixFields  = fields{1: text, 2: number}
+	accountFields = fields{1: text, 2: text}
+)
+
 // decodeAuthorization reads an istio.security.Authorization.
 func decodeAuthorization(b []byte) (*authz.Policy, error) {
 	p := &authz.Policy{}
-	err := walk(b, func(f field) error {
+	err := walk(b, policyFields, func(f field) error {
 		switch f.num {
 		case 1:
 			p.Name = string(f.bytes)
@@ -42,12 +53,12 @@ func decodeAuthorization(b []byte) (*authz.Policy, error) {
 
 func decodeRule(b []byte) (authz.Rule, error) {
 	rule := authz.Rule{}
-	err := walk(b, func(f field) error {
+	err := walk(b, ruleFields, func(f field) error {
 		if f.num != 1 {
 			return nil
 		}
 		clause := authz.Clause{}
-		err := walk(f.bytes, func(f field) error {
+		err := walk(f.bytes, clauseFields, func(f field) error {
 			if f.num != 2 || len(f.bytes) == 0 && len(clause) > 0 {
 				return nil // beside others a match without conditions says nothing, and takes much memory
 			}
@@ -62,7 +73,7 @@ func decodeRule(b []byte) (authz.Rule, error) {
 }
 
 func decodeMatch(b []byte) (m authz.Match, err error) {
-	err = walk(b, func(f field) error {
+	err = walk(b, matchFields, func(f field) error {
 		switch f.num {
 		case 1:
 			return addString(&m.Namespaces, f)
@@ -100,7 +111,7 @@ func decodeMatch(b []byte) (m authz.Match, err error) {
 func addString(list *[]authz.StringMatch, f field) error {
 	known := false
 	var m authz.StringMatch
-	err := walk(f.bytes, func(f field) error {
+	err := walk(f.bytes, stringFields, func(f field) error {
 		known = true
 		m.Value = string(f.bytes)
 		switch f.num {
@@ -127,7 +138,7 @@ func addString(list *[]authz.StringMatch, f field) error {
 func addPrefix(list *[]netip.Prefix, f field) error {
 	var ip netip.Addr
 	var bits uint64
-	err := walk(f.bytes, func(f field) (err error) {
+	err := walk(f.bytes, prefixFields, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			ip, err = f.ip()
@@ -158,7 +169,7 @@ func addPorts(list *[]uint16, f field) error {
 
 func addAccount(list *[]authz.ServiceAccount, f field) error {
 	var a authz.ServiceAccount
-	err := walk(f.bytes, func(f field) error {
+	err := walk(f.bytes, accountFields, func(f field) error {
 		switch f.num {
 		case 1:
 			a.Namespace = string(f.bytes)

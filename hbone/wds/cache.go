@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// maxCached bounds a cache; one more makes it forget all.
+	// maxCached bounds the addresses of a cache; one more makes it forget all.
 	maxCached = 1 << 16
+	// maxEnds bounds the ends that its ways have, of some 200 bytes each: a large Service has as many with each of its ports.
+	maxEnds = 1 << 20
 	// minSlots is how many slots there are at least, a power of two.
 	minSlots = 64
 )
@@ -31,6 +33,7 @@ type index struct {
 	seed  maphash.Seed
 	slots []slot // a power of two, at most half of them taken
 	taken int    // of the writer
+	ends  int    // likewise: of all ways
 }
 
 // slot is a place for one address. The hash is written first.
@@ -39,12 +42,43 @@ type slot struct {
 	at   atomic.Pointer[cached] // nil: free
 }
 
-// cached is the ways to one address.
+// shortAddress is how many bytes of an address stand in the entry itself.
+const shortAddress = 56
+
+// cached is the ways to one address. Its size is a multiple of a line of the processor's cache, so that it begins one: the first has the address, the second what
+// a look-up needs first.
 type cached struct {
-	address string
-	seen    atomic.Uint64 // the last version of what is known that they were found to be right in
-	used    atomic.Int64  // the last epoch
-	ways    route.Ways
+	length uint64 // of the address
+	short  [shortAddress]byte
+	seen   atomic.Uint64 // the last version of what is known that they were found to be right in
+	used   atomic.Int64  // the last epoch
+	ways   route.Ways
+	long   string // the address where it is longer
+	_      [32]byte
+}
+
+func newCached(address string, w *route.Ways) *cached {
+	e := &cached{length: uint64(len(address)), ways: *w}
+	if copy(e.short[:], address) < len(address) {
+		e.long = strings.Clone(address) // it may be a part of something greater
+	}
+	return e
+}
+
+// address is whose ways they are.
+func (e *cached) address() string {
+	if e.length > shortAddress {
+		return e.long
+	}
+	return string(e.short[:e.length])
+}
+
+// is reports whether they are those to address.
+func (e *cached) is(address string) bool {
+	if e.length > shortAddress {
+		return e.long == address
+	}
+	return string(e.short[:e.length]) == address
 }
 
 // get finds the ways to address, if they are known and right in v.
@@ -74,7 +108,7 @@ func (x *index) slot(address string) *slot {
 	hash := maphash.String(x.seed, address)
 	for i := hash; ; i++ {
 		s := &x.slots[i&uint64(len(x.slots)-1)]
-		if e := s.at.Load(); e == nil || s.hash.Load() == hash && e.address == address {
+		if e := s.at.Load(); e == nil || s.hash.Load() == hash && e.is(address) {
 			return s
 		}
 	}
@@ -82,17 +116,17 @@ func (x *index) slot(address string) *slot {
 
 // put keeps the ways to address as v gives them.
 func (c *cache) put(address string, w *route.Ways, v *view, epoch int64) {
-	if !w.Lasting() {
+	if !w.Lasting() || w.Len() > maxEnds {
 		return
 	}
-	e := &cached{address: strings.Clone(address), ways: *w} // the address may be a part of something greater
+	e := newCached(address, w)
 	e.seen.Store(v.version)
 	e.used.Store(epoch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.now.Load()
 	switch {
-	case x == nil || x.taken >= maxCached:
+	case x == nil || x.taken >= maxCached || x.ends+w.Len() > maxEnds:
 		x = newIndex(0)
 		defer c.now.Store(x)
 	case 2*(x.taken+1) > len(x.slots):
@@ -113,11 +147,15 @@ func newIndex(n int) *index {
 
 // add puts e where its address is or would be.
 func (x *index) add(e *cached) {
-	s := x.slot(e.address)
-	if s.at.Load() == nil {
-		s.hash.Store(maphash.String(x.seed, e.address))
+	address := e.address()
+	s := x.slot(address)
+	if old := s.at.Load(); old != nil {
+		x.ends -= old.ways.Len()
+	} else {
+		s.hash.Store(maphash.String(x.seed, address))
 		x.taken++
 	}
+	x.ends += e.ways.Len()
 	s.at.Store(e)
 }
 

@@ -45,6 +45,8 @@ type Client struct {
 	stats   Stats             // the counters
 	lastErr error
 
+	policiesFrom time.Time // when the SnapshotFile was written whose policies stand for istiod's answer; zero: they do not
+
 	greeted    time.Time // when hello asked for addresses; zero: the first answer is there
 	apart      apart     // as an answer was too large
 	polsFlight time.Time // when policies were asked for on this stream; zero: they were not, or the answer is there
@@ -187,26 +189,37 @@ func (c *Client) Changed() <-chan struct{} { return c.now.Load().changed }
 func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Route, error) {
 	v := c.now.Load()
 	if w := c.ways.get(address, v, c.epoch.Load()); w != nil && !v.closed {
-		return w.Pick(route.Key(ctx))
+		return w.PickFor(address, route.Key(ctx))
 	}
+	return c.find(ctx, address)
+}
+
+// find is Resolve for an address that is not in the cache as it is spelled.
+func (c *Client) find(ctx context.Context, address string) (hbone.Route, error) {
+	plain := c.src.Plain(address)
 	for {
 		v := c.now.Load()
 		if v.closed {
 			return hbone.Route{}, errClosed
 		}
+		if w := c.ways.get(plain, v, c.epoch.Load()); w != nil {
+			return w.PickFor(address, route.Key(ctx))
+		}
 		w, err := v.table.Ways(c.src, address, c.absentIn(v))
-		if err == nil {
-			c.ways.put(address, w, v, c.epoch.Load())
-			if c.narrowed.Load() {
-				c.follow(w.Names())
+		missing, lacking := errors.AsType[*route.MissingError](err)
+		if !lacking {
+			ask := c.unsettled(v, namesOf(w, err))
+			if len(ask) == 0 && err == nil {
+				c.ways.put(plain, w, v, c.epoch.Load())
 			}
-			return w.Pick(route.Key(ctx))
-		}
-		missing, ok := errors.AsType[*route.MissingError](err)
-		if !ok {
-			return hbone.Route{}, err
-		}
-		if err := c.ask(missing.Names...); err != nil {
+			// Where istiod cannot be asked, what is held is what there is.
+			if len(ask) == 0 || !v.online || c.ask(ask...) != nil {
+				if err != nil {
+					return hbone.Route{}, err
+				}
+				return w.PickFor(address, route.Key(ctx))
+			}
+		} else if err := c.ask(missing.Names...); err != nil {
 			return hbone.Route{}, err
 		}
 		if v.stuck != nil {
@@ -225,7 +238,8 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 // something. It does not block.
 func (c *Client) Admits(r hbone.Route) bool {
 	v := c.now.Load()
-	w := c.all.get(r.Target, v, c.epoch.Load())
+	target := c.src.Plain(r.Target)
+	w := c.all.get(target, v, c.epoch.Load())
 	if w == nil {
 		var err error
 		w, err = v.table.Members(c.src, r.Target, c.absentIn(v))
@@ -236,7 +250,7 @@ func (c *Client) Admits(r hbone.Route) bool {
 		if err != nil {
 			return v.closed
 		}
-		c.all.put(r.Target, w, v, c.epoch.Load())
+		c.all.put(target, w, v, c.epoch.Load())
 		if c.narrowed.Load() {
 			c.follow(w.Names())
 		}
@@ -252,10 +266,15 @@ func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, 
 		if v.closed {
 			return nil, errClosed
 		}
-		if w := v.table.Workload(a); w != nil {
+		w := v.table.Workload(a)
+		var ask []string
+		if c.narrowed.Load() { // else what is held is kept up to date, by whatever name it came
+			ask = c.unsettled(v, []string{a.Key()})
+		}
+		if w != nil && (len(ask) == 0 || !v.online || c.ask(ask...) != nil) {
 			return w, nil
 		}
-		if c.absentIn(v)(a.Key()) {
+		if w == nil && c.absentIn(v)(a.Key()) {
 			return nil, fmt.Errorf("wds: istiod knows no workload at %s", ip)
 		}
 		if err := c.ask(a.Key()); err != nil {

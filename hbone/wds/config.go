@@ -77,8 +77,8 @@ type Config struct {
 	// UnusedFor is how long what was dialled is held after it was dialled last and its last tunnel of a Dialer has ended. Zero means 30 min;
 	// negative holds it until Close. Wildcard holds all.
 	UnusedFor time.Duration
-	// MaxResources bounds what istiod can make us hold, of addresses and of policies each. Zero means 1,000,000. What comes beyond is
-	// refused; a refused policy denies.
+	// MaxResources bounds what istiod can make us hold, of addresses and of policies each; one of more than 1 KiB counts as one for each KiB. Zero means
+	// 1,000,000. What comes beyond is refused; a refused policy denies.
 	MaxResources int
 	// MaxMessage bounds a message of istiod, in bytes. Zero means 64 MiB. A larger one ends the connection, and what it was about is given up for a while; see
 	// the package's limits.

@@ -140,3 +140,9 @@ func TestDecodeAuthorizationByPrincipal(t *testing.T) {
 		t.Errorf("got  %+v, %v\nwant %+v", p, err, want)
 	}
 }
+
+func protoNumber(n int) protowire.Number { return protowire.Number(n) }
+
+func appendFixed32(num protowire.Number) msg {
+	return protowire.AppendFixed32(protowire.AppendTag(nil, num, protowire.Fixed32Type), 1)
+}

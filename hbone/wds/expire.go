@@ -32,8 +32,7 @@ func (c *Client) expire() {
 			continue
 		}
 		h.dropped[name] = true
-		h.table.Remove(name)
-		delete(h.versions, name)
+		h.lets(name)
 		c.again = append(c.again, name)
 	}
 	if len(c.again) > 0 {

@@ -11,6 +11,8 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
 const (
@@ -323,7 +325,7 @@ func (c *Client) narrow(now time.Time) {
 	c.ways.forget() // look-ups that find nothing there come by follow
 	c.all.forget()
 	for name := range used {
-		if c.names[name] == nil && len(c.names) <= c.cfg.maxNames() && strings.Contains(name, "/") { // others are hostnames, which istiod does not know things by
+		if c.names[name] == nil && len(c.names) <= c.cfg.maxNames() && strings.Contains(name, "/") && route.ValidName(name) { // others are hostnames, which istiod does not know things by
 			c.names[name] = &asked{epoch: c.epoch.Load()}
 		}
 	}
@@ -360,6 +362,36 @@ func (c *Client) follow(names []string) {
 			_ = c.ask(name)
 		}
 	}
+}
+
+// maxTold bounds the versions, and the names, that one request tells of: istiod takes messages of 4 MiB.
+const maxTold = 3 << 20
+
+// tooMuchToTell reports whether no request can tell of those versions.
+func tooMuchToTell(versions map[string]string) bool {
+	size := 0
+	for name, version := range versions {
+		size += len(name) + len(version) + 8
+	}
+	return size > maxTold
+}
+
+// split leaves of sorted names those that a hello can hold; the others are asked for in groups.
+func (c *Client) split(names []string) (first []string, more bool) {
+	size := 0
+	for i, name := range names {
+		if size += len(name) + 8; size > maxTold/4 { // the rest is for their versions
+			for part := range slices.Chunk(names[i:], maxTold/4/(maxName+8)) {
+				c.apart.groups = append(c.apart.groups, group{names: part})
+			}
+			for _, name := range names[i:] {
+				c.apart.names[name] = true
+				c.names[name].flight = time.Time{}
+			}
+			return names[:i], true
+		}
+	}
+	return names, false
 }
 
 // policiesRequest asks for all policies. What is held is told of, or istiod sends all that there are.

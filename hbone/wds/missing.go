@@ -2,7 +2,6 @@ package wds
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 )
@@ -12,6 +11,9 @@ const (
 	mountGrace = 2 * time.Second
 	// longestLook is the most between two looks for a file that is missing.
 	longestLook = 2 * time.Second
+
+	maxTokenFile = 1 << 20 // bytes; a token has a few thousand
+	maxRootsFile = 4 << 20 // bytes; hundreds of roots fit in
 )
 
 // fileError is a file without which istiod cannot be asked.
@@ -25,7 +27,7 @@ func (e *fileError) Unwrap() error { return e.err }
 // readToken reads TokenFile.
 func (c *Config) readToken() (string, error) {
 	const remedy = "in a pod: project a serviceAccountToken with audience istio-ca; elsewhere: kubectl create token ACCOUNT -n NAMESPACE --audience istio-ca"
-	b, err := os.ReadFile(c.TokenFile)
+	b, err := readRegular(c.TokenFile, maxTokenFile)
 	if err != nil {
 		return "", &fileError{fmt.Errorf("read token: %w (%s)", err, remedy)}
 	}
@@ -38,7 +40,7 @@ func (c *Config) readToken() (string, error) {
 
 // readRoots reads RootsFile.
 func (c *Config) readRoots() ([]byte, error) {
-	b, err := os.ReadFile(c.RootsFile)
+	b, err := readRegular(c.RootsFile, maxRootsFile)
 	if err != nil {
 		err = &fileError{fmt.Errorf("read roots: %w (ConfigMap istio-ca-root-cert has them, in every namespace)", err)}
 	}

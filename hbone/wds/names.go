@@ -1,8 +1,12 @@
 package wds
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/hbone/route"
 )
 
 // asked is a name that istiod was asked for.
@@ -14,6 +18,47 @@ type asked struct {
 	epoch  int64     // when it was last asked for
 	flight time.Time // when it was asked for on this stream; zero: it was not, or the answer is there
 	large  tooBig    // its own answer
+	came   bool      // istiod has answered for it, so that it could be read or not
+	hello  bool      // this stream has begun with asking for it
+}
+
+// settled reports whether istiod, which has answered on this stream, has said what there is by that name, or that is too large.
+func (a *asked) settled() bool { return a != nil && (a.came || a.hello || !a.large.since.IsZero()) }
+
+// namesOf is what a look-up looked at.
+func namesOf(w *route.Ways, err error) []string {
+	if final, ok := errors.AsType[*route.Error](err); ok {
+		return final.Names
+	}
+	if w == nil {
+		return nil
+	}
+	return w.Names()
+}
+
+// unsettled is those of the names, which an answer hangs on, that istiod has to be asked for before that answer counts: an address that came with something
+// else may be that of others too, and what is held since all was asked for is kept up to date no more.
+func (c *Client) unsettled(v *view, names []string) []string {
+	narrowed := c.narrowed.Load()
+	if c.wildcard() || len(names) == 0 {
+		return nil
+	}
+	if _, isAddress := route.ParseNetAddr(names[0]); !narrowed {
+		if !isAddress {
+			return nil
+		}
+		names = names[:1]
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []string
+	for _, name := range names {
+		// Others are hostnames, which istiod does not know things by.
+		if strings.Contains(name, "/") && route.ValidName(name) && !c.names[name].settled() {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // absentIn says of names that istiod has nothing by them.
@@ -60,6 +105,9 @@ func (c *Client) ask(names ...string) error {
 	for _, name := range names {
 		if c.wildcard() {
 			break // it has all, or will
+		}
+		if !route.ValidName(name) { // no message could hold it
+			return fmt.Errorf("wds: istiod cannot be asked for %.100q", name)
 		}
 		a := c.names[name]
 		if err := c.refusal(name, a, now); err != nil {

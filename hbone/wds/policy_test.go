@@ -73,7 +73,7 @@ func TestDecodeAuthorizationRefuses(t *testing.T) {
 		"a scope that wraps around": {policy(msg{}.varint(3, 1<<63)), "scope"},
 		"a condition of the future": {match(msg{}.varint(14, 1)), "a condition that is not known"},
 		"a string match of nothing": {match(msg{}.bytes(3, nil)), "matches nothing"},
-		"a principal by number":     {match(msg{}.varint(3, 1)), "matches nothing"},
+		"a principal by number":     {match(msg{}.varint(3, 1)), "wire type is 0"},
 		"a string match of future":  {match(msg{}.bytes(1, msg{}.str(5, "x"))), "string match 5"},
 		"an address of 5 bytes":     {match(msg{}.bytes(5, msg{}.bytes(1, []byte("12345")))), "4 or 16 bytes"},
 		"a prefix without address":  {match(msg{}.bytes(6, msg{}.varint(2, 8))), "no prefix"},

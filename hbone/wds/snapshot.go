@@ -24,7 +24,7 @@ import (
 // when what is kept of a resource changes.
 const (
 	snapshotMagic  = "isthmus-wds\n"
-	snapshotFormat = 1
+	snapshotFormat = 2
 	snapshotMax    = 1 << 30 // bytes
 
 	fieldNode    = 1 // who we are
@@ -33,7 +33,13 @@ const (
 	fieldAddress = 4 // istio.workload.Address; repeated
 	fieldPolicy  = 5 // istio.security.Authorization; repeated
 	fieldAllPols = 6 // all policies have come
+	fieldAll     = 7 // it holds all there is; else only what was asked for: that something is not in it says nothing
 )
+
+// The fields that are known.
+var snapshotFields = fields{
+	fieldNode: text, fieldTime: number, fieldName: text, fieldAddress: text, fieldPolicy: text, fieldAllPols: number, fieldAll: number,
+}
 
 // saveAfter is how long changes are gathered before the file is written.
 const saveAfter = 3 * time.Second
@@ -89,6 +95,10 @@ func (c *Client) snapshot(now time.Time) []byte {
 	default:
 		now = c.stats.Answered
 	}
+	if from := c.policiesFrom; !from.IsZero() && from.Before(now) { // istiod has said nothing of them since: they are no younger for being written again
+		now = from
+	}
+	all := v.complete && c.wildcard()
 	c.mu.Unlock()
 	var b []byte
 	add := func(num protowire.Number, value []byte) {
@@ -113,6 +123,9 @@ func (c *Client) snapshot(now time.Time) []byte {
 	}
 	if v.allPols && len(v.badPols) == 0 { // else a policy is missing that would deny
 		number(fieldAllPols, 1)
+	}
+	if all {
+		number(fieldAll, 1)
 	}
 	sum := sha256.Sum256(b)
 	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), snapshotFormat)
@@ -152,16 +165,13 @@ func (c *Client) restore(now time.Time) {
 }
 
 func (c *Client) readSnapshot(now time.Time) error {
-	f, err := os.Open(c.cfg.SnapshotFile)
+	f, st, err := openRegular(c.cfg.SnapshotFile)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
 	switch {
-	case err != nil:
-		return err
-	case !st.Mode().IsRegular() || st.Mode().Perm()&0o022 != 0 || !ours(st):
+	case st.Mode().Perm()&0o022 != 0 || !ours(st):
 		return fmt.Errorf("others can write to it (mode %v): give it to us alone, or remove it", st.Mode())
 	case st.Size() > snapshotMax:
 		return fmt.Errorf("it has %d bytes, of which %d are allowed", st.Size(), snapshotMax)
@@ -190,8 +200,8 @@ func (c *Client) load(data []byte, now time.Time) error {
 	var who string
 	var written time.Time
 	var names []string
-	allPols := false
-	err := walk(body, func(f field) error {
+	allPols, all := false, false
+	err := walk(body, snapshotFields, func(f field) error {
 		switch f.num {
 		case fieldNode:
 			who = string(f.bytes)
@@ -201,6 +211,8 @@ func (c *Client) load(data []byte, now time.Time) error {
 			names = append(names, string(f.bytes))
 		case fieldAllPols:
 			allPols = f.n == 1
+		case fieldAll:
+			all = f.n == 1
 		case fieldAddress:
 			w, s, err := decodeAddress(f.bytes, &h.texts)
 			switch {
@@ -208,17 +220,23 @@ func (c *Client) load(data []byte, now time.Time) error {
 				return err
 			case w != nil:
 				h.table.SetWorkload(w)
-				h.versions[w.UID] = ""
+				h.holds(w.UID, "", len(f.bytes))
 			default:
 				h.table.SetService(s)
-				h.versions[s.Key()] = ""
+				h.holds(s.Key(), "", len(f.bytes))
 			}
 		case fieldPolicy:
 			p, err := decodeAuthorization(f.bytes)
 			if err != nil {
 				return err
 			}
-			h.policies[p.Key()] = p
+			if c.cfg.Policies { // else nobody asks istiod what has become of them
+				h.policies[p.Key()] = p
+				h.morePols.set(p.Key(), len(f.bytes))
+			}
+		}
+		if max(len(h.versions)+h.more.sum, len(h.policies)+h.morePols.sum) > c.cfg.maxResources() {
+			return fmt.Errorf("it holds more than %d resources (Config.MaxResources)", c.cfg.maxResources())
 		}
 		return nil
 	})
@@ -232,7 +250,7 @@ func (c *Client) load(data []byte, now time.Time) error {
 	case most > 0 && age > most, age < -time.Hour:
 		return fmt.Errorf("it was written at %v, too long ago (Config.SnapshotMaxAge is %v) or yet to come", written, most)
 	}
-	h.restored = true
+	h.restored, h.restoredPols = true, true
 	c.held = h
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,10 +260,13 @@ func (c *Client) load(data []byte, now time.Time) error {
 		}
 	}
 	c.stats.FromFile = written
+	if c.cfg.Policies {
+		c.policiesFrom = written
+	}
 	table, policies := h.table.Snapshot(), maps.Clone(h.policies)
 	c.publish(func(v *view) {
-		v.table, v.complete = table, true
-		v.policies, v.allPols = policies, allPols
+		v.table, v.complete = table, all
+		v.policies, v.allPols = policies, allPols && c.cfg.Policies
 	})
 	return nil
 }

@@ -128,7 +128,7 @@ func TestAFileThatIsNotUsed(t *testing.T) {
 		"empty":                {nil, 0o600, nil, "no snapshot of ours"},
 		"cut off":              {good[:len(good)-1], 0o600, nil, "damaged"},
 		"a bit has changed":    {append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1), 0o600, nil, "damaged"},
-		"another format":       {bytes.Replace(good, []byte("wds\n\x00\x00\x00\x01"), []byte("wds\n\x00\x00\x00\x02"), 1), 0o600, nil, "has format 2, and ours is 1"},
+		"another format":       {bytes.Replace(good, []byte("wds\n\x00\x00\x00\x02"), []byte("wds\n\x00\x00\x00\x01"), 1), 0o600, nil, "has format 1, and ours is 2"},
 		"not ours at all":      {[]byte("#!/bin/sh\n"), 0o600, nil, "no snapshot of ours"},
 		"others can write":     {good, 0o622, nil, "others can write"},
 		"another node":         {good, 0o600, func(c *Config) { c.Node.Namespace = "other" }, "of another node"},

@@ -184,9 +184,6 @@ func sendError(err error, received <-chan *discovery.DeltaDiscoveryResponse, fai
 	return err
 }
 
-// maxHello bounds the versions that a hello tells of: istiod takes messages of 4 MiB.
-const maxHello = 3 << 20
-
 // hello is what a new stream begins with: all we want and all we hold. Where that is too much to tell, istiod sends all anew.
 func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	h := &c.held
@@ -210,12 +207,8 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 			names = []string{unspecified} // none would be all
 		}
 	}
-	size := 0
-	for name, version := range versions {
-		size += len(name) + len(version) + 8
-	}
 	h.freshOf = nil
-	if h.fresh = size > maxHello || h.restored; h.fresh {
+	if h.fresh = tooMuchToTell(versions) || h.restored; h.fresh {
 		if some {
 			h.freshOf = map[string]bool{}
 			for name := range versions {
@@ -227,9 +220,12 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 	list := []*discovery.DeltaDiscoveryRequest{{
 		Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(versions),
 	}}
-	h.freshPol = h.restored
+	told := h.polVers
+	if h.freshPol = tooMuchToTell(told) || h.restoredPols; h.freshPol {
+		told = nil
+	}
 	if c.togetherPolicies() {
-		list = append(list, c.policiesRequest(maps.Clone(h.polVers)))
+		list = append(list, c.policiesRequest(maps.Clone(told)))
 	}
 	c.stir() // there may be groups to ask for
 	return list
@@ -239,7 +235,7 @@ func (c *Client) hello() []*discovery.DeltaDiscoveryRequest {
 func (c *Client) wanting() (names []string, withheld bool) {
 	now := time.Now()
 	for name, a := range c.names {
-		a.anew, a.flight = false, time.Time{}
+		a.anew, a.flight, a.hello = false, time.Time{}, false
 		if !c.together(name, a) {
 			withheld = true
 			continue
@@ -250,11 +246,19 @@ func (c *Client) wanting() (names []string, withheld bool) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return names, withheld
+	names, more := c.split(names)
+	for _, name := range names {
+		c.names[name].hello = true
+	}
+	return names, withheld || more
 }
 
-// maxAsked bounds the names of one request.
-const maxAsked = 10_000
+const (
+	// maxAsked bounds the names of one request, of the longest of which it takes 3 MiB.
+	maxAsked = maxTold / (maxName + 8)
+	// maxName is how many bytes a name has at most that istiod is asked for.
+	maxName = 512
+)
 
 // more asks for names that came since. A name that istiod has answered for already is answered again only after it was unsubscribed, in a
 // request of its own: istiod subtracts what a request unsubscribes from what it subscribes. And a request that subscribes to nothing makes

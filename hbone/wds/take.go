@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -16,20 +17,23 @@ import (
 
 // held is what istiod told.
 type held struct {
-	table    *route.Table
-	texts    texts
-	versions map[string]string // of the Address resources in table
-	policies map[string]*authz.Policy
-	polVers  map[string]string
-	badPols  map[string]badPolicy
-	newPols  bool            // the stream is new: its first answer for policies is all that there is
-	fresh    bool            // the stream is new and istiod was not told what is held: its first answer for addresses is all that there is
-	freshOf  map[string]bool // of what is held; nil: of everything
-	freshPol bool            // likewise for policies
-	restored bool            // from a file, and istiod has not answered since
-	dropped  map[string]bool // names unsubscribed of late: istiod may have sent them before it knew
-	expected map[string]bool // what is held by the names of the group in flight
-	whole    bool            // in wildcard: the stream has brought all there is
+	table        *route.Table
+	texts        texts
+	versions     map[string]string // of the Address resources in table
+	policies     map[string]*authz.Policy
+	polVers      map[string]string
+	badPols      map[string]badPolicy
+	more         weights         // of Address resources
+	morePols     weights         // of policies
+	newPols      bool            // the stream is new: its first answer for policies is all that there is
+	fresh        bool            // the stream is new and istiod was not told what is held: its first answer for addresses is all that there is
+	freshOf      map[string]bool // of what is held; nil: of everything
+	freshPol     bool            // likewise for policies
+	restored     bool            // from a file, and istiod has not answered for addresses since
+	restoredPols bool            // likewise for policies
+	dropped      map[string]bool // names unsubscribed of late: istiod may have sent them before it knew
+	expected     map[string]bool // what is held by the names of the group in flight
+	whole        bool            // in wildcard: the stream has brought all there is
 }
 
 func newHeld() held {
@@ -54,12 +58,84 @@ type complaints struct {
 	more int
 }
 
-func (c *complaints) add(name string, err error) {
+func (c *complaints) add(name string, err error) error {
+	err = short(err)
 	if len(c.list) == maxComplaints {
 		c.more++
-		return
+		return err
 	}
-	c.list = append(c.list, fmt.Errorf("%s: %w", name, err))
+	c.list = append(c.list, fmt.Errorf("%s: %w", clip(name), err))
+	return err
+}
+
+// maxComplaint bounds the bytes of an error, and of a name in it: what cannot be read may have any length, and istiod takes messages of 4 MiB.
+const maxComplaint = 512
+
+// short is err, or as much of its text as is kept.
+func short(err error) error {
+	if text := err.Error(); len(text) > maxComplaint {
+		return errors.New(clip(text))
+	}
+	return err
+}
+
+func clip(text string) string {
+	if len(text) <= maxComplaint {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxComplaint], "") + "..."
+}
+
+// longestName is how many bytes the name of a resource may have. The longest that Kubernetes makes has some 1,000.
+const longestName = 4096
+
+// fits is an error when there is no room for a resource, which may be held already.
+func (c *Client) fits(held, size int, more *weights, name string, known bool) error {
+	count := held + more.sum - more.of[name] + weight(size)
+	if !known {
+		count++
+	}
+	switch {
+	case len(name) > longestName:
+		return fmt.Errorf("its name has %d bytes, of which %d are allowed", len(name), longestName)
+	case count > c.cfg.maxResources() && (!known || weight(size) > more.of[name]):
+		return fmt.Errorf("%d resources are held already, which is the limit (Config.MaxResources, where one of more than 1 KiB counts as several)", held+more.sum)
+	}
+	return nil
+}
+
+// weights is as how many resources more those count that are larger than 1 KiB, by name.
+type weights struct {
+	of  map[string]int
+	sum int
+}
+
+func weight(size int) int { return max(0, size-1) >> 10 }
+
+// set notes the size of a resource; 0 when it is held no more.
+func (w *weights) set(name string, size int) {
+	w.sum -= w.of[name]
+	delete(w.of, name)
+	if n := weight(size); n > 0 {
+		if w.of == nil {
+			w.of = map[string]int{}
+		}
+		w.of[name] = n
+		w.sum += n
+	}
+}
+
+// holds notes an Address resource.
+func (h *held) holds(name, version string, size int) {
+	h.versions[name] = version
+	h.more.set(name, size)
+}
+
+// lets takes an Address resource away.
+func (h *held) lets(name string) {
+	h.table.Remove(name)
+	delete(h.versions, name)
+	h.more.set(name, 0)
 }
 
 func (c *complaints) err() error {
@@ -129,12 +205,12 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 			err = sameName(name, w, s)
 		}
 		_, known := h.versions[name] // a version may be empty
-		if err == nil && !known && len(h.versions) >= c.cfg.maxResources() {
-			err = fmt.Errorf("%d resources are held already, which is the limit (Config.MaxResources)", len(h.versions))
+		size := len(r.GetResource().GetValue())
+		if err == nil {
+			err = c.fits(len(h.versions), size, &h.more, name, known)
 		}
 		if err != nil {
-			bad.add(name, err)
-			if !known {
+			if err = bad.add(name, err); !known && len(name) <= longestName {
 				unread[name] = err
 			}
 			landed = append(append(landed, name), r.GetAliases()...)
@@ -154,7 +230,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 		} else {
 			h.table.SetService(s)
 		}
-		h.versions[name] = h.texts.of([]byte(r.GetVersion()))
+		h.holds(name, h.texts.of([]byte(r.GetVersion())), size)
 	}
 	gone := res.GetRemovedResources()
 	if h.fresh {
@@ -180,8 +256,7 @@ func (c *Client) takeAddresses(res *discovery.DeltaDiscoveryResponse) error {
 				lost[m.Service] = true
 			}
 		}
-		h.table.Remove(name)
-		delete(h.versions, name)
+		h.lets(name)
 	}
 	if c.wildcard() {
 		lost = nil // who asks for all is told of all
@@ -205,14 +280,14 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched, land
 		if !a.flight.IsZero() {
 			a.large = tooBig{}
 		}
-		a.anew, a.flight, a.absent, a.told = false, time.Time{}, time.Time{}, now
+		a.anew, a.flight, a.absent, a.told, a.came = false, time.Time{}, time.Time{}, now, true
 		if !table.Has(name) || table.Empty(name) {
 			a.absent = now
 		}
 	}
 	for _, name := range landed {
 		if a := c.names[name]; a != nil {
-			a.flight = time.Time{}
+			a.flight, a.came = time.Time{}, true
 		}
 	}
 	if c.wildcard() && !c.held.whole {
@@ -281,14 +356,18 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 	for _, r := range res.GetResources() {
 		name := r.GetName()
 		p, err := decodeAuthorization(r.GetResource().GetValue())
-		if err == nil && h.policies[name] == nil && len(h.policies) >= c.cfg.maxResources() {
-			err = fmt.Errorf("%d policies are held already, which is the limit (Config.MaxResources)", len(h.policies))
+		if err == nil && p.Key() != name { // it could not be removed by the name that istiod knows it by
+			err = fmt.Errorf("it is called %q inside", p.Key())
+		}
+		size := len(r.GetResource().GetValue())
+		if err == nil {
+			err = c.fits(len(h.policies), size, &h.morePols, name, h.policies[name] != nil)
 		}
 		if err != nil {
-			bad.add(name, err)
+			err = bad.add(name, err)
 			switch {
 			case h.policies[name] != nil:
-			case len(h.badPols) < min(maxUnread, c.cfg.maxResources()):
+			case len(h.badPols) < min(maxUnread, c.cfg.maxResources()) && len(name) <= longestName:
 				h.badPols[name] = badPolicy{err, p.Scope}
 			default: // one that stands for all others, and denies as they might
 				h.badPols[tooMany] = badPolicy{errors.New("there are more such policies than are remembered"), authz.ScopeGlobal}
@@ -297,6 +376,7 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 		}
 		h.policies[name] = p
 		h.polVers[name] = r.GetVersion()
+		h.morePols.set(name, size)
 		delete(h.badPols, name)
 	}
 	gone := res.GetRemovedResources()
@@ -311,8 +391,9 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 			}
 		}
 	}
-	h.freshPol = false
+	h.freshPol, h.restoredPols = false, false
 	for _, name := range gone {
+		h.morePols.set(name, 0)
 		delete(h.policies, name)
 		delete(h.polVers, name)
 		delete(h.badPols, name)
@@ -321,7 +402,7 @@ func (c *Client) takePolicies(res *discovery.DeltaDiscoveryResponse) error {
 	policies, badPols := maps.Clone(h.policies), maps.Clone(h.badPols)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.polsFlight, c.polsLarge = time.Time{}, tooBig{}
+	c.polsFlight, c.polsLarge, c.policiesFrom = time.Time{}, tooBig{}, time.Time{}
 	c.regroup()
 	c.publish(func(v *view) { v.policies, v.badPols, v.allPols = policies, badPols, true })
 	return bad.err()

@@ -8,6 +8,31 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
+// kind is how a field that is known is written.
+type kind uint8
+
+const (
+	text    kind = iota + 1 // a string, bytes or a message
+	number                  // a varint
+	numbers                 // varints, packed or not
+)
+
+// fits reports whether a field of that kind may have that wire type.
+func (k kind) fits(typ protowire.Type) bool {
+	return k == 0 || typ == protowire.BytesType && k != number || typ == protowire.VarintType && k != text
+}
+
+// fields are those of a message that are known, by number.
+type fields []kind
+
+// of is the kind of a field, 0 when it is not known.
+func (f fields) of(num protowire.Number) kind {
+	if num < 0 || int64(num) >= int64(len(f)) {
+		return 0
+	}
+	return f[num]
+}
+
 // field is one field of a message. Unknown fields are skipped by whoever walks over them.
 type field struct {
 	num   protowire.Number
@@ -15,12 +40,15 @@ type field struct {
 	n     uint64 // of a varint
 }
 
-// walk calls f for each field of a message.
-func walk(b []byte, f func(field) error) error {
+// walk calls f for each field of a message. One that is known and of another wire type is an error: it would be read as if it were not there.
+func walk(b []byte, known fields, f func(field) error) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			return protowire.ParseError(n)
+		}
+		if !known.of(num).fits(typ) {
+			return fmt.Errorf("field %d: its wire type is %d, which the field cannot have", num, typ)
 		}
 		b = b[n:]
 		fd := field{num: num}
@@ -31,15 +59,11 @@ func walk(b []byte, f func(field) error) error {
 			fd.bytes, n = protowire.ConsumeBytes(b)
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
-			fd.num = -1
 		}
 		if n < 0 {
 			return protowire.ParseError(n)
 		}
 		b = b[n:]
-		if fd.num < 0 {
-			continue
-		}
 		if err := f(fd); err != nil {
 			return fmt.Errorf("field %d: %w", num, err)
 		}
