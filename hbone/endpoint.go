@@ -35,7 +35,7 @@ func (e *Endpoint) Closed() { e.open.Add(-1) }
 // Failed notes at now that no connection could be made: for a second, and twice as long each time up to 30 s, others are better. Failures
 // at one moment, of many dials that waited for the same connection, count as one.
 func (e *Endpoint) Failed(now time.Time) {
-	if now.UnixNano() < e.until.Load() {
+	if leftOut(e.until.Load(), now) {
 		return
 	}
 	n := min(e.failed.Add(1), 16) - 1
@@ -48,10 +48,17 @@ func (e *Endpoint) Open() int64 { return e.open.Load() }
 // Failing reports whether it is to be left out. The clock is asked only where there was a failure.
 func (e *Endpoint) Failing(now func() time.Time) bool {
 	until := e.until.Load()
-	return until != 0 && now().UnixNano() < until
+	return until != 0 && leftOut(until, now())
+}
+
+// leftOut reports whether until is yet to come. What is further away than any failure makes it is of before the clock was set back, and is over.
+func leftOut(until int64, now time.Time) bool {
+	left := until - now.UnixNano()
+	return left > 0 && left <= int64(failingLast)
 }
 
 // Forgettable reports whether there is nothing left to remember at now: no tunnel, and no failure that still says something.
 func (e *Endpoint) Forgettable(now time.Time) bool {
-	return e.open.Load() == 0 && now.UnixNano() > e.until.Load()+int64(failingLast)
+	until := e.until.Load()
+	return e.open.Load() == 0 && !leftOut(until, now) && !leftOut(until+int64(failingLast), now)
 }

@@ -304,3 +304,19 @@ func TestEndpointForgets(t *testing.T) {
 		t.Error("a success does not clear the failures before it")
 	}
 }
+
+// A clock that is set back leaves nobody out until it has caught up.
+func TestEndpointMindsNoClockThatIsSetBack(t *testing.T) {
+	e, now := new(hbone.Endpoint), time.Unix(100_000, 0)
+	clock := func() time.Time { return now }
+	e.Failed(now)
+	if now = now.Add(-time.Hour); e.Failing(clock) || !e.Forgettable(now) {
+		t.Error("it is left out for an hour")
+	}
+	if e.Failed(now); !e.Failing(clock) || e.Forgettable(now) {
+		t.Error("what fails now is not left out")
+	}
+	if now = now.Add(3 * time.Second); e.Failing(clock) {
+		t.Error("it is left out for more than its failures say")
+	}
+}

@@ -85,7 +85,8 @@ type Config struct {
 	MaxMessage int
 	// SnapshotFile keeps what is held on disk, so that after a restart it answers before istiod does, or without it. The file is written a few
 	// seconds after a change and by Close, in one step and with mode 0600. One that was damaged, that others can write to, or that is of another
-	// Node or format is not read. Empty keeps nothing.
+	// Node or format is not read. That something is missing in it says nothing, unless it was written by a Client with Wildcard that had all there is. Empty keeps
+	// nothing.
 	SnapshotFile string
 	// SnapshotMaxAge is how old a SnapshotFile may be. Zero means 24 h; negative takes any.
 	SnapshotMaxAge time.Duration

@@ -17,10 +17,13 @@
 // The package decodes the messages itself and registers no istio.* protobuf names, so that it can live in one program with Istio's packages.
 //
 // Limits: at most MaxNames names are asked for; when they are full those that led nowhere go, and what nobody dials is given up after UnusedFor.
-// MaxResources bounds what istiod can make us hold. A message of more than MaxMessage (64 MiB) is not taken: it ends the connection, what is held
+// MaxResources bounds what istiod can make us hold, in number and in bytes. A message of more than MaxMessage (64 MiB) is not taken: it ends the connection, what is held
 // stays, and on the next connections the names it may have been for are asked for in groups, ever smaller ones, until it is known whose it is. That one
 // leads nowhere, or where it led before, until it is asked for again: after 30 s, then after twice as long, up to 8 min. Likewise the policies as a whole
 // keep their old value. A Client with Wildcard to whom all there is is too much asks for what is dialled meanwhile (Stats.Narrowed).
+//
+// An address that is known because of something else is asked for all the same when it is dialled first: others may have it too. While istiod is away what is held
+// is what there is.
 //
 // Istiod tells a client that asks on demand nothing of new pods, so that those of a Service are known after
 // RefreshEvery, or within a second when a known pod goes.
