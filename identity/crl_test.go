@@ -298,6 +298,41 @@ func TestOurOwnCertificateIsRevoked(t *testing.T) {
 	})
 }
 
+// A file that was cut off between two lists lets nobody in; when the authority of the second is trusted no more, its list is not needed either.
+func TestAListThatIsNoMoreInTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, old := identitytest.NewCA(td), identitytest.NewCA(td)
+		bad, later := old.SVID(orders).Certificates, ca.SVID(orders).Certificates
+		both, alone := material(ca), material(ca)
+		bundle := ca.Bundle()
+		bundle.AddX509Authority(old.Root)
+		both.Bundles.Add(bundle)
+		path := write(t, "", append(identitytest.CRLPEM(ca.CRL(nil)), identitytest.CRLPEM(old.CRL(bad[:1]))...))
+		told := &complaints{}
+		f := &notifying{newScript(), make(chan struct{}, 1)}
+		f.then(gives(both))
+		s := start(t, f, identity.Config{Trust: identity.Trust{CRLFile: path}, Trace: &identity.Trace{TrustFailed: told.add}})
+		revoked := func(chain []*x509.Certificate) bool {
+			_, ok := errors.AsType[*identity.RevokedError](s.CheckPeer(chain))
+			return ok
+		}
+		write(t, path, identitytest.CRLPEM(ca.CRL(later[:1])))
+		time.Sleep(time.Minute)
+		if said := told.take(); len(said) != 1 || !strings.Contains(said[0].Error(), "is no more in it") || s.Stats().Trust.LastError == nil {
+			t.Errorf("told %v, %+v", said, s.Stats().Trust)
+		}
+		if st := s.Stats().Trust; !revoked(bad) || !revoked(later) || st.Lists != 2 || st.Revoked != 2 {
+			t.Errorf("%v, %v, %+v", revoked(bad), revoked(later), st)
+		}
+		f.then(gives(alone))
+		f.notify <- struct{}{}
+		time.Sleep(time.Minute)
+		if st := s.Stats().Trust; !revoked(later) || st.Lists != 1 || st.LastError != nil {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
 // A list of a new authority comes before its root: it is taken when the root is there.
 func TestCRLBeforeItsRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

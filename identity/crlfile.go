@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/identity/internal/pemtext"
@@ -102,6 +103,29 @@ func (b *belief) verify(lists []*x509.RevocationList, candidates []*x509.Certifi
 		r.count += len(l.at)
 	}
 	return r, nil
+}
+
+// lost is those of the lists before of whose issuers there is none among next, though they are trusted.
+func (b *belief) lost(before, next *revocations, now time.Time) []*crl {
+	var lost []*crl
+	for _, l := range before.all() {
+		if !slices.ContainsFunc(next.lists, l.sameIssuer) && b.vouches(l.issuer, now) {
+			lost = append(lost, l)
+		}
+	}
+	return lost
+}
+
+// vouches reports whether an authority is a root that b believes, or leads to one.
+func (b *belief) vouches(authority *x509.Certificate, now time.Time) bool {
+	roots := x509.NewCertPool()
+	for _, bundle := range b.bundles {
+		for _, c := range bundle.X509Authorities() {
+			roots.AddCert(c)
+		}
+	}
+	_, err := authority.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return err == nil
 }
 
 // checkCRL is a list that somebody among signers has signed, and that is of a kind that speaks about all its issuer has issued.

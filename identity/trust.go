@@ -23,7 +23,8 @@ type Trust struct {
 	// Federated are PEM files with roots of trust domains, in addition to those that the authority brings. They are followed.
 	Federated map[spiffeid.TrustDomain]string
 	// CRLFile holds certificate revocation lists, one as DER or several as PEM. It is followed. A list counts when a root of a trusted domain has
-	// signed it, or an intermediate of our own chain, or one whose certificate stands in the file (PEM). Empty: there is no list.
+	// signed it, or an intermediate of our own chain, or one whose certificate stands in the file (PEM). One that the file has no more stays
+	// in force while its issuer is trusted, which is told. Empty: there is no list.
 	CRLFile string
 	// ExpiredCRL says what to do when a list is past its next update. Zero keeps it and raises the alarm.
 	ExpiredCRL ExpiredCRL

@@ -22,6 +22,9 @@ type trustFiles struct {
 	roots map[spiffeid.TrustDomain]*x509bundle.Bundle
 	lists *revocations
 	sum   [sha256.Size]byte // of what lists was made from
+
+	missing error   // of lists that the file has no more, and that stay in force
+	by      *belief // what was believed when that was found
 }
 
 // read reads all files and puts together whom to believe along with m. What is wrong with a file is an error, beside a belief with
@@ -60,8 +63,8 @@ func (f *trustFiles) readLists(m *Material, b *belief, now time.Time) error {
 		return err
 	}
 	sum := sha256.Sum256(text)
-	if f.lists != nil && sum == f.sum {
-		return nil
+	if f.lists != nil && sum == f.sum && (f.missing == nil || b.trusts(f.by)) {
+		return f.missing
 	}
 	lists, beside, err := parseCRLs(text)
 	if err != nil {
@@ -74,8 +77,17 @@ func (f *trustFiles) readLists(m *Material, b *belief, now time.Time) error {
 	if err := next.older(f.lists); err != nil {
 		return err
 	}
+	f.missing, f.by = nil, b
+	if lost := b.lost(f.lists, next, now); len(lost) > 0 { // a file that was cut off between two lists must let nobody in
+		next = &revocations{lists: append(next.lists, lost...), count: next.count}
+		for _, l := range lost {
+			next.count += len(l.at)
+			f.missing = errors.Join(f.missing, fmt.Errorf("the list of %s, who is trusted, is no more in it; that of %s stays in force",
+				l.issuer.Subject, l.begin.UTC().Format(time.RFC3339)))
+		}
+	}
 	f.lists, f.sum = next, sum
-	return nil
+	return f.missing
 }
 
 // maxRootsFile is how many bytes a file of roots may have; hundreds fit in.
