@@ -256,6 +256,9 @@ func TestAHelloIsBounded(t *testing.T) {
 	}
 	c.take(response(addressType, nil, nil))
 	c.take(response(authorizationType, nil, nil))
+	for i := range 3000 { // what is held has longer names
+		c.again = append(c.again, fmt.Sprintf("%04000d", i))
+	}
 	for range 100 {
 		for _, a := range c.names { // istiod has answered
 			a.flight = time.Time{}

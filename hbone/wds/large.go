@@ -376,22 +376,36 @@ func tooMuchToTell(versions map[string]string) bool {
 	return size > maxTold
 }
 
-// split leaves of sorted names those that a hello can hold; the others are asked for in groups.
-func (c *Client) split(names []string) (first []string, more bool) {
-	size := 0
+// parts are names as requests can hold them, in so many bytes each.
+func parts(names []string, most int) [][]string {
+	var list [][]string
+	begin, size := 0, 0
 	for i, name := range names {
-		if size += len(name) + 8; size > maxTold/4 { // the rest is for their versions
-			for part := range slices.Chunk(names[i:], maxTold/4/(maxName+8)) {
-				c.apart.groups = append(c.apart.groups, group{names: part})
-			}
-			for _, name := range names[i:] {
-				c.apart.names[name] = true
-				c.names[name].flight = time.Time{}
-			}
-			return names[:i], true
+		if size += len(name) + 8; size > most && i > begin {
+			list = append(list, names[begin:i])
+			begin, size = i, len(name)+8
 		}
 	}
-	return names, false
+	if begin < len(names) {
+		list = append(list, names[begin:])
+	}
+	return list
+}
+
+// split leaves of sorted names those that a hello can hold; the others are asked for in groups.
+func (c *Client) split(names []string) (first []string, more bool) {
+	list := parts(names, maxTold/4) // the rest is for their versions
+	if len(list) < 2 {
+		return names, false
+	}
+	for _, part := range list[1:] {
+		c.apart.groups = append(c.apart.groups, group{names: part})
+		for _, name := range part {
+			c.apart.names[name] = true
+			c.names[name].flight = time.Time{}
+		}
+	}
+	return list[0], true
 }
 
 // policiesRequest asks for all policies. What is held is told of, or istiod sends all that there are.

@@ -253,13 +253,6 @@ func (c *Client) wanting() (names []string, withheld bool) {
 	return names, withheld || more
 }
 
-const (
-	// maxAsked bounds the names of one request, of the longest of which it takes 3 MiB.
-	maxAsked = maxTold / (maxName + 8)
-	// maxName is how many bytes a name has at most that istiod is asked for.
-	maxName = 512
-)
-
 // more asks for names that came since. A name that istiod has answered for already is answered again only after it was unsubscribed, in a
 // request of its own: istiod subtracts what a request unsubscribes from what it subscribes. And a request that subscribes to nothing makes
 // istiod remove everything; hence unspecified.
@@ -276,7 +269,7 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 			Node: c.cfg.Node.proto(), TypeUrl: addressType, ResourceNamesSubscribe: subscribe, ResourceNamesUnsubscribe: unsubscribe,
 		})
 	}
-	for names := range slices.Chunk(c.again, maxAsked) {
+	for _, names := range parts(c.again, maxTold) {
 		add([]string{unspecified}, names)
 	}
 	ask := slices.DeleteFunc(c.pending, func(name string) bool { return c.names[name] == nil || !c.together(name, c.names[name]) })
@@ -294,7 +287,7 @@ func (c *Client) more() []*discovery.DeltaDiscoveryRequest {
 	for _, name := range ask {
 		c.names[name].flight = now
 	}
-	for names := range slices.Chunk(ask, maxAsked) {
+	for _, names := range parts(ask, maxTold) {
 		add(names, nil)
 	}
 	c.pending, c.again = nil, nil
