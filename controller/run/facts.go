@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
@@ -35,6 +36,7 @@ type facts struct {
 	mu    sync.Mutex // guards the fields below
 	until map[fact]time.Time
 	mute  map[fact]mute
+	asked map[types.NamespacedName]map[fact]bool // for each edge, what its last plan depended on
 }
 
 // mute is one that does not answer.
@@ -54,7 +56,13 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 			s.Unable = unable.Error()
 		}
 	}
-	s.Waypoints = together(plan.WaypointsToAsk(s), func(key types.NamespacedName) types.NamespacedName { return key }, func(key types.NamespacedName) plan.WaypointFact {
+	e := client.ObjectKeyFromObject(s.Edge)
+	asked := map[fact]bool{}
+	waypoints := plan.WaypointsToAsk(s)
+	for _, key := range waypoints {
+		asked[fact{waypoint: gatewayUID(s, key)}] = true
+	}
+	s.Waypoints = together(waypoints, func(key types.NamespacedName) types.NamespacedName { return key }, func(key types.NamespacedName) plan.WaypointFact {
 		return f.known(fact{waypoint: gatewayUID(s, key)}, unable, func() error {
 			at, peers, err := f.waypoint(s, key)
 			if err != nil {
@@ -66,12 +74,50 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 			return f.prober.Answers(ctx, at, peers, at.String())
 		})
 	})
-	s.Served = together(plan.ServicesToAsk(s), func(q plan.ServiceToAsk) types.NamespacedName {
+	services := plan.ServicesToAsk(s)
+	for _, q := range services {
+		asked[fact{gatewayUID(s, q.Waypoint), q.Service.UID}] = true
+	}
+	f.needs(e, asked)
+	s.Served = together(services, func(q plan.ServiceToAsk) types.NamespacedName {
 		return types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
 	}, func(q plan.ServiceToAsk) plan.WaypointFact {
 		return f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, unable, func() error { return f.serves(ctx, s, q) })
 	})
 }
+
+// needs notes what the plan of an edge depends on. What the one before depended on, and no plan does now, is forgotten: a Service that is led to a waypoint
+// again, be it a moment later, is not served because it was.
+func (f *facts) needs(e types.NamespacedName, asked map[fact]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.asked[e]
+	if f.asked == nil {
+		f.asked = map[types.NamespacedName]map[fact]bool{}
+	}
+	if f.asked[e] = asked; len(asked) == 0 {
+		delete(f.asked, e)
+	}
+	for key := range before {
+		if !asked[key] && !f.needed(key) {
+			delete(f.until, key)
+			delete(f.mute, key)
+		}
+	}
+}
+
+// needed says whether the plan of any edge depends on a fact. mu is held.
+func (f *facts) needed(key fact) bool {
+	for _, asked := range f.asked {
+		if asked[key] {
+			return true
+		}
+	}
+	return false
+}
+
+// leave forgets what was asked for an edge that is gone: one that comes under its name has its own answers.
+func (f *facts) leave(e types.NamespacedName) { f.needs(e, nil) }
 
 // unable says why waypoints cannot be asked.
 func (f *facts) unable() error {

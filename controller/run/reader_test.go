@@ -191,14 +191,21 @@ func cases(t *testing.T) map[string]*plan.Snapshot {
 	}
 	all := map[string]*plan.Snapshot{}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		input, _, _ := strings.Cut(string(text), "---plan---\n")
-		all[strings.TrimSuffix(filepath.Base(file), ".yaml")] = parse(t, input)
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		all[name] = golden(t, name)
 	}
 	return all
+}
+
+// golden is the snapshot of a golden plan.
+func golden(t *testing.T, name string) *plan.Snapshot {
+	t.Helper()
+	text, err := os.ReadFile("../plan/testdata/" + name + ".yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, _, _ := strings.Cut(string(text), "---plan---\n")
+	return parse(t, input)
 }
 
 // parse reads the objects of a case, the first AmbientEdge being the one to plan for.

@@ -159,6 +159,7 @@ func (r *reconciler) plan(ctx context.Context, s *plan.Snapshot) *plan.Plan {
 
 // forget an edge that is gone.
 func (r *reconciler) forget(e types.NamespacedName) {
+	r.facts.leave(e)
 	r.trials.forget(e)
 	r.refusals.forget(e)
 	r.fights.forget(e)
