@@ -70,6 +70,9 @@ func (c *configFlags) read(ctx context.Context, r client.Reader) (*ctl.Mesh, []s
 // confirmed is a note: istiod may have it from another ConfigMap.
 func (c *configFlags) settle(m *ctl.Mesh) (notes []string, err error) {
 	where := "ConfigMap " + c.istiod.ConfigMap().String()
+	if m.Unread != "" {
+		notes = append(notes, fmt.Sprintf("istiod has a part of its mesh's configuration from elsewhere (%s): what is not said in %s is assumed; let get it, or say what is so with --trust-domain and --root-namespace", m.Unread, where))
+	}
 	assumed := c.assumed()
 	m.RootNamespace = cmp.Or(c.rootNamespace, m.RootNamespace, assumed.RootNamespace)
 	if m.TrustDomain == "" {
@@ -87,7 +90,7 @@ func (c *configFlags) settle(m *ctl.Mesh) (notes []string, err error) {
 			where: where, next: "leave --trust-domain out, or name the istiod that is meant with --istio-namespace and --revision",
 		}
 	}
-	return nil, nil
+	return notes, nil
 }
 
 // configTimeout is how long the controller waits for the mesh's configuration at its start.
@@ -145,8 +148,8 @@ func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *s
 		if err != nil {
 			return err
 		}
-		if len(notes) > 0 {
-			log.Warn(notes[0])
+		for _, note := range notes {
+			log.Warn(note)
 		}
 	}
 	m.trustDomain, f.rootNamespace = is.TrustDomain, is.RootNamespace

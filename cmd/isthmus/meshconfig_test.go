@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
 // configReader has the mesh's configuration, or forbids it, or fails.
@@ -113,5 +115,15 @@ func TestWhatIsAssumedOfAMeshIsNoted(t *testing.T) {
 	m, notes, err = c.read(t.Context(), &configReader{name: "istio-system/istio", mesh: "trustDomain: corp.example"})
 	if err != nil || m.TrustDomain != "corp.example" || len(notes) != 0 {
 		t.Errorf("got %+v, %q, %v", m, notes, err)
+	}
+}
+
+// TestAPartOfTheMeshThatIsNotReadIsNoted: beside what the configuration says for sure.
+func TestAPartOfTheMeshThatIsNotReadIsNoted(t *testing.T) {
+	for _, trustDomain := range []string{"", "corp.example"} {
+		notes, err := (&configFlags{}).settle(&ctl.Mesh{TrustDomain: trustDomain, Unread: "read ConfigMap istio-system/base: forbidden"})
+		if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "istio-system/base: forbidden") || !strings.Contains(notes[0], "--trust-domain") {
+			t.Errorf("trust domain %q: notes are %q, %v", trustDomain, notes, err)
+		}
 	}
 }

@@ -54,6 +54,10 @@ type Mesh struct {
 	TrustDomainAliases []string
 	PathNormalization  policy.Normalization
 	Providers          []string // the names of extension providers; never nil
+
+	// Unread says why the ConfigMap that istiod's variable SHARED_MESH_CONFIG names was not read: what it says may hold where nothing is said here. Empty: it
+	// was, or there is none.
+	Unread string
 }
 
 // meshConfig is the part of Istio's mesh configuration that matters here.
@@ -82,27 +86,35 @@ func (c *meshConfig) normalization() policy.Normalization {
 // labelNetwork on istiod's namespace is the network of what is in its cluster.
 const labelNetwork = "topology.istio.io/network"
 
-// ReadMesh reads what istiod's ConfigMap says of its mesh, and what its namespace and its Deployment add. It blocks for three requests at most. An
-// error is about the ConfigMap; what may not be read of the rest is left empty.
+// ReadMesh reads what istiod's ConfigMap says of its mesh, and what its namespace and its Deployment add: its variable SHARED_MESH_CONFIG names another
+// ConfigMap there, before which the first comes. It blocks for four requests at most. An error is about the ConfigMap; what may not be read of the rest is left
+// empty, but for the other ConfigMap, which is Mesh.Unread.
 func ReadMesh(ctx context.Context, r client.Reader, at Istiod) (*Mesh, error) {
 	key := at.ConfigMap()
-	var config corev1.ConfigMap
-	if err := r.Get(ctx, key, &config); err != nil {
-		return nil, fmt.Errorf("read ConfigMap %s: %w", key, err)
-	}
-	text, is := config.Data["mesh"]
-	if !is {
-		return nil, fmt.Errorf("read ConfigMap %s: it has no key mesh, but %q", key, slices.Sorted(maps.Keys(config.Data)))
+	text, err := meshText(ctx, r, key)
+	if err != nil {
+		return nil, err
 	}
 	var c meshConfig
-	if err := yaml.Unmarshal([]byte(text), &c); err != nil {
-		return nil, fmt.Errorf("read ConfigMap %s, key mesh: %w", key, err)
+	env, unread := environment(ctx, r, at), ""
+	if name := env["SHARED_MESH_CONFIG"]; name != "" {
+		shared := types.NamespacedName{Namespace: at.Home(), Name: name}
+		text, err := meshText(ctx, r, shared)
+		if err == nil {
+			err = c.apply(shared, text)
+		}
+		if err != nil {
+			c, unread = meshConfig{}, err.Error()
+		}
+	}
+	if err := c.apply(key, text); err != nil {
+		return nil, err
 	}
 	meta := c.DefaultConfig.ProxyMetadata
 	m := &Mesh{
 		TrustDomain: c.TrustDomain, RootNamespace: c.RootNamespace,
-		ClusterID: meta["ISTIO_META_CLUSTER_ID"], Network: meta["ISTIO_META_NETWORK"],
-		TrustDomainAliases: c.TrustDomainAliases, PathNormalization: c.normalization(), Providers: []string{},
+		ClusterID: cmp.Or(env["CLUSTER_ID"], meta["ISTIO_META_CLUSTER_ID"]), Network: meta["ISTIO_META_NETWORK"],
+		TrustDomainAliases: c.TrustDomainAliases, PathNormalization: c.normalization(), Providers: []string{}, Unread: unread,
 	}
 	for _, p := range c.ExtensionProviders {
 		m.Providers = append(m.Providers, p.Name)
@@ -112,15 +124,47 @@ func ReadMesh(ctx context.Context, r client.Reader, at Istiod) (*Mesh, error) {
 	if r.Get(ctx, types.NamespacedName{Name: at.Home()}, ns) == nil {
 		m.Network = cmp.Or(ns.Labels[labelNetwork], m.Network)
 	}
-	m.ClusterID = cmp.Or(clusterOf(ctx, r, at), m.ClusterID)
 	return m, nil
 }
 
-// clusterOf is the name of the cluster that istiod's Deployment gives it, or "".
-func clusterOf(ctx context.Context, r client.Reader, at Istiod) string {
+// meshText is the mesh configuration that a ConfigMap has.
+func meshText(ctx context.Context, r client.Reader, key types.NamespacedName) (string, error) {
+	var config corev1.ConfigMap
+	if err := r.Get(ctx, key, &config); err != nil {
+		return "", fmt.Errorf("read ConfigMap %s: %w", key, err)
+	}
+	text, is := config.Data["mesh"]
+	if !is {
+		return "", fmt.Errorf("read ConfigMap %s: it has no key mesh, but %q", key, slices.Sorted(maps.Keys(config.Data)))
+	}
+	return text, nil
+}
+
+// apply puts what a text says over what is there, as istiod does: providers and aliases are added, all else takes the place of what was.
+func (c *meshConfig) apply(of types.NamespacedName, text string) error {
+	aliases, providers := c.TrustDomainAliases, c.ExtensionProviders
+	c.TrustDomainAliases, c.ExtensionProviders = nil, nil
+	if err := yaml.Unmarshal([]byte(text), c); err != nil {
+		return fmt.Errorf("read ConfigMap %s, key mesh: %w", of, err)
+	}
+	for _, p := range c.ExtensionProviders {
+		if !slices.Contains(providers, p) {
+			providers = append(providers, p)
+		}
+	}
+	c.ExtensionProviders = providers
+	if len(aliases) > 0 {
+		c.TrustDomainAliases = slices.Compact(slices.Sorted(slices.Values(append(aliases, c.TrustDomainAliases...))))
+	}
+	return nil
+}
+
+// environment are the variables that istiod's Deployment gives it.
+func environment(ctx context.Context, r client.Reader, at Istiod) map[string]string {
+	env := map[string]string{}
 	var list appsv1.DeploymentList
 	if r.List(ctx, &list, client.InNamespace(at.Home()), client.MatchingLabels{"app": "istiod"}) != nil {
-		return ""
+		return env
 	}
 	for i := range list.Items {
 		d := &list.Items[i]
@@ -129,11 +173,9 @@ func clusterOf(ctx context.Context, r client.Reader, at Istiod) string {
 		}
 		for _, c := range d.Spec.Template.Spec.Containers {
 			for _, e := range c.Env {
-				if e.Name == "CLUSTER_ID" && e.Value != "" {
-					return e.Value
-				}
+				env[e.Name] = cmp.Or(env[e.Name], e.Value)
 			}
 		}
 	}
-	return ""
+	return env
 }

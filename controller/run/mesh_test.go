@@ -26,10 +26,15 @@ type meshReader struct {
 	revision   string
 	cluster    string
 	forbidRest bool
+	shared     string // ConfigMap NAME: what it says, which the Deployment names
 }
 
 func (r *meshReader) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
 	if c, is := o.(*corev1.ConfigMap); is {
+		if name, text, is := strings.Cut(r.shared, ": "); is && key.Name == name && text != "" {
+			c.Data = map[string]string{"mesh": text}
+			return nil
+		}
 		if key.String() != r.at {
 			return apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, key.Name)
 		}
@@ -51,6 +56,10 @@ func (r *meshReader) List(_ context.Context, list client.ObjectList, _ ...client
 	}
 	d := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"istio.io/rev": r.revision}}}
 	d.Spec.Template.Spec.Containers = []corev1.Container{{Env: []corev1.EnvVar{{Name: "OTHER", Value: "x"}, {Name: "CLUSTER_ID", Value: r.cluster}}}}
+	if name, _, is := strings.Cut(r.shared, ": "); is {
+		env := &d.Spec.Template.Spec.Containers[0].Env
+		*env = append(*env, corev1.EnvVar{Name: "SHARED_MESH_CONFIG", Value: name})
+	}
 	list.(*appsv1.DeploymentList).Items = []appsv1.Deployment{d}
 	return nil
 }
@@ -76,6 +85,14 @@ func TestReadMesh(t *testing.T) {
 		{"what policies depend on", Istiod{}, meshReader{at: usual, mesh: "trustDomainAliases: [old.example]\npathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\nextensionProviders: [{name: mine, envoyExtAuthzGrpc: {}}]"},
 			Mesh{TrustDomainAliases: []string{"old.example"}, PathNormalization: policy.DecodeAndMergeSlashes, Providers: []string{"mine"}}, ""},
 		{"normalization by its other name", Istiod{}, meshReader{at: usual, mesh: "pathNormalization: {normalization: BASE}"}, Mesh{}, ""},
+		{"another ConfigMap says what this one does not", Istiod{}, meshReader{at: usual, mesh: "rootNamespace: istio-root\ntrustDomainAliases: [b.example]\nextensionProviders: [{name: mine}]", revision: "default",
+			shared: "base: {trustDomain: corp.example, rootNamespace: other, trustDomainAliases: [c.example, a.example], extensionProviders: [{name: theirs}, {name: mine}], defaultConfig: {proxyMetadata: {ISTIO_META_NETWORK: near}}}"},
+			Mesh{TrustDomain: "corp.example", RootNamespace: "istio-root", Network: "near", TrustDomainAliases: []string{"a.example", "b.example", "c.example"}, Providers: []string{"theirs", "mine"}}, ""},
+		{"another ConfigMap that is not there", Istiod{}, meshReader{at: usual, mesh: "trustDomain: corp.example", revision: "default", shared: "base: "},
+			Mesh{TrustDomain: "corp.example", Unread: `read ConfigMap istio-system/base: configmaps "base" not found`}, ""},
+		{"another ConfigMap that is malformed", Istiod{}, meshReader{at: usual, mesh: "rootNamespace: mine", revision: "default", shared: "base: {rootNamespace: other, trustDomain: [a]}"},
+			Mesh{RootNamespace: "mine", Unread: "read ConfigMap istio-system/base, key mesh: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go struct field meshConfig.trustDomain of type string"}, ""},
+		{"another ConfigMap of istiod of another revision", Istiod{}, meshReader{at: usual, mesh: "{}", revision: "canary", shared: "base: {trustDomain: corp.example}"}, Mesh{}, ""},
 		{"it is not there", Istiod{Revision: "1-31"}, meshReader{at: usual, mesh: "{}"}, Mesh{}, "read ConfigMap istio-system/istio-1-31"},
 		{"it has another key", Istiod{}, meshReader{at: usual}, Mesh{}, `no key mesh, but ["meshNetworks"]`},
 		{"it is malformed", Istiod{}, meshReader{at: usual, mesh: "trustDomain: [a]"}, Mesh{}, "key mesh"},
