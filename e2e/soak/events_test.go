@@ -35,6 +35,7 @@ func (e *events) choose(names string) ([]event, error) {
 		{"istiod away", e.istiodAway, false},
 		{"gateway rollout", e.rollGateway, true},
 		{"edge away", e.edgeAway, true},
+		{"controller killed", e.controllerKilled, true},
 	}
 	if names == "" {
 		return all, nil
