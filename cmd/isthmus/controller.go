@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,10 @@ It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see w
 answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
 token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it writes nothing
 for an AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz says why.
+Nor is it while it leads and has not read the cluster yet.
+
+What it may not read of kinds that a cluster may lack is finding ISM349, and stops who needs it. A
+missing right to read what every plan depends on ends it, with an error that names the right.
 
 At its start it reads trust domain, root namespace, cluster and network of the mesh from istiod's
 ConfigMap (istio, or istio-REVISION, in --istio-namespace), namespace and Deployment; flags come
@@ -164,7 +169,7 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	if err != nil {
 		return err
 	}
-	mgr, err := f.begin(ctx, cfg, log)
+	mgr, denied, err := f.begin(ctx, cfg, log)
 	switch {
 	case ctx.Err() != nil:
 		log.Info("stopped before it began")
@@ -174,28 +179,45 @@ func (a *app) controller(ctx context.Context, f *controllerFlags, level slog.Lev
 	}
 	v := buildVersion()
 	log.Info("isthmus controller", "version", v.Version, "commit", v.Commit, "observeOnly", f.observeOnly, "namespaces", f.namespaces)
-	if err := mgr.Start(ctx); err != nil {
-		return explainController("the controller ended", cfg.Host, err)
+	return start(ctx, mgr, denied, cfg.Host)
+}
+
+// start runs a manager until ctx ends, or until it may not read what no plan can do without: it would wait for that in silence.
+func start(ctx context.Context, mgr manager.Manager, denied *controller.Denied, host string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { denied.Guard(ctx, mgr.GetClient(), cancel) })
+	err := mgr.Start(ctx)
+	cancel(nil)
+	wg.Wait()
+	if missing, is := errors.AsType[*controller.MissingReadsError](context.Cause(ctx)); is {
+		return &failure{
+			what: "the controller may not read what every plan depends on", where: host, err: missing,
+			next: "give its account these rights, in all namespaces; the ClusterRole isthmus-observe of this release has all that it needs: kubectl apply -k manifests",
+		}
+	}
+	if err != nil {
+		return explainController("the controller ended", host, err)
 	}
 	return nil
 }
 
-// begin makes the manager, when the ports are to be had and the mesh is known.
-func (f *controllerFlags) begin(ctx context.Context, cfg *rest.Config, log *slog.Logger) (manager.Manager, error) {
+// begin makes the manager, when the ports are to be had and the mesh is known, and says what is told of kinds that it may not read.
+func (f *controllerFlags) begin(ctx context.Context, cfg *rest.Config, log *slog.Logger) (manager.Manager, *controller.Denied, error) {
 	if err := f.listenable(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := f.learn(ctx, cfg, log); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return f.manager(cfg, newLazyIdentity(&f.mesh, log), log.Handler())
 }
 
 // manager makes the manager with all that runs in it.
-func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler slog.Handler) (manager.Manager, error) {
+func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler slog.Handler) (manager.Manager, *controller.Denied, error) {
 	scheme, err := controller.Scheme()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	grace := 20 * time.Second
 	o := manager.Options{
@@ -204,32 +226,32 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		LeaderElection: f.leaderElect, LeaderElectionID: "isthmus-controller", LeaderElectionNamespace: f.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true,
 	}
-	controller.Configure(cfg, &o, f.namespaces...)
+	denied := controller.Configure(cfg, &o, f.namespaces...)
 	httpClient, err := rest.HTTPClientFor(cfg)
 	if err != nil {
-		return nil, explainController("the controller cannot start", cfg.Host, err)
+		return nil, nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	mapper, err := apiutil.NewDynamicRESTMapper(cfg, httpClient)
 	if err != nil {
-		return nil, explainController("the controller cannot start", cfg.Host, err)
+		return nil, nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	if err := served(mapper); meta.IsNoMatchError(err) {
-		return nil, explainKube("this cluster lacks what the controller works on", cfg.Host, err)
+		return nil, nil, explainKube("this cluster lacks what the controller works on", cfg.Host, err)
 	} else if err != nil {
-		return nil, explainController("the controller cannot start", cfg.Host, err)
+		return nil, nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil }
 	mgr, err := manager.New(cfg, o)
 	if err != nil {
-		return nil, explainController("the controller cannot start", cfg.Host, err)
+		return nil, nil, explainController("the controller cannot start", cfg.Host, err)
 	}
 	err = errors.Join(
 		mgr.Add(id),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("identity", func(*http.Request) error { return id.ready() }),
-		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, RootNamespace: f.rootNamespace, ObserveOnly: f.observeOnly}),
+		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, RootNamespace: f.rootNamespace, ObserveOnly: f.observeOnly, Denied: denied}),
 	)
-	return mgr, err
+	return mgr, denied, err
 }
 
 // served checks that the CRDs are there, rather than let the controller wait for them in silence.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
@@ -146,6 +147,55 @@ func TestStoppingTheControllerIsNoFailure(t *testing.T) {
 	if path := <-asked; !strings.HasSuffix(path, "/configmaps/istio") {
 		t.Errorf("it has asked for %s", path)
 	}
+}
+
+// controlled is a cluster without objects that has all kinds which the controller cannot do without.
+func controlled() *fakeCluster {
+	c := &fakeCluster{}
+	for _, k := range []struct{ group, version, kind, resource string }{
+		{"", "v1", "Namespace", "namespaces"}, {"", "v1", "Pod", "pods"}, {"", "v1", "Service", "services"}, {"", "v1", "ConfigMap", "configmaps"},
+		{"apps", "v1", "Deployment", "deployments"}, {"apps", "v1", "DaemonSet", "daemonsets"},
+		{"networking.k8s.io", "v1", "Ingress", "ingresses"}, {"networking.k8s.io", "v1", "IngressClass", "ingressclasses"},
+		{"gateway.networking.k8s.io", "v1", "Gateway", "gateways"}, {"gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses"},
+		{"gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"}, {"gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants"},
+		{"security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies"}, {"security.istio.io", "v1", "PeerAuthentication", "peerauthentications"},
+		{"security.istio.io", "v1", "RequestAuthentication", "requestauthentications"}, {"isthmus.dev", "v1alpha1", "AmbientEdge", "ambientedges"},
+		{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"},
+	} {
+		c.kinds = append(c.kinds, stored(schema.GroupVersion{Group: k.group, Version: k.version}, k.kind, k.resource))
+	}
+	return c
+}
+
+// TestAControllerThatMayNotReadEnds: it says within seconds which rights are missing, all of them, and waits for nothing.
+func TestAControllerThatMayNotReadEnds(t *testing.T) {
+	c := controlled()
+	c.forbidden = []string{"daemonsets", "httproutes"}
+	c.start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r := isthmusWith(t, ctx, strings.NewReader(""), "controller")
+	r.want(t, exitFailed, r.stderr, "list daemonsets.apps, watch daemonsets.apps, list httproutes.gateway.networking.k8s.io, watch httproutes.gateway.networking.k8s.io", "ClusterRole isthmus-observe", "kubectl apply -k manifests")
+	if ctx.Err() != nil {
+		t.Error("it ended when it was stopped")
+	}
+}
+
+// TestAControllerEndsWhileItReads: who stops it need not wait for an API server that does not answer.
+func TestAControllerEndsWhileItReads(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	c := controlled()
+	c.requests = func(r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/daemonsets") {
+			stop() // as a signal does
+			<-r.Context().Done()
+		}
+	}
+	c.start(t)
+	begin := time.Now()
+	r := isthmusWith(t, ctx, strings.NewReader(""), "controller")
+	r.want(t, exitOK, r.stderr, "isthmus controller")
+	t.Logf("it took %v", time.Since(begin))
 }
 
 func TestPlanAndStatusRefuseFlags(t *testing.T) {

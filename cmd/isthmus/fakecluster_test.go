@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -85,15 +86,30 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i := slices.IndexFunc(c.kinds, func(k fakeKind) bool { return k.gv == gv && k.resource == rest[0] })
 	resource := schema.GroupResource{Group: gv.Group, Resource: rest[0]}
 	switch {
+	case r.Method == http.MethodPost && rest[0] == "selfsubjectaccessreviews":
+		c.review(w, r)
 	case slices.Contains(c.forbidden, rest[0]):
 		refuse(w, apierrors.NewForbidden(resource, name, nil))
 	case i < 0:
 		refuse(w, apierrors.NewNotFound(resource, name))
+	case r.URL.Query().Get("watch") != "":
+		<-r.Context().Done() // nothing happens
 	case name != "":
 		c.get(w, &c.kinds[i], namespace, name)
 	default:
 		c.page(w, r, &c.kinds[i])
 	}
+}
+
+// review says whether whoever asks may do what he asks for: all but what is forbidden.
+func (c *fakeCluster) review(w http.ResponseWriter, r *http.Request) {
+	var review authorizationv1.SelfSubjectAccessReview
+	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+		refuse(w, apierrors.NewBadRequest(err.Error()))
+		return
+	}
+	review.Status.Allowed = !slices.Contains(c.forbidden, review.Spec.ResourceAttributes.Resource)
+	answer(w, review)
 }
 
 func (c *fakeCluster) groups() metav1.APIGroupList {

@@ -129,6 +129,11 @@ func Uses() []Use {
 	})
 }
 
+// Uses says whether a switch of the vendor is carried by objects of a kind.
+func (v *Vendor) Uses(k Kind) bool {
+	return slices.ContainsFunc(v.Switches, func(s Switch) bool { return s.Kind == k })
+}
+
 func service() Kind { return Kind{"", "v1", "Service", "services"} }
 
 func ingress() Kind { return Kind{"networking.k8s.io", "v1", "Ingress", "ingresses"} }

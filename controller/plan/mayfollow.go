@@ -11,9 +11,9 @@ import (
 )
 
 // mayFollow says whether a gateway sends to a backend's address, be it a part of its requests, as far as it is seen: whoever has set a switch for that, and
-// whichever of its vendor's. Of sendsPast it is no opposite: either is cautious.
+// whichever of its vendor's; what may not be seen may say so. Of sendsPast it is no opposite: either is cautious.
 func (m *maker) mayFollow(g *gateway, b *backend) bool {
-	return !m.sendsPast(g, b) || slices.ContainsFunc(g.vendor.Switches, func(s edge.Switch) bool { return g.fits(&s) && m.isSet(g, &s, b) })
+	return !m.sendsPast(g, b) || slices.ContainsFunc(m.Hidden, g.vendor.Uses) || slices.ContainsFunc(g.vendor.Switches, func(s edge.Switch) bool { return g.fits(&s) && m.isSet(g, &s, b) })
 }
 
 // isSet says whether an object that tells a gateway of a backend has a switch.

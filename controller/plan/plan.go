@@ -62,6 +62,7 @@ const (
 	VerbRoll     = "Roll"    // start pods anew, one by one
 	VerbVerify   = "Verify"  // see that pods are captured, or are not
 	VerbCreate   = "Create"  // make a waypoint
+	VerbAsk      = "Ask"     // see that a waypoint answers to which Services lead by themselves, and a gateway will follow
 	VerbAwait    = "Await"   // see that a waypoint answers, that what it was made of is gone, or that a route counts
 	VerbPair     = "Pair"    // have a waypoint answer callers as a Service's pods do, and these admit it
 	VerbWire     = "Wire"    // let a Service lead to its waypoint
@@ -159,6 +160,7 @@ func Make(s *Snapshot) *Plan {
 		m.plan.Undoing = true
 		m.plan.Whole = true
 		m.undo()
+		m.hiddenFromUndo()
 		m.reportUndo()
 	} else {
 		m.findGateways()
@@ -166,6 +168,7 @@ func Make(s *Snapshot) *Plan {
 		m.conflicts()
 		m.enrol()
 		m.waypoints()
+		m.hiddenKinds()
 		m.reaches()
 		m.pair()
 		m.wire()

@@ -36,7 +36,8 @@ const separator = "---plan---\n"
 
 // TestPlans reads testdata/*.yaml: the objects of a cluster, the first AmbientEdge being the one to plan for, and then the plan. A
 // waypoint answers when it has the annotation test/answers, does not for the reason in test/why, and serves a Service that has not test/silent;
-// with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can, and with test/observe-only nobody may write.
+// with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can, with test/observe-only nobody may write, kinds in test/hidden may not be read, and with
+// test/paper there are files alone.
 func TestPlans(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -176,7 +177,12 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 	}
 	s.Edge = s.Edges[0].DeepCopy()
 	s.ObserveOnly, s.Unable = s.Edge.Annotations["test/observe-only"] != "", s.Edge.Annotations["test/unable"]
-	if s.Hearsay = s.Edge.Annotations["test/hearsay"] != ""; s.Hearsay {
+	for _, text := range strings.Fields(s.Edge.Annotations["test/hidden"]) { // group/version/Kind/resource
+		part := strings.Split(text, "/")
+		s.Hidden = append(s.Hidden, edge.Kind{Group: part[0], Version: part[1], Kind: part[2], Resource: part[3]})
+	}
+	s.Paper = s.Edge.Annotations["test/paper"] != ""
+	if s.Hearsay = s.Edge.Annotations["test/hearsay"] != "" || s.Paper; s.Hearsay {
 		return s
 	}
 	for i := range s.Gateways {

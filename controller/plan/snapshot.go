@@ -15,6 +15,7 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
 // Snapshot is all that a plan depends on. Lists may hold more than the edge needs.
@@ -55,6 +56,8 @@ type Snapshot struct {
 	ServiceEntries []*unstructured.Unstructured
 	// Objects are those of edge.Kinds, as far as their kinds are there.
 	Objects []*unstructured.Unstructured
+	// Hidden are the kinds without Go types that are there, and may not be read: that none of their objects is here says nothing.
+	Hidden []edge.Kind
 
 	// Waypoints is what was found by asking those that are programmed.
 	Waypoints map[types.NamespacedName]WaypointFact

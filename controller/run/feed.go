@@ -32,6 +32,9 @@ const (
 // doubtful is how long the API server must say that a watched kind has gone.
 const doubtful = 5 * time.Second
 
+// retried is how often a kind that may not be read is tried again.
+const retried = 2 * time.Second
+
 // retries are how long after a CRD has changed the API server may take to tell of it.
 func retries() []time.Duration {
 	return []time.Duration{0, 200 * time.Millisecond, time.Second, 5 * time.Second}
@@ -50,6 +53,7 @@ type feed struct {
 	watch  watch
 	ready  chan struct{} // closed when it was found out for the first time which kinds there are
 	wake   chan struct{} // has room for one: a CRD has changed
+	look   chan struct{} // has room for one: a kind may not be read
 
 	doubted map[edge.Kind]time.Time // by the first kind of a watched family: since when the API server says that it has gone; only run asks for it
 
@@ -61,6 +65,12 @@ type feed struct {
 type span struct {
 	ended context.Context // of the watch
 	end   context.CancelFunc
+
+	begun   time.Time
+	synced  func() bool // it has been read
+	refused bool        // the API server has refused to have it read, since it is watched
+	hidden  bool        // it has, now or by the watch before, and nothing is known since
+	told    bool        // those whom that concerns
 }
 
 func newSpan() span {
@@ -71,7 +81,7 @@ func newSpan() span {
 
 func newFeed(c cache.Cache, server resources, w watch) *feed {
 	return &feed{
-		cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1),
+		cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		doubted: map[edge.Kind]time.Time{}, watched: map[edge.Kind]span{},
 	}
 }
@@ -135,12 +145,12 @@ func (f *feed) run(ctx context.Context, q queue) {
 		case !synced():
 			wait = unwatched
 		}
-		select {
-		case <-ctx.Done():
+		switch f.rest(ctx, q, wait) {
+		case restEnded:
 			return
-		case <-f.wake:
+		case restWoken:
 			i = 0
-		case <-time.After(wait):
+		case restOver:
 		}
 		err := f.pass(ctx, q)
 		if known = err == nil; known {
@@ -301,9 +311,11 @@ func (f *feed) begin(ctx context.Context, k edge.Kind, q queue) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("watch objects of kind %s: %w", k.Kind, err), f.cache.RemoveInformer(ctx, typeOf(k)))
 	}
+	s := newSpan()
+	s.begun, s.synced = time.Now(), informer.HasSynced
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watched[k] = newSpan()
+	f.watched[k] = s
 	return nil
 }
 

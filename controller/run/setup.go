@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -37,6 +38,8 @@ type Options struct {
 	RootNamespace string
 	// ObserveOnly: nothing is written but status, whatever the AmbientEdges say.
 	ObserveOnly bool
+	// Denied is what Configure returned for the manager. Nil: a kind that may not be read keeps all AmbientEdges waiting.
+	Denied *Denied
 }
 
 const (
@@ -56,7 +59,9 @@ const (
 //
 // The cache keeps of each kind only what plans depend on, and gives it out without a copy, so nobody but the controller may use it. Pods are
 // those of the whole cluster: a watch for each namespace with a backend would be a thousand of them. Nobody begins to watch a kind by reading it.
-func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) {
+//
+// Nobody waits for a kind that a cluster may lack, or that may not be read. It returns what the cache tells of those, for Options.
+func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) *Denied {
 	cfg.QPS, cfg.Burst = -1, 0
 	unsafe := true
 	edges := cache.ByObject{}
@@ -66,13 +71,17 @@ func Configure(cfg *rest.Config, o *ctrl.Options, namespaces ...string) {
 		}
 		edges.Namespaces[ns] = cache.Config{}
 	}
+	denied := newDenied(namespaces...)
+	o.NewCache = denied.newCache
 	o.Cache = cache.Options{
 		DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{&v1alpha1.AmbientEdge{}: edges}, ReaderFailOnMissingInformer: true,
+		DefaultWatchErrorHandler: denied.handle,
 	}
 	for _, kind := range kinds() {
 		o.Cache.ByObject[kind] = cache.ByObject{UnsafeDisableDeepCopy: &unsafe}
 	}
 	o.Client.Cache = &client.CacheOptions{Unstructured: true} // the kinds of vendors' switches
+	return denied
 }
 
 // kinds are those that plans depend on, besides AmbientEdges.
@@ -85,6 +94,7 @@ func kinds() []client.Object {
 }
 
 // Setup adds the controller to a manager, whose scheme is Scheme and whose options Configure has set. It does not block; the manager runs it.
+// Check "cluster" of its /readyz is well where another replica leads, or when this one has read the cluster.
 func Setup(mgr ctrl.Manager, o Options) error {
 	if mgr == nil {
 		return errors.New("set up controller: no manager")
@@ -101,6 +111,10 @@ func Setup(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("set up controller: %w", err)
 	}
 	r.vendors.feed = newFeed(mgr.GetCache(), server, watch{r})
+	r.direct.lenient = true
+	if o.Denied != nil {
+		o.Denied.tell(r.vendors.feed.refused)
+	}
 	if err := r.metrics.register(); err != nil {
 		return err
 	}
@@ -108,8 +122,11 @@ func Setup(mgr ctrl.Manager, o Options) error {
 		MaxConcurrentReconciles: workers,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 	})
-	for _, kind := range append(kinds(), &v1alpha1.AmbientEdge{}) {
+	for _, kind := range watched() {
 		b = b.Watches(kind, watch{r})
+	}
+	if err := mgr.AddReadyzCheck("cluster", func(*http.Request) error { return hasRead(mgr, r.vendors.feed) }); err != nil {
+		return fmt.Errorf("set up controller: %w", err)
 	}
 	return b.WatchesRawSource(r.vendors.feed).Complete(r)
 }

@@ -27,7 +27,8 @@ const absentFor = 30 * time.Second
 
 // vendors reads the kinds of families. The zero value asks the API server, and knows of no missing kind.
 type vendors struct {
-	feed *feed // of the cache that is read; nil: there is none
+	feed    *feed // of the cache that is read; nil: there is none
+	lenient bool  // where there is none, what may not be read is hidden, and no error
 
 	mu     sync.Mutex // guards the field below; not held across I/O
 	absent map[edge.Kind]time.Time
@@ -37,11 +38,19 @@ type vendors struct {
 // deleted it is half: undo asks for nothing but what may have been written.
 func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
 	undo := s.Edge.DeletionTimestamp != nil
+	read := func(f family) ([]*unstructured.Unstructured, error) {
+		list, err := v.read(ctx, r, f)
+		if hidden, is := errors.AsType[*hiddenError](err); is {
+			s.Hidden = append(s.Hidden, hidden.kind)
+			return nil, nil
+		}
+		return list, err
+	}
 	for _, f := range callers() {
 		if undo {
 			break
 		}
-		list, err := v.read(ctx, r, f)
+		list, err := read(f)
 		if err != nil {
 			return err
 		}
@@ -54,7 +63,7 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 		to       *[]*unstructured.Unstructured
 	}{{[]family{serviceEntries()}, &s.ServiceEntries}, {otherRoutes(), &s.OtherRoutes}, {listenerSets(), &s.ListenerSets}, {extensions(), &s.Extensions}} {
 		for _, f := range more.families {
-			list, err := v.read(ctx, r, f)
+			list, err := read(f)
 			if err != nil {
 				return err
 			}
@@ -66,7 +75,7 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 		if undo && !u.Patch {
 			continue
 		}
-		list, err := v.read(ctx, r, family{u.Kind})
+		list, err := read(family{u.Kind})
 		if err != nil {
 			return err
 		}
@@ -83,17 +92,31 @@ func byKind(a, b *unstructured.Unstructured) int {
 	return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), compareObjects(a, b))
 }
 
-// read reads the objects of a family, none where the API server knows it in no version.
+// hiddenError says that objects of a kind may not be read.
+type hiddenError struct{ kind edge.Kind }
+
+func (e *hiddenError) Error() string {
+	return fmt.Sprintf("list objects of kind %s: the right to do so is missing", e.kind.Kind)
+}
+
+// read reads the objects of a family, none where the API server knows it in no version. What may not be read is an error of type *hiddenError where there is
+// a feed, or v is lenient.
 func (v *vendors) read(ctx context.Context, r client.Reader, f family) ([]*unstructured.Unstructured, error) {
 	if v.feed != nil {
 		k, watch, watched := v.feed.present(f)
 		if !watched {
 			return nil, nil
 		}
+		if watch.hidden {
+			return nil, &hiddenError{k}
+		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(watch.ended, cancel)()
 		list, there, err := v.list(ctx, r, k)
+		if k, now, is := v.feed.present(f); is && now.hidden {
+			return nil, &hiddenError{k} // what there was may not be what there is
+		}
 		if err == nil && !there || err != nil && watch.ended.Err() != nil { // that is not to say that there are none
 			err = fmt.Errorf("list objects of kind %s: the watch of %s has just ended", k.Kind, k.APIVersion())
 		}
@@ -104,6 +127,9 @@ func (v *vendors) read(ctx context.Context, r client.Reader, f family) ([]*unstr
 			continue
 		}
 		list, there, err := v.list(ctx, r, k)
+		if v.lenient && apierrors.IsForbidden(err) {
+			return nil, &hiddenError{k}
+		}
 		if there || err != nil {
 			return list, err
 		}

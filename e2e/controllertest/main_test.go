@@ -180,7 +180,7 @@ func newManager(m *mesh.Mesh, account string, o run.Options, change func(*rest.C
 	}
 	skip := true // the name of the controller is one of metrics; tests run several
 	mo := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}}
-	run.Configure(cfg, &mo, namespaces...)
+	o.Denied = run.Configure(cfg, &mo, namespaces...)
 	if change != nil {
 		change(cfg, &mo)
 	}

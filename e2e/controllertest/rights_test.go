@@ -1,6 +1,7 @@
 package controllertest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,8 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/run"
 )
@@ -149,6 +152,61 @@ func TestMissingRightsAreTold(t *testing.T) {
 	s.grant("manage", run.ManageRules())
 	s.gone(s.theEdge("public"))
 	s.same(before, true)
+}
+
+// reading are the rights of rules that are about a resource, or all others.
+func reading(rules []rbacv1.PolicyRule, resource string, only bool) (list []rbacv1.PolicyRule) {
+	for _, r := range rules {
+		if slices.Contains(r.Resources, resource) == only {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// TestAKindThatMayNotBeReadStopsWhoNeedsIt lets a controller manage two edges, of two vendors, without the right to read a kind of one of them.
+func TestAKindThatMayNotBeReadStopsWhoNeedsIt(t *testing.T) {
+	t.Parallel()
+	const hidden = "backendtrafficpolicies"
+	s := kgatewaySite(t, "hidden")
+	v := edge.Vendors()[slices.IndexFunc(edge.Vendors(), func(v edge.Vendor) bool { return v.Name == "envoy-gateway" })]
+	other, w := vendorSite(t, &v, "hidden-envoy")
+	s.own, other.own = true, true
+	s.grant("observe", reading(run.ObserveRules(), hidden, false))
+	s.grant("manage", run.ManageRules())
+	stop, err := runController(s.mesh, s.weak(), run.Options{Prober: shared.ask}, nil, s.edge, other.edge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	before, otherBefore := s.state(false), other.state(true)
+	w.edge.SetLabels(map[string]string{labelOwn: "yes"})
+	text, err := yaml.Marshal(w.edge.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.apply(string(text))
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	e, _ := other.ready("public", v1alpha1.ReasonBlocked)
+	f := finding(e, v1alpha1.FindingHidden)
+	if f == nil || f.Severity != v1alpha1.SeverityError || f.Object != "Gateway "+other.edge+"/http" || len(e.Finalizers) > 0 {
+		t.Fatalf("findings are %+v, finalizers %v", e.Status.Findings, e.Finalizers)
+	}
+	says(t, f, []string{"BackendTrafficPolicy", hidden + ".gateway.envoyproxy.io", "list and watch"}, []string{"isthmus-observe", hidden})
+	other.same(otherBefore, true)
+	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public")) // undo needs nothing of it
+	s.same(before, false)
+
+	s.grant("rest", reading(run.ObserveRules(), hidden, true))
+	e, took := other.ready("public", v1alpha1.ReasonDone)
+	if f := finding(e, v1alpha1.FindingHidden); f != nil {
+		t.Errorf("it is told still: %s", f.Message)
+	}
+	t.Logf("with the right there it is ready after %v", took)
+	other.delete(other.theEdge("public"))
+	other.gone(other.theEdge("public"))
 }
 
 // A policy of the platform's own that lets nobody but people label Services of the shop.

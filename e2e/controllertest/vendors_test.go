@@ -36,29 +36,7 @@ func TestEveryVendorIsManagedAndUndone(t *testing.T) {
 }
 
 func manageVendor(t *testing.T, v *edge.Vendor) {
-	s := newSite(t, v.Name)
-	w := newWorldOf(t, filepath.Join(plans, v.Name+"-fresh.yaml"), s)
-	s.apply(w.text())
-	for _, r := range w.routes {
-		s.accept(s.edge, r)
-	}
-	s.settled("orders-1")
-	s.wait("the gateway has its pods", func() string {
-		if w.workload == "" {
-			return ""
-		}
-		return s.hasPods(w.workload)
-	})
-	s.wait("the waypoint is programmed", func() string {
-		g := &gatewayv1.Gateway{}
-		if err := s.c.Get(t.Context(), types.NamespacedName{Namespace: s.shop, Name: "waypoint"}, g); err != nil {
-			return err.Error()
-		}
-		if !plan.Programmed(g) {
-			return "it is not"
-		}
-		return ""
-	})
+	s, w := vendorSite(t, v, v.Name)
 	before := s.state(false)
 	text, err := yaml.Marshal(w.edge.Object)
 	if err != nil {
@@ -93,6 +71,35 @@ func manageVendor(t *testing.T, v *edge.Vendor) {
 	t.Logf("undone after %v", s.gone(e))
 	s.same(before, false)
 	s.leaveAlone()
+}
+
+// vendorSite makes the world of a vendor's first golden plan, and waits until it is at rest.
+func vendorSite(t *testing.T, v *edge.Vendor, name string) (*site, *worldOf) {
+	t.Helper()
+	s := newSite(t, name)
+	w := newWorldOf(t, filepath.Join(plans, v.Name+"-fresh.yaml"), s)
+	s.apply(w.text())
+	for _, r := range w.routes {
+		s.accept(s.edge, r)
+	}
+	s.settled("orders-1")
+	s.wait("the gateway has its pods", func() string {
+		if w.workload == "" {
+			return ""
+		}
+		return s.hasPods(w.workload)
+	})
+	s.wait("the waypoint is programmed", func() string {
+		g := &gatewayv1.Gateway{}
+		if err := s.c.Get(t.Context(), types.NamespacedName{Namespace: s.shop, Name: "waypoint"}, g); err != nil {
+			return err.Error()
+		}
+		if !plan.Programmed(g) {
+			return "it is not"
+		}
+		return ""
+	})
+	return s, w
 }
 
 // leaveAlone tells the player that a test has done with its namespaces.

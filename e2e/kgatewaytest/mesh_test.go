@@ -161,12 +161,12 @@ func control(t *testing.T, m *mesh.Mesh) {
 		t.Fatal(err)
 	}
 	o := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}}
-	run.Configure(cfg, &o)
+	denied := run.Configure(cfg, &o)
 	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := run.Setup(mgr, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}); err != nil {
+	if err := run.Setup(mgr, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}, Denied: denied}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

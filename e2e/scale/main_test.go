@@ -63,12 +63,12 @@ func control(ctx context.Context, kubeconfig string) error {
 		return err
 	}
 	o := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: metricsAddress}}
-	run.Configure(cfg, &o)
+	denied := run.Configure(cfg, &o)
 	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
 		return err
 	}
-	if err := run.Setup(mgr, run.Options{Prober: everybody{}}); err != nil {
+	if err := run.Setup(mgr, run.Options{Prober: everybody{}, Denied: denied}); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)

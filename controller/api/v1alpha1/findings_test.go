@@ -71,7 +71,7 @@ func findings() []told {
 		{"ISM322", "Error", "A Service is headless, and cannot lead to a waypoint. It is held back.", author, "Let the route name a Service with an address, or set `spec.waypoint.policy` to None."},
 		{"ISM323", "Warning", "The switch takes a feature away that is in use, as session affinity: the gateway sees one endpoint.", platform, "Do without, or leave the Service without a waypoint."},
 		{"ISM324", "Warning", "What everybody should know of this kind of gateway: see [gateways](gateways.md).", platform, ""},
-		{"ISM325", "Error, Info", "The gateway's pods are in another namespace, or (Info) serve other Gateways too, which come into the mesh with it.", author, "Make an AmbientEdge in the namespace that the finding names."},
+		{"ISM325", "Error, Info", "The gateway's pods are in another namespace, or are those of all Gateways of its class, as `mergeGateways` of Envoy Gateway has it; or (Info) serve other Gateways too, which come into the mesh with it.", author, "Make an AmbientEdge in the namespace that the finding names; for merged Gateways, label their pods as the finding says."},
 		{"ISM326", "Warning", "A pod was captured after it had connected to its controller, which still sends it past waypoints.", platform, "With mode Manage it is rolled; else delete the pod."},
 		{"ISM327", "Warning", "STRICT, or an AuthorizationPolicy, has the gateway's pods refuse those who call them from outside the mesh, its clients.", platform, "Annotate its pods `ambient.istio.io/bypass-inbound-capture=true`, or make an exception for them."},
 		{"ISM328", "Error", "The controller of a gateway is named where the gateway itself is meant.", author, "Name the gateway."},
@@ -101,6 +101,9 @@ func findings() []told {
 			"Name its Services in `spec.backends.services`, or give it a route."},
 		{"ISM346", "Error", "The plan was approved by `isthmus apply`, and has changed since: something would be written that was not in it. Nothing is written.", platform,
 			"Review the plan of now, and approve it with `isthmus apply --plan`; or take the annotation `isthmus.dev/plan` away."},
+		{"ISM349", "Error, Warning", "The controller may not read objects of a kind that is installed, and cannot know what they say. It is an error where the gateway's switch is set or overridden by them, or every plan depends on them: nothing is written, and nothing taken back, for this AmbientEdge. " +
+			"A warning where no waypoint is asked for. It goes by itself when the right is there.", platform,
+			"Give the controller's account the rights get, list and watch for that resource, as the ClusterRole isthmus-observe of this release has them: `kubectl apply -k manifests`."},
 	}
 }
 
