@@ -2,13 +2,18 @@ package edge
 
 // envoyGateway was seen running, 1.9.1 with a real Envoy: pods in the controller's namespace unless it runs in GatewayNamespaceMode; both switches change
 // the one endpoint to the Service's address within seconds. Read: of policies, the more specific one that says a routing type wins, and one that says
-// none is passed over; a second policy on a Gateway is Conflicted.
+// none is passed over; a second policy on a Gateway is Conflicted; with mergeGateways in the EnvoyProxy of the class one Deployment serves all its
+// Gateways, whose own EnvoyProxies and labels count for nothing then.
 func envoyGateway() Vendor {
 	return Vendor{
 		Name: "envoy-gateway", Controllers: []string{"gateway.envoyproxy.io/gatewayclass-controller"},
 		Proxies: Proxies{
 			Labels:   map[string]string{"gateway.envoyproxy.io/owning-gateway-name": "{name}", "gateway.envoyproxy.io/owning-gateway-namespace": "{namespace}"},
 			Anywhere: true, Account: "envoy-{namespace}-{name}-HASH",
+			Merge: Merge{
+				Kind: envoyProxy(), Path: []string{"spec", "mergeGateways"}, Labels: map[string]string{"gateway.envoyproxy.io/owning-gatewayclass": "{class}"},
+				Enrol: []string{"spec", "provider", "kubernetes", "envoyDeployment", "pod", "labels"},
+			},
 		},
 		Controller: Match{Labels: map[string]string{"control-plane": "envoy-gateway"}, Images: []string{"envoyproxy/gateway"}},
 		Ports:      []Port{{19001, "metrics"}, {19002, "shutdown manager"}, {19003, "readiness"}},
@@ -16,7 +21,7 @@ func envoyGateway() Vendor {
 		Infrastructure: true,
 		Switches: []Switch{
 			{
-				On: OnParameters, Kind: Kind{"gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy", "envoyproxies"},
+				On: OnParameters, Kind: envoyProxy(),
 				Path: []string{"spec", "routingType"}, Value: "Service", For: ForRoutes, Since: "1.1.0",
 			},
 			{
@@ -33,6 +38,10 @@ func envoyGateway() Vendor {
 		),
 		Inspect: "egctl config envoy-proxy endpoint, or Envoy's 127.0.0.1:19000/config_dump?include_eds: one endpoint, the Service's address",
 	}
+}
+
+func envoyProxy() Kind {
+	return Kind{"gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy", "envoyproxies"}
 }
 
 func backendTrafficPolicy() Kind {

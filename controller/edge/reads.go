@@ -4,6 +4,9 @@ package edge
 func Reads(group, kind string) [][]string {
 	paths := [][]string{{"spec", "targetRefs"}, {"spec", "targetRef"}, {"status", "ancestors", "conditions"}}
 	for _, v := range Vendors() {
+		if m := &v.Proxies.Merge; m.Kind.Group == group && m.Kind.Kind == kind {
+			paths = append(paths, m.Path)
+		}
 		for i := range v.Switches {
 			s := &v.Switches[i]
 			if s.Kind.Group != group || s.Kind.Kind != kind {

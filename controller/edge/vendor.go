@@ -79,6 +79,19 @@ type Proxies struct {
 	Shared bool
 	// Account is the name of their service account. Empty: whoever installs it chooses.
 	Account string
+	// Merge says when the same pods serve all Gateways of a class. Zero: never.
+	Merge Merge
+}
+
+// Merge is a field of the parameters of a class by which the same pods serve all its Gateways.
+type Merge struct {
+	// Kind of the parameters, and the Path of the field, which is true then.
+	Kind Kind
+	Path []string
+	// Labels that the pods have then, with {class}.
+	Labels map[string]string
+	// Enrol is the path in the parameters of labels that reach the pods.
+	Enrol []string
 }
 
 // Match knows a workload by its pod template: by labels, all of them, or by an image.

@@ -167,6 +167,8 @@ func (m *maker) enrolSteps(g *gateway, mode string) []Step {
 		}
 	}
 	switch {
+	case g.merged != nil:
+		return []Step{m.enrolMerged(g, mode)}
 	case g.object != nil && g.vendor.Infrastructure:
 		return []Step{m.enrolBy(g, carrier{gatewayAPI, "Gateway", g.object}, "label its pods by spec.infrastructure", mode, strict, "spec", "infrastructure")}
 	case m.elsewhere(g) != "":

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -22,8 +23,9 @@ type gateway struct {
 	pods   []*corev1.Pod
 	// workloads run the pods, and are people's to label. Empty: the vendor's controller makes them.
 	workloads []*workload
-	capture   v1alpha1.Capture // never Auto
-	parents   []parent         // see maker.parents
+	merged    *unstructured.Unstructured // the parameters of its class by which its pods serve all Gateways of that; nil: they do not
+	capture   v1alpha1.Capture           // never Auto
+	parents   []parent                   // see maker.parents
 }
 
 func (g *gateway) String() string { return object(g.kind, g.key) }
@@ -112,7 +114,11 @@ func (m *maker) proxies(g *gateway) {
 		}
 		g.workloads = m.runs(g)
 	case at.Anywhere:
-		g.pods = m.podsAnywhere(g, of(at.Labels))
+		labels := at.Labels
+		if g.merged = m.merged(g); g.merged != nil {
+			labels = at.Merge.Labels
+		}
+		g.pods = m.podsAnywhere(g, of(labels))
 	default:
 		g.pods = m.podsWith(ns, of(at.Labels))
 	}

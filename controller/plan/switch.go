@@ -27,7 +27,7 @@ func (m *maker) chosen(g *gateway) *edge.Switch {
 		case !g.fits(s):
 		case !s.Writable():
 			byHand = cmp.Or(byHand, s)
-		case s.On != edge.OnParameters || m.parameters(g, s) != nil:
+		case s.On != edge.OnParameters || g.merged == nil && m.parameters(g, s) != nil:
 			return s
 		}
 	}

@@ -194,12 +194,17 @@ func (m *maker) warn(g *gateway) {
 	for _, w := range g.vendor.Warnings {
 		m.found(v1alpha1.Finding{Code: v1alpha1.FindingVendor, Severity: v1alpha1.SeverityWarning, Object: g.String(), Message: w})
 	}
-	if !g.vendor.Proxies.Shared || g.object == nil {
+	if !g.vendor.Proxies.Shared && g.merged == nil || g.object == nil {
 		return
 	}
 	others := 0
 	for i := range m.Gateways {
-		if o := &m.Gateways[i]; keyOf(o) != g.key && edge.ByController(m.controllerOf(o.Spec.GatewayClassName)).Name == g.vendor.Name {
+		o := &m.Gateways[i]
+		same := o.Spec.GatewayClassName == g.object.Spec.GatewayClassName
+		if g.merged == nil {
+			same = edge.ByController(m.controllerOf(o.Spec.GatewayClassName)).Name == g.vendor.Name
+		}
+		if same && keyOf(o) != g.key {
 			others++
 		}
 	}

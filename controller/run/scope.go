@@ -94,6 +94,9 @@ var anywhere = sync.OnceValue(func() (list []map[string]string) {
 	for _, v := range edge.Vendors() {
 		if v.Proxies.Anywhere {
 			list = append(list, v.Proxies.Labels)
+			if labels := v.Proxies.Merge.Labels; len(labels) > 0 {
+				list = append(list, labels)
+			}
 		}
 	}
 	return list
