@@ -44,3 +44,12 @@ func Install() ([]byte, error) {
 	}
 	return out.Bytes(), nil
 }
+
+// CRD returns the CustomResourceDefinition of AmbientEdges, as YAML.
+func CRD() ([]byte, error) {
+	data, err := files.ReadFile(order()[0])
+	if err != nil {
+		return nil, fmt.Errorf("manifests: %w", err)
+	}
+	return data, nil
+}

@@ -94,5 +94,11 @@ func (w *paperWorld) edge(args, from []string) (*v1alpha1.AmbientEdge, error) {
 	if err == nil {
 		err = strict(text, e)
 	}
-	return e, err
+	if err != nil {
+		return nil, err
+	}
+	if err := offered(text); err != nil {
+		return nil, &failure{what: "the API server would refuse AmbientEdge " + e.Namespace + "/" + e.Name, where: found[0].where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
+	}
+	return e, nil
 }

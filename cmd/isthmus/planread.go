@@ -46,6 +46,7 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
 	var found *v1alpha1.AmbientEdge
+	var text []byte // of found
 	var others []string
 	for _, part := range bytes.Split(append([]byte("\n"), data...), []byte("\n---")) {
 		var tm metav1.TypeMeta
@@ -64,7 +65,7 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 		if found != nil {
 			return nil, &failure{what: "there is more than one AmbientEdge", where: where, next: "plan them one by one"}
 		}
-		found = &v1alpha1.AmbientEdge{}
+		found, text = &v1alpha1.AmbientEdge{}, part
 		if err := bareOff(part, where); err != nil {
 			return nil, err
 		}
@@ -84,6 +85,9 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 	}
 	if found == nil {
 		return nil, noEdgeAmong(others, where)
+	}
+	if err := offered(text); err != nil {
+		return nil, &failure{what: "the API server would refuse this AmbientEdge", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}
 	}
 	return found, nil
 }

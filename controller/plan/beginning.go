@@ -108,7 +108,7 @@ func (m *maker) sightings() *sightings {
 	see := func(pods []*corev1.Pod) []spiffeid.ID {
 		ids := map[spiffeid.ID]bool{}
 		for _, p := range pods {
-			if alive(p) && enforces(p) {
+			if alive(p) && m.guarded(p) {
 				for _, id := range parseIDs([]string{identity(m.trustDomain(), p)}) {
 					ids[id] = true
 				}

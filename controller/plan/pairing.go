@@ -134,7 +134,7 @@ func (m *maker) pairable(b *backend, before []*policy.Point, paired bool) *obsta
 		}
 	}
 	for _, p := range m.podsWith(b.key.Namespace, b.service.Spec.Selector) {
-		if !enforces(p) && !paired {
+		if !m.guarded(p) && !paired {
 			return &obstacle{field: "spec.selector", why: fmt.Sprintf("has %s, which is outside the mesh: no policy is enforced there, and a waypoint does not tell it from the others", object("Pod", keyOf(p))), fix: "bring the pod into the mesh"}
 		}
 	}

@@ -17,6 +17,16 @@ func (s *Snapshot) untold(conditions int, uid types.UID) bool {
 	return s.Paper && conditions == 0 && uid == ""
 }
 
+// guarded says whether anybody enforces policies in front of a pod, or will: of one that nobody has seen, whether its labels or those of its namespace bring
+// it into the mesh. Else files would hide what policies at pods do.
+func (m *maker) guarded(p *corev1.Pod) bool {
+	if enforces(p) || !m.assumed(p) {
+		return enforces(p)
+	}
+	code, _ := cannot(p)
+	return code == "" && m.labelledIn(p)
+}
+
 // capturedOnPaper makes a step unknown that sees whether pods are captured, where files do not tell.
 func (m *maker) capturedOnPaper(s *Step, g *gateway) {
 	if !m.Paper || s.State != v1alpha1.StepNext {

@@ -167,7 +167,7 @@ func (m *maker) podKinds(b *backend) (list []map[string]string) {
 	}
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, p := range pods {
-		if enforces(p) {
+		if m.guarded(p) {
 			add(p.Labels)
 		}
 	}

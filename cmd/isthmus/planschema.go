@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"unicode/utf8"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/manifests"
+)
+
+// crdSchema is the part of an OpenAPI schema that says which values there are.
+type crdSchema struct {
+	Enum       []string              `json:"enum"`
+	Properties map[string]*crdSchema `json:"properties"`
+	Items      *crdSchema            `json:"items"`
+	Required   []string              `json:"required"`
+	MinItems   int                   `json:"minItems"`
+	MaxItems   *int                  `json:"maxItems"`
+	MinLength  int                   `json:"minLength"`
+	MaxLength  *int                  `json:"maxLength"`
+}
+
+// edgeSchema is that of AmbientEdges, as the CRD has it.
+var edgeSchema = sync.OnceValues(func() (*crdSchema, error) {
+	text, err := manifests.CRD()
+	if err != nil {
+		return nil, err
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Schema struct {
+					OpenAPIV3Schema *crdSchema `json:"openAPIV3Schema"`
+				} `json:"schema"`
+			} `json:"versions"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		return nil, fmt.Errorf("read the CRD of AmbientEdges: %w", err)
+	}
+	if len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Schema.OpenAPIV3Schema == nil {
+		return nil, fmt.Errorf("read the CRD of AmbientEdges: it has %d versions, or no schema", len(crd.Spec.Versions))
+	}
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema, nil
+})
+
+// offered refuses values of an AmbientEdge that the API server would refuse: those that are none of a field's, and lists and texts that are too long or too
+// short. Mode Pair may be planned with, before the API server takes it.
+func offered(data []byte) error {
+	schema, err := edgeSchema()
+	if err != nil {
+		return err
+	}
+	var object map[string]any
+	if err := yaml.Unmarshal(data, &object); err != nil {
+		return err
+	}
+	spec, there := object["spec"]
+	if !there || schema.Properties["spec"] == nil {
+		return nil
+	}
+	return schema.Properties["spec"].check("spec", spec)
+}
+
+// check says what is wrong with a value, or nil. That it is of another type was told before.
+func (s *crdSchema) check(path string, v any) error {
+	switch v := v.(type) {
+	case string:
+		switch n := utf8.RuneCountInString(v); {
+		case len(s.Enum) > 0 && !slices.Contains(s.Enum, v) && (path != "spec.authorization.mode" || v != "Pair"):
+			return fmt.Errorf("%s is %q, and takes %s", path, v, oneOf(s.Enum))
+		case n < s.MinLength:
+			return fmt.Errorf("%s has %d characters, and takes %d at least", path, n, s.MinLength)
+		case s.MaxLength != nil && n > *s.MaxLength:
+			return fmt.Errorf("%s has %d characters, and takes %d at most", path, n, *s.MaxLength)
+		}
+	case []any:
+		switch {
+		case len(v) < s.MinItems:
+			return fmt.Errorf("%s has %d items, and takes %d at least", path, len(v), s.MinItems)
+		case s.MaxItems != nil && len(v) > *s.MaxItems:
+			return fmt.Errorf("%s has %d items, and takes %d at most", path, len(v), *s.MaxItems)
+		case s.Items == nil:
+			return nil
+		}
+		for i := range v {
+			if err := s.Items.check(fmt.Sprintf("%s[%d]", path, i), v[i]); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, name := range s.Required {
+			if _, there := v[name]; !there {
+				return fmt.Errorf("%s has no %s", path, name)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if of := s.Properties[name]; of != nil {
+				if err := of.check(path+"."+name, v[name]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func oneOf(values []string) string {
+	var b bytes.Buffer
+	for i, v := range values {
+		switch {
+		case i > 0 && i == len(values)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", v)
+	}
+	return b.String()
+}
