@@ -76,6 +76,7 @@ func (m *maker) findBackends() {
 
 // outside finds backends whose pods the mesh does not carry: behind a waypoint they are reached in plaintext.
 func (m *maker) outside(b *backend) {
+	m.unselected(b)
 	out := 0
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, p := range pods {
@@ -90,6 +91,18 @@ func (m *maker) outside(b *backend) {
 		Code: v1alpha1.FindingBackendOutside, Severity: v1alpha1.SeverityWarning, Object: b.String(),
 		Message: fmt.Sprintf("%d of %d pods of this Service are not in the mesh: the last hop to them is plaintext, and no policy is enforced there", out, len(pods)),
 		Fix:     fmt.Sprintf("kubectl label namespace %s %s=%s", b.key.Namespace, LabelDataplaneMode, modeAmbient),
+	})
+}
+
+// unselected finds a Service that selects no pods, and may have some all the same: by EndpointSlices, which nobody reads.
+func (m *maker) unselected(b *backend) {
+	if b.hidden || len(b.service.Spec.Selector) > 0 || b.service.Spec.Type == corev1.ServiceTypeExternalName {
+		return
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingNoSelector, Severity: v1alpha1.SeverityWarning, Object: b.String(), Field: "spec.selector",
+		Message: "this Service has no selector, and EndpointSlices are not read: which pods serve it is not known, nor whether they are in the mesh, nor whether a policy at them tells callers apart, which sees a waypoint in their place",
+		Fix:     "give it a selector; or see to what its EndpointSlices name: kubectl get endpointslices -n " + b.key.Namespace + " -l kubernetes.io/service-name=" + b.key.Name,
 	})
 }
 

@@ -38,6 +38,7 @@ const (
 	FindingUnfollowed      = "ISM344" // a route sends to what is not followed to a Service
 	FindingNoRoute         = "ISM345" // no route names a gateway
 	FindingPlanChanged     = "ISM346" // what is to be written is not in the plan that was approved
+	FindingNoSelector      = "ISM347" // which pods serve a Service is not known
 	FindingHidden          = "ISM349" // what a plan depends on may not be read
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
