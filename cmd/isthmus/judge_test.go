@@ -12,10 +12,10 @@ import (
 // (world.UnjudgedEnv): a line each of folder, test and what was seen, with tabs between them. make test runs those tests again, alone and without the race detector.
 const unjudgedEnv = "ISTHMUS_UNJUDGED"
 
-// judged says whether a promised time that was broken counts: not with the race detector, nor while others have the machine.
+// judged says whether a promised time that was broken counts: not with the race detector, nor while others have the machine (world.BesideEnv).
 func judged(t *testing.T, seen string) bool {
 	t.Helper()
-	return judge(t, seen, !raceEnabled && quiet())
+	return judge(t, seen, !raceEnabled && quiet() && os.Getenv("ISTHMUS_BESIDE") == "")
 }
 
 // quiet says whether the load of the last minute leaves us time.

@@ -9,8 +9,10 @@ import (
 func unjudged(alone string) string {
 	return `case "$*" in
 *"-run ^TestReady\$ ."*) echo x >>"$STATE/alone"
+	[ -z "${ISTHMUS_BESIDE:-}" ] || exit 1
 ` + alone + ` ;;
-*/e2e) printf '%s\tTestReady\tready in 5s: it took 6s\n' "$PWD" >>"$ISTHMUS_UNJUDGED" # the stories
+*/e2e) [ "$ISTHMUS_BESIDE" = true ] || exit 1
+	printf '%s\tTestReady\tready in 5s: it took 6s\n' "$PWD" >>"$ISTHMUS_UNJUDGED" # the stories
 	printf 'ok  \texample.com/product/e2e\t1.2s\n' ;;
 *) printf 'ok  \texample.com/product\t1.2s\n' ;;
 esac`

@@ -10,15 +10,19 @@ import (
 // the test's name and what was seen, with tabs between them, so that it can be run again alone.
 const UnjudgedEnv = "ISTHMUS_UNJUDGED"
 
+// BesideEnv is set where tests run beside others, which are to have what they judge measured again alone (see UnjudgedEnv): what they miss says nothing then,
+// whatever the load was in the last minute.
+const BesideEnv = "ISTHMUS_BESIDE"
+
 // Test is the part of a testing.TB that a judgement needs.
 type Test interface {
 	Name() string
 	Log(args ...any)
 }
 
-// Judge says whether a promise of so many seconds that was broken counts: it does when the machine is Quiet. Else that is said in t's log, and in the file
+// Judge says whether a promise of so many seconds that was broken counts: it does when the machine is Quiet, and nobody has said that others run beside. Else that is said in t's log, and in the file
 // that UnjudgedEnv names. seen begins with the promise.
-func Judge(t Test, seen string) bool { return judge(t, seen, Quiet()) }
+func Judge(t Test, seen string) bool { return judge(t, seen, Quiet() && os.Getenv(BesideEnv) == "") }
 
 func judge(t Test, seen string, quiet bool) bool {
 	if quiet {

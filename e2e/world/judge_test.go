@@ -38,6 +38,10 @@ func TestWhatIsNotJudgedIsSaid(t *testing.T) {
 	if want := dir + "\tTestReady\tready in 5 s: it took 6 s\n" + dir + "\tTestReady\ttold in 40 s: it took 41 s\n"; err != nil || string(text) != want {
 		t.Errorf("noted are %q, %v", text, err)
 	}
+	t.Setenv(BesideEnv, "true")
+	if Judge(log, "ready in 5 s: it took 8 s") {
+		t.Error("beside others it is judged")
+	}
 	t.Setenv(UnjudgedEnv, "")
 	if judge(log, "x", false) || strings.Contains(log.String(), "nobody else") {
 		t.Errorf("without a file it says %q", log)
