@@ -35,6 +35,7 @@ func TestDamagedBlocks(t *testing.T) {
 		"no end":                     {join(one, one[:len(one)-30]), 0, "block 2 is damaged"},
 		"the end of another":         {join(replace("END CERT", "END X"), one), 0, "block 1 is damaged"},
 		"indented":                   {join(one, []byte("  "), one), 0, "block 2 is damaged"},
+		"each line indented":         {join(one, []byte("  "), bytes.ReplaceAll(one, []byte("\n"), []byte("\n  "))), 0, "block 2 is damaged"},
 		"a mark of byte order":       {join([]byte("\ufeff"), one, one), 0, "block 1 is damaged"},
 		"all in one line":            {bytes.ReplaceAll(one, []byte("\n"), []byte(`\n`)), 0, "block 1 is damaged"},
 		"nothing":                    {nil, 0, "no PEM certificate"},
