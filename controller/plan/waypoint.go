@@ -97,6 +97,7 @@ func (m *maker) waypoints() {
 			m.awaitWaypoint(key, of)
 		})
 	}
+	m.canaries(chosen)
 	m.ledAlready(chosen)
 }
 
@@ -218,6 +219,11 @@ func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 	for _, b := range m.backends {
 		if g := m.gateway(b.waypoint); b.wanted && !b.hidden && g != nil && Programmed(g) {
 			chosen[b.waypoint] = true
+		}
+		if o, _, key := m.canaried(b); o != nil && b.wanted && !b.hidden {
+			if g := m.gateway(key); g != nil && Programmed(g) {
+				chosen[key] = true
+			}
 		}
 	}
 	for _, key := range m.ledNow() {

@@ -313,6 +313,9 @@ func (v *viewer) waypoints() error {
 		if key, ok := waypointOf(namespace, labels); ok {
 			v.scope.gateways[key] = true
 		}
+		if key, ok := plan.CanaryOf(namespace, labels); ok {
+			v.scope.gateways[key] = true
+		}
 	}
 	for i := range v.s.Services {
 		name(v.s.Services[i].Namespace, v.s.Services[i].Labels)

@@ -39,6 +39,7 @@ const (
 	FindingNoRoute         = "ISM345" // no route names a gateway
 	FindingPlanChanged     = "ISM346" // what is to be written is not in the plan that was approved
 	FindingNoSelector      = "ISM347" // which pods serve a Service is not known
+	FindingCanary          = "ISM348" // a canary waypoint takes no part
 	FindingHidden          = "ISM349" // what a plan depends on may not be read
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods

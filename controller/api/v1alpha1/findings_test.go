@@ -103,6 +103,8 @@ func findings() []told {
 			"Review the plan of now, and approve it with `isthmus apply --plan`; or take the annotation `isthmus.dev/plan` away."},
 		{"ISM347", "Warning", "A Service has no selector, and which pods serve it is not known: EndpointSlices are not read. Nobody sees whether they are in the mesh, nor whether policies at them would see the waypoint in place of callers (ISM205).", owner,
 			"Give the Service a selector, or see to the workloads behind its EndpointSlices."},
+		{"ISM348", "Warning", "A canary waypoint of a Service takes no part: it does not exist, or its weight is no number from 0 to 100. All requests go to the first waypoint. One that takes part is asked like the first, and a Service is not led to either before both answer.", owner,
+			"Create the waypoint, or correct the label or the annotation."},
 		{"ISM349", "Error, Warning", "The controller may not read objects of a kind that is installed, and cannot know what they say. It is an error where the gateway's switch is set or overridden by them, or every plan depends on them: nothing is written, and nothing taken back, for this AmbientEdge. " +
 			"A warning where no waypoint is asked for. It goes by itself when the right is there.", platform,
 			"Give the controller's account the rights get, list and watch for that resource, as the ClusterRole isthmus-observe of this release has them: `kubectl apply -k manifests`."},
