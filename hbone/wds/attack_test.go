@@ -279,6 +279,15 @@ func TestAHelloIsBounded(t *testing.T) {
 			t.Fatalf("%.20s is never asked for", name)
 		}
 	}
+	at := change(t, func(c *Config) { c.MaxNames = 20_000 })
+	for i := range 12_000 { // at once, on a connection that stands
+		if err := at.ask(fmt.Sprintf("shop/%0490d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, req := range at.more() {
+		check("one for what is asked at once", []proto.Message{req})
+	}
 }
 
 // What is held is bounded by its bytes, too.
