@@ -33,7 +33,7 @@ func paperPlan(t *testing.T, change func(*plan.Snapshot)) *planDocument {
 			{ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "n2", Annotations: map[string]string{v1alpha1.AnnotationEdges: "edge/public"}}},
 		},
 		Services: []corev1.Service{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders", UID: "s1"}}},
-		Pods:     []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "gateway-1", UID: "p1", Labels: labels}}},
+		Pods:     []plan.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "gateway-1", UID: "p1", Labels: labels}}},
 	}
 	s.Deployments = append(s.Deployments, gatewayDeployment(labels))
 	if change != nil {

@@ -41,7 +41,7 @@ func observed() *plan.Snapshot {
 		Classes:        []gatewayv1.GatewayClass{class("kgateway", "kgateway.dev/kgateway"), class("contour", "projectcontour.io/gateway-controller"), class("istio-waypoint", plan.WaypointController)},
 		Deployments:    []appsv1.Deployment{nginx},
 		IngressClasses: []networkingv1.IngressClass{{ObjectMeta: metav1.ObjectMeta{Name: "nginx"}, Spec: networkingv1.IngressClassSpec{Controller: "k8s.io/ingress-nginx"}}},
-		Pods:           []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "http-1", Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": "http"}}}},
+		Pods:           []plan.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "http-1", Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": "http"}}}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -77,7 +78,7 @@ func (f *worldFlags) clusterWorld(ctx context.Context) (*world, client.Client, e
 	if err != nil {
 		return nil, nil, err
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	saveMemory()
 	read, err := ctl.ReadChecked(ctx, c, meshOf(mesh))
 	if err != nil {
 		return nil, nil, explainKube("cannot read the cluster", "", err)
@@ -89,8 +90,21 @@ func (f *worldFlags) clusterWorld(ctx context.Context) (*world, client.Client, e
 	return &world{World: read.World, objects: read.Objects, notes: notes}, c, nil
 }
 
-// gcPercent keeps the memory of a command that reads a whole cluster near to what it needs.
-const gcPercent = 50
+// What keeps the memory of a command that reads a whole cluster near to what it needs: more of the collector's work, and much more above the limit.
+const (
+	gcPercent   = 50
+	memoryLimit = 700 << 20
+)
+
+// saveMemory holds until the command ends. GOGC and GOMEMLIMIT come before it.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
 
 // wholeClient is a client that reads a whole cluster: it asks as fast as it is answered.
 func (k *kubeFlags) wholeClient(scheme *runtime.Scheme) (client.Client, error) {

@@ -133,10 +133,10 @@ func saysOf(entry any, ref map[string]any, namespace string) bool {
 }
 
 // roll has the pods of given workloads run as their templates have them, and makes one of a workload that has none. It returns those that are changed.
-func (b *Builder) roll(given map[Object]bool) map[*corev1.Pod]bool {
+func (b *Builder) roll(given map[Object]bool) map[*plan.Pod]bool {
 	w := b.w
-	changed := map[*corev1.Pod]bool{}
-	pods := map[string][]*corev1.Pod{} // by namespace
+	changed := map[*plan.Pod]bool{}
+	pods := map[string][]*plan.Pod{} // by namespace
 	for i := range w.Pods {
 		p := &w.Pods[i]
 		pods[p.Namespace] = append(pods[p.Namespace], p)
@@ -144,7 +144,7 @@ func (b *Builder) roll(given map[Object]bool) map[*corev1.Pod]bool {
 			changed[p] = true
 		}
 	}
-	var made []*corev1.Pod
+	var made []*plan.Pod
 	of := func(kind string, o metav1.Object, selector *metav1.LabelSelector, template *corev1.PodTemplateSpec) {
 		if !given[Object{"apps", kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}}] || selector == nil || len(selector.MatchLabels) == 0 {
 			return
@@ -157,12 +157,12 @@ func (b *Builder) roll(given map[Object]bool) map[*corev1.Pod]bool {
 			there, changed[p] = true, true
 			p.Labels = maps.Clone(p.Labels)
 			maps.Copy(p.Labels, template.Labels)
-			p.Annotations, p.Spec = maps.Clone(template.Annotations), *template.Spec.DeepCopy()
+			p.Annotations, p.Spec = maps.Clone(template.Annotations), plan.SpecOf(template.Spec.DeepCopy())
 		}
 		if !there {
-			p := &corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
+			p := &plan.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: plan.SpecOf(template.Spec.DeepCopy())}
 			p.Namespace, p.Name = o.GetNamespace(), o.GetName()+"-assumed"
-			p.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+			p.Status = plan.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 			made = append(made, p)
 		}
 	}
@@ -182,7 +182,7 @@ func (b *Builder) roll(given map[Object]bool) map[*corev1.Pod]bool {
 	for _, p := range made {
 		w.Pods = append(w.Pods, *p)
 	}
-	now := map[*corev1.Pod]bool{}
+	now := map[*plan.Pod]bool{}
 	for i := range w.Pods { // they may have moved
 		if i >= len(before) || changed[&before[i]] {
 			now[&w.Pods[i]] = true
@@ -192,7 +192,7 @@ func (b *Builder) roll(given map[Object]bool) map[*corev1.Pod]bool {
 }
 
 // proxies are the pods that istiod will make for given Gateways, of those that it knows and that have none.
-func (b *Builder) proxies(given map[Object]bool, pods map[string][]*corev1.Pod) (made []*corev1.Pod) {
+func (b *Builder) proxies(given map[Object]bool, pods map[string][]*plan.Pod) (made []*plan.Pod) {
 	accounts := map[string]string{plan.WaypointController: "", "istio.io/gateway-controller": "-istio"}
 	of := map[string]string{plan.WaypointClass: plan.WaypointController}
 	for i := range b.w.Classes {
@@ -205,13 +205,13 @@ func (b *Builder) proxies(given map[Object]bool, pods map[string][]*corev1.Pod) 
 			continue
 		}
 		labels := map[string]string{edge.LabelGatewayName: g.Name}
-		if slices.ContainsFunc(pods[g.Namespace], func(p *corev1.Pod) bool { return has(p.Labels, labels) }) {
+		if slices.ContainsFunc(pods[g.Namespace], func(p *plan.Pod) bool { return has(p.Labels, labels) }) {
 			continue
 		}
 		labels[plan.LabelDataplaneMode] = "none"
-		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name + "-assumed", Labels: labels}}
+		p := &plan.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name + "-assumed", Labels: labels}}
 		p.Spec.ServiceAccountName = g.Name + ending
-		p.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+		p.Status = plan.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 		made = append(made, p)
 		b.w.ServiceAccounts[types.NamespacedName{Namespace: g.Namespace, Name: p.Spec.ServiceAccountName}] = true
 	}
@@ -219,7 +219,7 @@ func (b *Builder) proxies(given map[Object]bool, pods map[string][]*corev1.Pod) 
 }
 
 // recapture has pods captured as their labels and those of their namespaces have it, where either is given.
-func (w *World) recapture(given map[Object]bool, changed map[*corev1.Pod]bool) {
+func (w *World) recapture(given map[Object]bool, changed map[*plan.Pod]bool) {
 	for i := range w.Pods {
 		p := &w.Pods[i]
 		if !changed[p] && !given[Object{"", "Namespace", types.NamespacedName{Name: p.Namespace}}] {

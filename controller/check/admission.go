@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -252,7 +251,7 @@ func findGatewaysOutside(w *World, found func(Finding)) {
 			Message: fmt.Sprintf("none of its pods is in the mesh, so that it has no identity, and all that it sends to %s is refused: %s", inWords(names), why),
 			Fix:     "bring its pods into the mesh: label them " + plan.LabelDataplaneMode + "=ambient",
 		}
-		if v.Object != nil && v.Vendor.Infrastructure && !slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return p.Spec.HostNetwork }) {
+		if v.Object != nil && v.Vendor.Infrastructure && !slices.ContainsFunc(v.Pods, func(p *plan.Pod) bool { return p.Spec.HostNetwork }) {
 			f.Patch = w.enrolCommand(v)
 			if w.refusesClients(v) {
 				f.Fix += ", and annotate them " + plan.AnnotationBypassInbound + "=true, as policies before them refuse their clients otherwise"

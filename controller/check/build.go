@@ -146,8 +146,10 @@ func (b *Builder) AddTyped(o metav1.Object, where string) {
 	switch o := o.(type) {
 	case *corev1.Namespace:
 		kind, w.Namespaces = "Namespace", append(w.Namespaces, *o)
-	case *corev1.Pod:
+	case *plan.Pod:
 		kind, w.Pods = "Pod", append(w.Pods, *o)
+	case *corev1.Pod:
+		kind, w.Pods = "Pod", append(w.Pods, plan.PodOf(o))
 	case *corev1.Service:
 		kind, w.Services = "Service", append(w.Services, *o)
 	case *corev1.ServiceAccount:
@@ -239,7 +241,7 @@ func (b *Builder) World() *World {
 		w.services[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = s
 		w.servicesOf[s.Namespace] = append(w.servicesOf[s.Namespace], s)
 	}
-	w.pods, w.labelled = map[string][]*corev1.Pod{}, map[string]map[[2]string][]*corev1.Pod{}
+	w.pods, w.labelled = map[string][]*plan.Pod{}, map[string]map[[2]string][]*plan.Pod{}
 	for i := range w.Pods {
 		if p := &w.Pods[i]; p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
 			w.pods[p.Namespace] = append(w.pods[p.Namespace], p)
@@ -299,7 +301,7 @@ func (b *Builder) assume() {
 				return
 			}
 		}
-		p := corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
+		p := plan.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: plan.SpecOf(template.Spec.DeepCopy())}
 		p.Namespace, p.Name = o.GetNamespace(), o.GetName()+assumedSuffix
 		w.Pods = append(w.Pods, p)
 	}

@@ -144,7 +144,7 @@ func (w *World) identified(v *plan.View) bool {
 
 // named says whether the rule that decides at pods names a caller by its service account.
 func (w *World) named(d policy.Decision, callers []spiffeid.ID) bool {
-	for _, p := range w.index().atPods[d.Policy.Namespace] {
+	for _, p := range w.guard().atPods[d.Policy.Namespace] {
 		if p.Name != d.Policy.Name || d.Rule < 0 || d.Rule >= len(p.Spec.Rules) {
 			continue
 		}
@@ -265,7 +265,7 @@ func (w *World) byInfrastructure(v *plan.View) bool {
 }
 
 // speaksHBONE says whether a gateway's pod speaks HBONE itself, as its vendor says.
-func speaksHBONE(v *plan.View, p *corev1.Pod) bool {
+func speaksHBONE(v *plan.View, p *plan.Pod) bool {
 	return v.Vendor.Native == edge.NativeAlways || v.Vendor.Native == edge.NativeByMode && p.Labels[plan.LabelDataplaneMode] == modeNone
 }
 

@@ -88,9 +88,9 @@ func (w *World) workloads() []workload {
 }
 
 // pod is one that the workload would have.
-func (o *workload) pod() *corev1.Pod {
+func (o *workload) pod() *plan.Pod {
 	t := o.template
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}
+	return &plan.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Labels: t.Labels, Annotations: t.Annotations}, Spec: plan.SpecOf(&t.Spec)}
 }
 
 func (w *World) cannotCome(found func(Finding)) {
@@ -234,7 +234,7 @@ func (w *World) misplaced(found func(Finding)) {
 		if s.Labels[plan.LabelDataplaneMode] != modeAmbient {
 			continue
 		}
-		if slices.ContainsFunc(w.PodsOf(s), func(p *corev1.Pod) bool { asked, known := w.askedIn(p); return asked || !known }) {
+		if slices.ContainsFunc(w.PodsOf(s), func(p *plan.Pod) bool { asked, known := w.askedIn(p); return asked || !known }) {
 			continue // it does no harm
 		}
 		found(Finding{

@@ -93,7 +93,7 @@ func (w *World) seenAs(v *plan.View) (policy.Values[spiffeid.ID], []spiffeid.ID)
 		return policy.Of(ids...), ids
 	case !w.Paper && v.Inside+v.Late == 0:
 		return policy.Absent[spiffeid.ID](), ids
-	case w.Paper && !slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return !w.InMesh(p) }):
+	case w.Paper && !slices.ContainsFunc(v.Pods, func(p *plan.Pod) bool { return !w.InMesh(p) }):
 		return policy.Of(ids...), ids
 	}
 	return policy.Of(ids...).OrAbsent(), ids
@@ -241,7 +241,7 @@ func (p portPair) request(source policy.Values[spiffeid.ID]) *policy.Request {
 
 // carriedOf are the pods of a Service before which ztunnel stands, and whether it stands before all of them. One without pods in files has what stands
 // for them.
-func (w *World) carriedOf(s *corev1.Service) (list []*corev1.Pod, all bool) {
+func (w *World) carriedOf(s *corev1.Service) (list []*plan.Pod, all bool) {
 	pods := w.PodsOf(s)
 	for _, p := range pods {
 		if w.ztunnelBefore(p) {
@@ -249,7 +249,7 @@ func (w *World) carriedOf(s *corev1.Service) (list []*corev1.Pod, all bool) {
 		}
 	}
 	if len(pods) == 0 && w.Paper && len(s.Spec.Selector) > 0 && w.namespaceLabels(s.Namespace)[plan.LabelDataplaneMode] == "ambient" {
-		list = append(list, &corev1.Pod{})
+		list = append(list, &plan.Pod{})
 		list[0].Namespace, list[0].Name, list[0].Labels = s.Namespace, "of-"+s.Name, s.Spec.Selector
 		return list, true
 	}

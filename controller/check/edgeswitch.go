@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -205,7 +204,7 @@ func (w *World) open(found func(Finding)) {
 			continue
 		}
 		pods := w.PodsOf(l.service)
-		i := slices.IndexFunc(pods, func(p *corev1.Pod) bool {
+		i := slices.IndexFunc(pods, func(p *plan.Pod) bool {
 			return w.InMesh(p) && w.pointBefore(p).Decide(&policy.Request{Source: policy.Of(who)}).Verdict == policy.Allow
 		})
 		if i < 0 {

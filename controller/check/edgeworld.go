@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -58,9 +59,8 @@ func (w *World) edgeWorld() *edgeWorld {
 	e.edges = make([]Edge, len(views))
 	for i := range views {
 		e.edges[i] = e.edge(&views[i])
-	}
-	for i := range e.edges {
 		e.edges[i].trips = w.tripsOf(&e.edges[i])
+		clear(e.objects.untyped)
 	}
 	return e
 }
@@ -109,6 +109,8 @@ type edgeObjects struct {
 	// tokens are RequestAuthentications by namespace.
 	tokens map[string][]*securityv1.RequestAuthentication
 	read   map[Object]*unstructured.Unstructured
+	// untyped are typed objects without their types, of the edge that is looked at: they are much larger so.
+	untyped map[Object]*unstructured.Unstructured
 }
 
 type kindIn struct {
@@ -120,7 +122,8 @@ type kindIn struct {
 func newEdgeObjects(w *World) *edgeObjects {
 	o := &edgeObjects{
 		w: w, lists: map[kindIn][]*unstructured.Unstructured{}, typed: map[Object]any{}, tokens: map[string][]*securityv1.RequestAuthentication{},
-		read: map[Object]*unstructured.Unstructured{}}
+		read: map[Object]*unstructured.Unstructured{}, untyped: map[Object]*unstructured.Unstructured{},
+	}
 	kinds := map[schema.GroupKind]bool{}
 	for _, k := range rules.Kinds() {
 		kinds[k.GroupKind()] = true
@@ -162,10 +165,16 @@ func (o *edgeObjects) list(kind schema.GroupKind, u *unstructured.Unstructured) 
 	}
 }
 
-// content is a typed object without its type, or nil.
+// content is a typed object without its type, or nil. What became of a route or a Service is left out.
 func (o *edgeObjects) content(kind schema.GroupKind, typed any) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	var err error
+	switch whole := typed.(type) {
+	case *gatewayv1.HTTPRoute:
+		typed = &gatewayv1.HTTPRoute{ObjectMeta: whole.ObjectMeta, Spec: whole.Spec}
+	case *corev1.Service:
+		typed = &corev1.Service{ObjectMeta: whole.ObjectMeta, Spec: whole.Spec}
+	}
 	if kind.Group == istioSecurity { // these say themselves how they are written
 		var text []byte
 		if text, err = json.Marshal(typed); err == nil {
@@ -187,6 +196,9 @@ func (o *edgeObjects) Get(kind schema.GroupKind, namespace, name string) *unstru
 	if u, ok := o.read[key]; ok {
 		return u
 	}
+	if u, ok := o.untyped[key]; ok {
+		return u
+	}
 	typed, ok := o.typed[key]
 	switch gk := kind.String(); {
 	case gk == "Service" && o.w.Service(key.NamespacedName) != nil:
@@ -200,7 +212,7 @@ func (o *edgeObjects) Get(kind schema.GroupKind, namespace, name string) *unstru
 		return o.w.Other(kind, namespace, name)
 	}
 	u := o.content(kind, typed)
-	o.read[key] = u
+	o.untyped[key] = u
 	return u
 }
 

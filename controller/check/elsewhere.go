@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -17,7 +18,7 @@ func findGatewayNamespaces(w *World, found func(Finding)) {
 	for i := range all {
 		c := &all[i]
 		v := c.view
-		if v.Object == nil || len(v.Pods) == 0 || len(c.ids) == 0 || slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return p.Namespace == v.Key.Namespace }) {
+		if v.Object == nil || len(v.Pods) == 0 || len(c.ids) == 0 || slices.ContainsFunc(v.Pods, func(p *plan.Pod) bool { return p.Namespace == v.Key.Namespace }) {
 			continue
 		}
 		_, refused := w.refused(c)

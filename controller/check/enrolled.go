@@ -138,7 +138,7 @@ func (w *World) askedTwice(v *plan.View, found func(Finding)) {
 func nobody() policy.Request { return policy.Request{Source: policy.Absent[spiffeid.ID]()} }
 
 // refusesAll says by what a pod refuses all who have no identity, at each port that a Service leads to, or "".
-func (w *World) refusesAll(s *corev1.Service, p *corev1.Pod) string {
+func (w *World) refusesAll(s *corev1.Service, p *plan.Pod) string {
 	point := w.pointBefore(p)
 	by := ""
 	for i := range s.Spec.Ports {
@@ -159,7 +159,7 @@ func (w *World) refusesAll(s *corev1.Service, p *corev1.Pod) string {
 }
 
 // targetPort is the port of a pod that a port of a Service leads to, or 0.
-func targetPort(at *corev1.ServicePort, p *corev1.Pod) uint16 {
+func targetPort(at *corev1.ServicePort, p *plan.Pod) uint16 {
 	port := at.TargetPort.IntVal
 	switch {
 	case at.TargetPort == intstr.IntOrString{}:

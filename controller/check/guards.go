@@ -25,17 +25,18 @@ type guards struct {
 	tokens    map[policy.Target][]*securityv1.RequestAuthentication
 	peers     map[string][]*securityv1.PeerAuthentication // by namespace
 	byRef     map[policy.Ref]*securityv1.AuthorizationPolicy
-	selected  map[string]map[string]bool // keys of labels that policies select, by namespace
+	selected  map[string]map[string]bool // labels that policies select, as app=orders, by namespace
 
-	carried   map[string][]*corev1.Pod      // pods before which ztunnel stands, by namespace
+	carried   map[string][]*plan.Pod        // pods before which ztunnel stands, by namespace
 	users     map[types.NamespacedName]bool // service accounts of pods
-	labelled  map[string][]*corev1.Pod      // the same by a label that is selected: namespace/key=value
+	labelled  map[string][]*plan.Pod        // the same by a label that is selected: namespace/key=value
 	led       map[types.NamespacedName][]*corev1.Service
 	waypoints map[types.NamespacedName][]spiffeid.ID
 	selecting map[string][]*securityv1.AuthorizationPolicy // of atPods, by one label that they select: namespace/key=value, or namespace/ for all pods
 	serving   map[string][]*corev1.Service                 // by one label of their selector: namespace/key=value
 	before    map[string]*policy.Point
 	behind    map[[2]types.NamespacedName]*policy.Point
+	open      *policy.Point // of a waypoint that enforces nothing
 	routes    map[types.NamespacedName]*gatewayv1.HTTPRoute
 	crossed   []crossing // what gateways send; nil: not looked for yet
 }
@@ -53,9 +54,9 @@ func (w *World) guard() *guards {
 		selected:  map[string]map[string]bool{},
 		selecting: map[string][]*securityv1.AuthorizationPolicy{},
 		serving:   map[string][]*corev1.Service{},
-		carried:   map[string][]*corev1.Pod{},
+		carried:   map[string][]*plan.Pod{},
 		users:     map[types.NamespacedName]bool{},
-		labelled:  map[string][]*corev1.Pod{},
+		labelled:  map[string][]*plan.Pod{},
 		led:       map[types.NamespacedName][]*corev1.Service{},
 		waypoints: map[types.NamespacedName][]spiffeid.ID{},
 		before:    map[string]*policy.Point{},
@@ -123,7 +124,7 @@ func oneLabel(labels map[string]string) string {
 }
 
 // servicesFor are the Services that select a pod.
-func (w *World) servicesFor(p *corev1.Pod) (list []*corev1.Service) {
+func (w *World) servicesFor(p *plan.Pod) (list []*corev1.Service) {
 	for _, k := range sortedKeys(p.Labels) {
 		for _, s := range w.guard().serving[p.Namespace+"/"+k+"="+p.Labels[k]] {
 			if has(p.Labels, s.Spec.Selector) {
@@ -136,11 +137,11 @@ func (w *World) servicesFor(p *corev1.Pod) (list []*corev1.Service) {
 
 // selects notes the labels that a policy selects by.
 func (g *guards) selects(namespace string, selector *typev1beta1.WorkloadSelector) {
-	for k := range selector.GetMatchLabels() {
+	for k, v := range selector.GetMatchLabels() {
 		if g.selected[namespace] == nil {
 			g.selected[namespace] = map[string]bool{}
 		}
-		g.selected[namespace][k] = true
+		g.selected[namespace][k+"="+v] = true
 	}
 }
 
@@ -162,10 +163,11 @@ func (w *World) before(namespace string, labels map[string]string) *policy.Point
 	g := w.guard()
 	var key strings.Builder
 	key.WriteString(namespace)
+	sorted := sortedKeys(labels)
 	for _, ns := range slices.Compact([]string{namespace, w.Root()}) {
-		for _, k := range sortedKeys(g.selected[ns]) {
-			if v, ok := labels[k]; ok {
-				key.WriteString("/" + k + "=" + v)
+		for _, k := range sorted {
+			if at := k + "=" + labels[k]; g.selected[ns][at] {
+				key.WriteString("/" + at)
 			}
 		}
 	}
@@ -203,6 +205,13 @@ func (w *World) behind(waypoint, service types.NamespacedName) *policy.Point {
 		m.RequestAuthentications = append(m.RequestAuthentications, g.tokens[t]...)
 	}
 	m.AuthorizationPolicies, m.RequestAuthentications = once(m.AuthorizationPolicies), once(m.RequestAuthentications)
+	if len(m.AuthorizationPolicies) == 0 && len(m.RequestAuthentications) == 0 {
+		if g.open == nil {
+			g.open = policy.New(m).Waypoint(at[0], at[1])
+		}
+		g.behind[key] = g.open
+		return g.open
+	}
 	p := policy.New(m).Waypoint(at[0], at[1])
 	g.behind[key] = p
 	return p

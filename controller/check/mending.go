@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -103,7 +102,7 @@ func (w *World) enrolment(v *plan.View) (field, fix, patch string) {
 	switch {
 	case v.Vendor.Never != "":
 		return "", "put a gateway before these Services that can be captured: " + v.Vendor.Never, ""
-	case slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return p.Spec.HostNetwork }):
+	case slices.ContainsFunc(v.Pods, func(p *plan.Pod) bool { return p.Spec.HostNetwork }):
 		return "", "run it without hostNetwork, which is never captured, and label its pods " + label + more, ""
 	case v.Object != nil && v.Vendor.Infrastructure:
 		return "spec.infrastructure.labels[" + plan.LabelDataplaneMode + "]", "label its pods by spec.infrastructure, which starts them anew" + more,
@@ -119,11 +118,11 @@ func (w *World) enrolment(v *plan.View) (field, fix, patch string) {
 func (w *World) refusesClients(v *plan.View) bool {
 	pods := v.Pods
 	if len(pods) == 0 {
-		p := &corev1.Pod{}
+		p := &plan.Pod{}
 		p.Namespace, p.Labels = v.Key.Namespace, map[string]string{labelGatewayName: v.Key.Name}
-		pods = []*corev1.Pod{p}
+		pods = []*plan.Pod{p}
 	}
-	return slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+	return slices.ContainsFunc(pods, func(p *plan.Pod) bool {
 		return p.Annotations[plan.AnnotationBypassInbound] != "true" && w.pointBefore(p).Decide(new(nobody())).Verdict != policy.Allow
 	})
 }

@@ -133,10 +133,7 @@ func (ix *meshIndex) look(key types.NamespacedName) *meshSide {
 			}
 		}
 	}
-	s.point = policy.New(policy.Mesh{
-		AuthorizationPolicies: all, RequestAuthentications: s.tokens, RootNamespace: w.Root(), TrustDomain: w.Mesh.TrustDomain,
-		TrustDomainAliases: w.Mesh.TrustDomainAliases, PathNormalization: w.Mesh.PathNormalization, Providers: w.Mesh.Providers,
-	}).Waypoint(at, of)
+	s.point = w.behind(waypoint, key)
 	decides := map[policy.Ref]bool{}
 	for _, ref := range s.point.Policies() {
 		decides[ref] = true

@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // hbonePort is where ztunnel and waypoints take connections.
@@ -67,7 +69,7 @@ func (w *World) firewalls(namespace string, ingress bool) []firewall {
 }
 
 // isolating are those that select a pod. None: everything goes.
-func (w *World) isolating(p *corev1.Pod, ingress bool) []firewall {
+func (w *World) isolating(p *plan.Pod, ingress bool) []firewall {
 	var list []firewall
 	for _, f := range w.firewalls(p.Namespace, ingress) {
 		if f.selector.Matches(labels.Set(p.Labels)) {
@@ -79,12 +81,12 @@ func (w *World) isolating(p *corev1.Pod, ingress bool) []firewall {
 
 // end is the other end of a connection: a pod, an address, or anybody. Anybody may be any, so that what is for some is for maybe.
 type end struct {
-	pod  *corev1.Pod
+	pod  *plan.Pod
 	addr netip.Addr
 }
 
 // admits says whether policies let through a TCP connection, at a port of the pod that listens.
-func (w *World) admits(list []firewall, at *corev1.Pod, other end, port int32) tri {
+func (w *World) admits(list []firewall, at *plan.Pod, other end, port int32) tri {
 	result := no
 	for i := range list {
 		for _, r := range list[i].rules {
@@ -97,7 +99,7 @@ func (w *World) admits(list []firewall, at *corev1.Pod, other end, port int32) t
 }
 
 // openTo says whether ports of a rule have a TCP port; at is the pod that listens, nil if it is not known.
-func openTo(ports []networkingv1.NetworkPolicyPort, at *corev1.Pod, port int32) bool {
+func openTo(ports []networkingv1.NetworkPolicyPort, at *plan.Pod, port int32) bool {
 	if len(ports) == 0 {
 		return true
 	}
@@ -116,7 +118,7 @@ func openTo(ports []networkingv1.NetworkPolicyPort, at *corev1.Pod, port int32) 
 	})
 }
 
-func named(p *corev1.Pod, name string) int32 {
+func named(p *plan.Pod, name string) int32 {
 	for i := range p.Spec.Containers {
 		for _, is := range p.Spec.Containers[i].Ports {
 			if is.Name == name {
@@ -165,7 +167,7 @@ func inBlock(b *networkingv1.IPBlock, other end) tri {
 	return no
 }
 
-func (w *World) isPod(namespace string, peer *networkingv1.NetworkPolicyPeer, p *corev1.Pod) tri {
+func (w *World) isPod(namespace string, peer *networkingv1.NetworkPolicyPeer, p *plan.Pod) tri {
 	in := yes
 	if peer.NamespaceSelector == nil {
 		if p.Namespace != namespace {

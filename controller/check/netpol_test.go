@@ -8,13 +8,15 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // TestAdmits: what a rule of a NetworkPolicy of namespace shop says of a caller, at port 15008 of a pod that names its port mesh.
 func TestAdmits(t *testing.T) {
-	at := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "mesh", ContainerPort: hbonePort}}}}}}
+	at := &plan.Pod{Spec: plan.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "mesh", ContainerPort: hbonePort}}}}}}
 	caller := func(namespace string, labels map[string]string) end {
-		return end{pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}, Status: corev1.PodStatus{PodIP: "10.1.0.9"}}}
+		return end{pod: &plan.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}, Status: plan.PodStatus{PodIP: "10.1.0.9"}}}
 	}
 	cart, gateway := caller("shop", map[string]string{"app": "cart"}), caller("edge", map[string]string{"app": "web"})
 	for name, c := range map[string]struct {

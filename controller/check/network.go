@@ -73,7 +73,7 @@ func networkChecks() []Check {
 }
 
 // meshPods are the pods of the mesh in namespaces with policies for what comes in, and waypoints', in order.
-func (w *World) meshPods(ingress bool, do func(p *corev1.Pod, list []firewall)) {
+func (w *World) meshPods(ingress bool, do func(p *plan.Pod, list []firewall)) {
 	for _, ns := range sortedKeys(w.pods) {
 		if len(w.firewalls(ns, ingress)) == 0 {
 			continue
@@ -89,7 +89,7 @@ func (w *World) meshPods(ingress bool, do func(p *corev1.Pod, list []firewall)) 
 	}
 }
 
-func (w *World) ofWaypoint(p *corev1.Pod) bool {
+func (w *World) ofWaypoint(p *plan.Pod) bool {
 	name := p.Labels[labelGatewayName]
 	g := w.Gateway(types.NamespacedName{Namespace: p.Namespace, Name: name})
 	return name != "" && g != nil && w.isWaypoint(g)
@@ -122,7 +122,7 @@ func anyRule(list []firewall) bool {
 // ingressPort finds pods that nobody reaches by the mesh, once for the policies that select them.
 func (w *World) ingressPort(found func(Finding)) {
 	busy := w.calledByMesh()
-	w.grouped(true, func(p *corev1.Pod, list []firewall) (v1alpha1.Severity, bool) {
+	w.grouped(true, func(p *plan.Pod, list []firewall) (v1alpha1.Severity, bool) {
 		if !anyRule(list) || w.admits(list, p, end{}, hbonePort) != no {
 			return "", false
 		}
@@ -143,7 +143,7 @@ func (w *World) ingressPort(found func(Finding)) {
 
 // grouped calls say once for the policies that select pods for which is says true.
 func (w *World) grouped(
-	ingress bool, is func(*corev1.Pod, []firewall) (v1alpha1.Severity, bool), say func(at Object, related []Object, pods []string, s v1alpha1.Severity),
+	ingress bool, is func(*plan.Pod, []firewall) (v1alpha1.Severity, bool), say func(at Object, related []Object, pods []string, s v1alpha1.Severity),
 ) {
 	type group struct {
 		objects  []Object
@@ -151,7 +151,7 @@ func (w *World) grouped(
 		severity v1alpha1.Severity
 	}
 	groups, order := map[string]*group{}, []string{}
-	w.meshPods(ingress, func(p *corev1.Pod, list []firewall) {
+	w.meshPods(ingress, func(p *plan.Pod, list []firewall) {
 		s, ok := is(p, list)
 		if !ok {
 			return
@@ -200,7 +200,7 @@ func (w *World) calledByMesh() map[types.NamespacedName]bool {
 }
 
 func (w *World) egressPort(found func(Finding)) {
-	one := func(pods []*corev1.Pod, what Object) {
+	one := func(pods []*plan.Pod, what Object) {
 		for _, p := range pods {
 			list := w.isolating(p, false)
 			if len(list) == 0 || w.admits(list, nil, end{}, hbonePort) != no {
@@ -218,7 +218,7 @@ func (w *World) egressPort(found func(Finding)) {
 	views := w.Views()
 	for i := range views {
 		v := &views[i]
-		pods := slices.DeleteFunc(slices.Clone(v.Pods), func(p *corev1.Pod) bool { return !w.InMesh(p) && !speaksHBONE(v, p) })
+		pods := slices.DeleteFunc(slices.Clone(v.Pods), func(p *plan.Pod) bool { return !w.InMesh(p) && !speaksHBONE(v, p) })
 		one(pods, viewObject(v))
 	}
 	for i := range w.Gateways {
@@ -229,10 +229,10 @@ func (w *World) egressPort(found func(Finding)) {
 }
 
 // waypointPods are the pods of a waypoint; in files, what one would be like.
-func (w *World) waypointPods(key types.NamespacedName) []*corev1.Pod {
+func (w *World) waypointPods(key types.NamespacedName) []*plan.Pod {
 	list := w.Selected(key.Namespace, map[string]string{labelGatewayName: key.Name})
 	if len(list) == 0 && w.Paper {
-		list = append(list, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		list = append(list, &plan.Pod{ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace, Name: key.Name, Labels: map[string]string{labelGatewayName: key.Name, labelManaged: "istio.io-mesh-controller"},
 		}})
 	}
@@ -240,7 +240,7 @@ func (w *World) waypointPods(key types.NamespacedName) []*corev1.Pod {
 }
 
 func (w *World) ingressPeer(found func(Finding)) {
-	one := func(s *corev1.Service, from []*corev1.Pod, caller Object) {
+	one := func(s *corev1.Service, from []*plan.Pod, caller Object) {
 		if len(from) == 0 {
 			return
 		}
@@ -272,7 +272,7 @@ func (w *World) ingressPeer(found func(Finding)) {
 	views := w.Views()
 	for i := range views {
 		v := &views[i]
-		inside := slices.DeleteFunc(slices.Clone(v.Pods), func(p *corev1.Pod) bool { return !w.InMesh(p) && !speaksHBONE(v, p) })
+		inside := slices.DeleteFunc(slices.Clone(v.Pods), func(p *plan.Pod) bool { return !w.InMesh(p) && !speaksHBONE(v, p) })
 		for j := range v.Backends {
 			b := &v.Backends[j]
 			if _, leads := w.leadsOf(b.Key); b.Service != nil && (b.Sends == plan.ToPods || !leads && b.Sends == plan.ToService) && v.Object != nil {

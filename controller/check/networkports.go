@@ -7,11 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 func (w *World) portsVoid(found func(Finding)) {
-	w.grouped(true, func(p *corev1.Pod, list []firewall) (v1alpha1.Severity, bool) {
+	w.grouped(true, func(p *plan.Pod, list []firewall) (v1alpha1.Severity, bool) {
 		if w.admits(list, p, end{}, hbonePort) != yes {
 			return "", false
 		}
@@ -36,7 +37,7 @@ func (w *World) portsVoid(found func(Finding)) {
 func probeAddress() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 7, 127}) }
 
 func (w *World) probes(found func(Finding)) {
-	w.grouped(true, func(p *corev1.Pod, list []firewall) (v1alpha1.Severity, bool) {
+	w.grouped(true, func(p *plan.Pod, list []firewall) (v1alpha1.Severity, bool) {
 		for _, port := range probedPorts(p) {
 			if w.admits(list, p, end{addr: probeAddress()}, port) == no {
 				return v1alpha1.SeverityInfo, w.InMesh(p)
@@ -55,7 +56,7 @@ func (w *World) probes(found func(Finding)) {
 }
 
 // probedPorts are the ports that HTTP and TCP probes of a pod go to.
-func probedPorts(p *corev1.Pod) []int32 {
+func probedPorts(p *plan.Pod) []int32 {
 	var list []int32
 	for i := range p.Spec.Containers {
 		c := &p.Spec.Containers[i]

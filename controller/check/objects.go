@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 const labelGatewayName = "gateway.networking.k8s.io/gateway-name"
@@ -74,7 +76,7 @@ func infrastructureCommand(o Object, key, value string) string {
 		o.Name, key, value)
 }
 
-func isReady(p *corev1.Pod) bool {
+func isReady(p *plan.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
 }
 
@@ -82,7 +84,7 @@ func isReady(p *corev1.Pod) bool {
 const assumedSuffix = "-assumed"
 
 // podName is the name of a pod, or, of one that is assumed, that of its workload.
-func podName(p *corev1.Pod) string {
+func podName(p *plan.Pod) string {
 	if p.UID == "" {
 		return strings.TrimSuffix(p.Name, assumedSuffix)
 	}

@@ -72,7 +72,7 @@ func (w *World) without(given map[Object]bool) *World {
 	}
 	const gateway, security = gatewayv1.GroupName, "security.istio.io"
 	s.Namespaces = left(s.Namespaces, given, "", "Namespace", func(o *corev1.Namespace) metav1.Object { return o })
-	s.Pods = left(s.Pods, given, "", "Pod", func(o *corev1.Pod) metav1.Object { return o })
+	s.Pods = left(s.Pods, given, "", "Pod", func(o *plan.Pod) metav1.Object { return o })
 	s.Services = left(s.Services, given, "", "Service", func(o *corev1.Service) metav1.Object { return o })
 	s.Deployments = left(s.Deployments, given, "apps", "Deployment", func(o *appsv1.Deployment) metav1.Object { return o })
 	s.DaemonSets = left(s.DaemonSets, given, "apps", "DaemonSet", func(o *appsv1.DaemonSet) metav1.Object { return o })

@@ -8,9 +8,9 @@ import (
 	securityapi "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -67,14 +67,14 @@ func podPolicyChecks() []Check {
 }
 
 // podPolicies looks at each rule of the policies with an action before which ztunnel stands.
-func podPolicies(action securityapi.AuthorizationPolicy_Action, one func(*World, *securityv1.AuthorizationPolicy, *corev1.Pod, policy.Reading) (Finding,
+func podPolicies(action securityapi.AuthorizationPolicy_Action, one func(*World, *securityv1.AuthorizationPolicy, *plan.Pod, policy.Reading) (Finding,
 	bool)) func(*World, func(Finding)) {
 	return func(w *World, found func(Finding)) {
 		for _, p := range w.Policies {
 			if p.Spec.Action != action || len(targetRefsOf(&p.Spec)) > 0 {
 				continue
 			}
-			var pod *corev1.Pod
+			var pod *plan.Pod
 			for _, r := range policy.AtZtunnel(p) {
 				if len(r.Lost) == 0 {
 					continue
@@ -102,7 +102,7 @@ func onlyDomains(fields []string) bool {
 	return true
 }
 
-func allowOfRequests(w *World, p *securityv1.AuthorizationPolicy, _ *corev1.Pod, r policy.Reading) (Finding, bool) {
+func allowOfRequests(w *World, p *securityv1.AuthorizationPolicy, _ *plan.Pod, r policy.Reading) (Finding, bool) {
 	if !r.Void {
 		return Finding{}, false
 	}
@@ -131,7 +131,7 @@ func whole(p *securityv1.AuthorizationPolicy) bool {
 	return true
 }
 
-func denyOfNothing(w *World, p *securityv1.AuthorizationPolicy, _ *corev1.Pod, r policy.Reading) (Finding, bool) {
+func denyOfNothing(w *World, p *securityv1.AuthorizationPolicy, _ *plan.Pod, r policy.Reading) (Finding, bool) {
 	f := Finding{Fix: w.attachInstead(p.Namespace, p.Spec.Selector)}
 	what := "knows nothing of " + fieldsText(r.Lost)
 	if onlyDomains(r.Lost) {
@@ -150,7 +150,7 @@ func denyOfNothing(w *World, p *securityv1.AuthorizationPolicy, _ *corev1.Pod, r
 }
 
 func findWidened(w *World, found func(Finding)) {
-	wider := func(w *World, p *securityv1.AuthorizationPolicy, _ *corev1.Pod, r policy.Reading) (Finding, bool) {
+	wider := func(w *World, p *securityv1.AuthorizationPolicy, _ *plan.Pod, r policy.Reading) (Finding, bool) {
 		f := Finding{Fix: w.attachInstead(p.Namespace, p.Spec.Selector)}
 		f.Message = fmt.Sprintf("ztunnel enforces this before %s, leaves out %s and keeps what stands beside: ", w.selectorText(p.Namespace, p.Spec.Selector),
 			fieldsText(r.Lost))

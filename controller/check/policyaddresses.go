@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -179,7 +180,7 @@ func (w *World) servicesUnder(p *securityv1.AuthorizationPolicy) (list []*corev1
 
 // listens says whether a pod that a policy selects says that it has a port.
 func (w *World) listens(p *securityv1.AuthorizationPolicy, port uint16) bool {
-	return slices.ContainsFunc(w.carriedPods(p.Namespace, p.Spec.Selector), func(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(w.carriedPods(p.Namespace, p.Spec.Selector), func(pod *plan.Pod) bool {
 		return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 			return slices.ContainsFunc(c.Ports, func(cp corev1.ContainerPort) bool { return cp.ContainerPort == int32(port) })
 		})

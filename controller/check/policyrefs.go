@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -217,7 +216,7 @@ func (w *World) routesWithoutWaypoint(found func(Finding)) {
 			if s == nil || w.supposed[key.Namespace] && s.Labels[plan.LabelUseWaypoint] == "" {
 				continue
 			}
-			if _, _, leads := w.WaypointOf(s); leads || !slices.ContainsFunc(w.PodsOf(s), func(p *corev1.Pod) bool { return w.InMesh(p) }) {
+			if _, _, leads := w.WaypointOf(s); leads || !slices.ContainsFunc(w.PodsOf(s), func(p *plan.Pod) bool { return w.InMesh(p) }) {
 				continue
 			}
 			found(Finding{

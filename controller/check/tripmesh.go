@@ -101,7 +101,7 @@ func (w *World) inside(v *plan.View) rules.Answer {
 	case !w.Paper:
 		return rules.Unsure
 	}
-	if len(v.Pods) > 0 && !slices.ContainsFunc(v.Pods, func(p *corev1.Pod) bool { return !w.InMesh(p) }) {
+	if len(v.Pods) > 0 && !slices.ContainsFunc(v.Pods, func(p *plan.Pod) bool { return !w.InMesh(p) }) {
 		return rules.Yes
 	}
 	if v.Object == nil {

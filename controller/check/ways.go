@@ -21,11 +21,8 @@ import (
 type ways struct {
 	leads   []lead
 	senders map[types.NamespacedName][]sender
-	// targeting are policies by what their targetRefs name, atPods those without, by namespace.
+	// targeting are policies by what their targetRefs name.
 	targeting map[Object][]policyObject
-	atPods    map[string][]*securityv1.AuthorizationPolicy
-	strict    map[string][]*securityv1.PeerAuthentication
-	local     map[string]*policy.Set // what ztunnel enforces in a namespace
 	firewalls map[bool]map[string][]firewall
 }
 
@@ -64,7 +61,7 @@ func gatewayObject(key types.NamespacedName) Object {
 }
 
 // podObject names a pod; one that is assumed is not to be named: see standing.
-func podObject(p *corev1.Pod) Object {
+func podObject(p *plan.Pod) Object {
 	return Object{"", "Pod", keyOf(p)}
 }
 
@@ -78,10 +75,7 @@ func (w *World) index() *ways {
 	if w.ways != nil {
 		return w.ways
 	}
-	x := &ways{
-		senders: map[types.NamespacedName][]sender{}, targeting: map[Object][]policyObject{}, atPods: map[string][]*securityv1.AuthorizationPolicy{},
-		strict: map[string][]*securityv1.PeerAuthentication{}, local: map[string]*policy.Set{},
-	}
+	x := &ways{senders: map[types.NamespacedName][]sender{}, targeting: map[Object][]policyObject{}}
 	w.ways = x
 	for i := range w.Services {
 		s := &w.Services[i]
@@ -108,17 +102,10 @@ func (w *World) index() *ways {
 		}
 	}
 	for _, p := range w.Policies {
-		if list := targetsOf(p.Namespace, &p.Spec); len(list) > 0 {
-			x.target(list, policyObject{Object{"security.istio.io", "AuthorizationPolicy", keyOf(p)}, p, nil})
-		} else {
-			x.atPods[p.Namespace] = append(x.atPods[p.Namespace], p)
-		}
+		x.target(targetsOf(p.Namespace, &p.Spec), policyObject{Object{"security.istio.io", "AuthorizationPolicy", keyOf(p)}, p, nil})
 	}
 	for _, p := range w.RequestAuthentications {
 		x.target(targetsOf(p.Namespace, &p.Spec), policyObject{Object{"security.istio.io", "RequestAuthentication", keyOf(p)}, nil, p})
-	}
-	for _, p := range w.Strictness {
-		x.strict[p.Namespace] = append(x.strict[p.Namespace], p)
 	}
 	return x
 }
@@ -180,7 +167,7 @@ func (w *World) atWaypoint(waypoint types.NamespacedName, service Object) []poli
 
 // pointAt is what a waypoint enforces by policies for a Service.
 func (w *World) pointAt(list []policyObject, waypoint types.NamespacedName, service Object) *policy.Point {
-	mesh := w.policyMesh()
+	mesh := w.meshOf()
 	for _, p := range list {
 		if p.access != nil {
 			mesh.AuthorizationPolicies = append(mesh.AuthorizationPolicies, p.access)
@@ -194,27 +181,9 @@ func (w *World) pointAt(list []policyObject, waypoint types.NamespacedName, serv
 	)
 }
 
-func (w *World) policyMesh() policy.Mesh {
-	return policy.Mesh{
-		RootNamespace: w.Root(), TrustDomain: w.Mesh.TrustDomain, TrustDomainAliases: w.Mesh.TrustDomainAliases,
-		PathNormalization: w.Mesh.PathNormalization, Providers: w.Mesh.Providers,
-	}
-}
-
 // pointBefore is what ztunnel enforces before a pod that the mesh carries.
-func (w *World) pointBefore(p *corev1.Pod) *policy.Point {
-	x := w.index()
-	set := x.local[p.Namespace]
-	if set == nil {
-		mesh := w.policyMesh()
-		for _, ns := range slices.Compact([]string{p.Namespace, w.Root()}) {
-			mesh.AuthorizationPolicies = append(mesh.AuthorizationPolicies, x.atPods[ns]...)
-			mesh.PeerAuthentications = append(mesh.PeerAuthentications, x.strict[ns]...)
-		}
-		set = policy.New(mesh)
-		x.local[p.Namespace] = set
-	}
-	return set.Ztunnel(policy.Workload{Namespace: p.Namespace, Labels: p.Labels})
+func (w *World) pointBefore(p *plan.Pod) *policy.Point {
+	return w.before(p.Namespace, p.Labels)
 }
 
 // identities are who a gateway is; nobody, where it is not known.
@@ -237,7 +206,7 @@ func viewObject(v *plan.View) Object {
 }
 
 // askedIn says whether labels ask the mesh to carry a pod, and whether that is known: a namespace that is not in the files may say so too.
-func (w *World) askedIn(p *corev1.Pod) (asked, known bool) {
+func (w *World) askedIn(p *plan.Pod) (asked, known bool) {
 	switch p.Labels[plan.LabelDataplaneMode] {
 	case modeAmbient:
 		return true, true

@@ -47,9 +47,9 @@ type World struct {
 	hidden  map[schema.GroupKind]bool // that may not be read
 
 	services   map[types.NamespacedName]*corev1.Service
-	servicesOf map[string][]*corev1.Service           // by namespace
-	pods       map[string][]*corev1.Pod               // by namespace, without those that have ended
-	labelled   map[string]map[[2]string][]*corev1.Pod // by namespace and label, see fewest
+	servicesOf map[string][]*corev1.Service         // by namespace
+	pods       map[string][]*plan.Pod               // by namespace, without those that have ended
+	labelled   map[string]map[[2]string][]*plan.Pod // by namespace and label, see fewest
 	namespaces map[string]*corev1.Namespace
 	gateways   map[types.NamespacedName]*gatewayv1.Gateway
 	policiesIn map[string][]*securityv1.AuthorizationPolicy
@@ -128,19 +128,19 @@ func (w *World) PoliciesIn(namespace string) []*securityv1.AuthorizationPolicy {
 }
 
 // PodsIn are the pods of a namespace that have not ended.
-func (w *World) PodsIn(namespace string) []*corev1.Pod { return w.pods[namespace] }
+func (w *World) PodsIn(namespace string) []*plan.Pod { return w.pods[namespace] }
 
 // PodsOf are the pods that a Service selects. One without selector has none.
-func (w *World) PodsOf(s *corev1.Service) []*corev1.Pod {
+func (w *World) PodsOf(s *corev1.Service) []*plan.Pod {
 	return w.Selected(s.Namespace, s.Spec.Selector)
 }
 
 // Selected are the pods of a namespace that have all labels; no labels are had by none.
-func (w *World) Selected(namespace string, labels map[string]string) []*corev1.Pod {
+func (w *World) Selected(namespace string, labels map[string]string) []*plan.Pod {
 	if len(labels) == 0 {
 		return nil
 	}
-	var list []*corev1.Pod
+	var list []*plan.Pod
 	for _, p := range w.fewest(namespace, labels) {
 		if has(p.Labels, labels) {
 			list = append(list, p)
@@ -150,13 +150,13 @@ func (w *World) Selected(namespace string, labels map[string]string) []*corev1.P
 }
 
 // fewest are the pods of a namespace that have one of labels, which fewest have.
-func (w *World) fewest(namespace string, labels map[string]string) []*corev1.Pod {
+func (w *World) fewest(namespace string, labels map[string]string) []*plan.Pod {
 	if len(w.pods[namespace]) < 16 {
 		return w.pods[namespace]
 	}
 	by := w.labelled[namespace]
 	if by == nil {
-		by = map[[2]string][]*corev1.Pod{}
+		by = map[[2]string][]*plan.Pod{}
 		for _, p := range w.pods[namespace] {
 			for k, v := range p.Labels {
 				by[[2]string{k, v}] = append(by[[2]string{k, v}], p)
@@ -183,7 +183,7 @@ func has(labels, want map[string]string) bool {
 }
 
 // InMesh says whether the mesh carries a pod: as its node has said, or, of what nobody has seen, as its labels and those of its namespace have it.
-func (w *World) InMesh(p *corev1.Pod) bool {
+func (w *World) InMesh(p *plan.Pod) bool {
 	if p.Annotations[plan.AnnotationRedirection] == "enabled" {
 		return true
 	}

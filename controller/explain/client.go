@@ -27,7 +27,7 @@ const (
 type client struct {
 	node  Node
 	view  *plan.View // nil: no gateway
-	pods  []*corev1.Pod
+	pods  []*plan.Pod
 	notes []string
 	// assumed is who it is where it has no pods.
 	assumed []spiffeid.ID
@@ -43,7 +43,7 @@ func (x *Explainer) client(s Source) (*client, error) {
 	case s.Kind == "Pod":
 		for _, p := range x.w.PodsIn(s.Key.Namespace) {
 			if p.Name == s.Key.Name {
-				return &client{node: Node{Kind: NodeClient, Name: "Pod " + s.Key.String()}, pods: []*corev1.Pod{p}}, nil
+				return &client{node: Node{Kind: NodeClient, Name: "Pod " + s.Key.String()}, pods: []*plan.Pod{p}}, nil
 			}
 		}
 		return nil, notFound("pod "+s.Key.String(), s.Key, podNames(x.w, s.Key.Namespace))
@@ -185,7 +185,7 @@ type sender struct {
 
 // senders parts a client by how its pods send to a target.
 func (x *Explainer) senders(c *client, t *target, to plan.Destination, why string) (list []sender) {
-	groups := map[standing][]*corev1.Pod{}
+	groups := map[standing][]*plan.Pod{}
 	for _, p := range c.pods {
 		s := x.standing(p)
 		groups[s] = append(groups[s], p)
@@ -268,7 +268,7 @@ func keyOf(o metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
-func addresses(pods []*corev1.Pod) (list []netip.Addr) {
+func addresses(pods []*plan.Pod) (list []netip.Addr) {
 	for _, p := range pods {
 		a, err := netip.ParseAddr(p.Status.PodIP)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
@@ -66,7 +65,7 @@ func podsNode(t *target, g *group) Node {
 }
 
 // some names a few pods.
-func some(pods []*corev1.Pod) string {
+func some(pods []*plan.Pod) string {
 	const most = 3
 	var names []string
 	for _, p := range pods[:min(len(pods), most)] {

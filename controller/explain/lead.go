@@ -60,7 +60,7 @@ func (x *Explainer) doubtful(key types.NamespacedName, why, doubt string) []lead
 }
 
 // podLabel is the waypoint for workloads that a pod is labelled to lead to, itself or by its namespace.
-func (x *Explainer) podLabel(p *corev1.Pod) (types.NamespacedName, string) {
+func (x *Explainer) podLabel(p *plan.Pod) (types.NamespacedName, string) {
 	by, labels := "Pod "+keyOf(p).String(), p.Labels
 	if labels[plan.LabelUseWaypoint] == "" {
 		ns := x.w.Namespace(p.Namespace)
@@ -138,7 +138,7 @@ func (x *Explainer) down(key types.NamespacedName) string {
 	return fmt.Sprintf("waypoint %s has no pod that is ready: ztunnel refuses the connection", key)
 }
 
-func podReady(p *corev1.Pod) *corev1.PodCondition {
+func podReady(p *plan.Pod) *corev1.PodCondition {
 	for i := range p.Status.Conditions {
 		if c := &p.Status.Conditions[i]; c.Type == corev1.PodReady {
 			return c
@@ -147,7 +147,7 @@ func podReady(p *corev1.Pod) *corev1.PodCondition {
 	return nil
 }
 
-func (x *Explainer) waypointPods(key types.NamespacedName) []*corev1.Pod {
+func (x *Explainer) waypointPods(key types.NamespacedName) []*plan.Pod {
 	return x.w.Selected(key.Namespace, map[string]string{edge.LabelGatewayName: key.Name})
 }
 

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -35,7 +34,7 @@ var standings = [...]string{
 func (s standing) String() string { return standings[s] }
 
 // standing is that of any pod.
-func (x *Explainer) standing(p *corev1.Pod) standing {
+func (x *Explainer) standing(p *plan.Pod) standing {
 	switch {
 	case p.Annotations[plan.AnnotationRedirection] == "enabled":
 		return inMesh
@@ -53,7 +52,7 @@ func (x *Explainer) standing(p *corev1.Pod) standing {
 }
 
 // isWaypoint says whether a pod is a waypoint's, which speaks HBONE itself and calls nobody of its own accord.
-func (x *Explainer) isWaypoint(p *corev1.Pod) bool {
+func (x *Explainer) isWaypoint(p *plan.Pod) bool {
 	name := p.Labels[edge.LabelGatewayName]
 	if name == "" {
 		return false
@@ -101,11 +100,11 @@ func (x *Explainer) home(c *client) standing {
 }
 
 // gatewayGroups corrects how pods of a gateway stand by what its vendor does.
-func (x *Explainer) gatewayGroups(c *client, by map[standing][]*corev1.Pod) map[standing][]*corev1.Pod {
+func (x *Explainer) gatewayGroups(c *client, by map[standing][]*plan.Pod) map[standing][]*plan.Pod {
 	v := c.view
 	annotated := len(by[inMesh])
-	groups := map[standing][]*corev1.Pod{}
-	add := func(s standing, p *corev1.Pod) { groups[s] = append(groups[s], p) }
+	groups := map[standing][]*plan.Pod{}
+	add := func(s standing, p *plan.Pod) { groups[s] = append(groups[s], p) }
 	for s, pods := range by {
 		for _, p := range pods {
 			switch {
@@ -121,14 +120,14 @@ func (x *Explainer) gatewayGroups(c *client, by map[standing][]*corev1.Pod) map[
 		}
 	}
 	for _, pods := range groups {
-		slices.SortFunc(pods, func(a, b *corev1.Pod) int {
+		slices.SortFunc(pods, func(a, b *plan.Pod) int {
 			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 		})
 	}
 	return groups
 }
 
-func accountName(p *corev1.Pod) string { return cmp.Or(p.Spec.ServiceAccountName, "default") }
+func accountName(p *plan.Pod) string { return cmp.Or(p.Spec.ServiceAccountName, "default") }
 
 func (x *Explainer) id(namespace, account string) (spiffeid.ID, error) {
 	return spiffeid.FromString("spiffe://" + cmp.Or(x.w.Mesh.TrustDomain, "cluster.local") + "/ns/" + namespace + "/sa/" + account)
@@ -144,7 +143,7 @@ func (x *Explainer) idText(key types.NamespacedName) string {
 }
 
 // ids are the identities of pods, each once.
-func (x *Explainer) ids(pods []*corev1.Pod) (list []spiffeid.ID) {
+func (x *Explainer) ids(pods []*plan.Pod) (list []spiffeid.ID) {
 	for _, p := range pods {
 		if id, err := x.id(p.Namespace, accountName(p)); err == nil && !slices.Contains(list, id) {
 			list = append(list, id)
@@ -163,7 +162,7 @@ func (x *Explainer) accountOf(id spiffeid.ID) (types.NamespacedName, bool) {
 }
 
 func (x *Explainer) hasAccount(key types.NamespacedName) bool {
-	return x.w.ServiceAccounts[key] || slices.ContainsFunc(x.w.PodsIn(key.Namespace), func(p *corev1.Pod) bool { return accountName(p) == key.Name })
+	return x.w.ServiceAccounts[key] || slices.ContainsFunc(x.w.PodsIn(key.Namespace), func(p *plan.Pod) bool { return accountName(p) == key.Name })
 }
 
 func (x *Explainer) gatewayNames() (names []string) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
@@ -21,7 +22,7 @@ type target struct {
 	service *corev1.Service     // nil: a pod
 	port    *corev1.ServicePort // of the Service
 	number  uint16              // as it is addressed; zero is unknown
-	pods    []*corev1.Pod
+	pods    []*plan.Pod
 	groups  []group
 	notes   []string
 }
@@ -31,7 +32,7 @@ type group struct {
 	standing  standing
 	namespace string
 	labels    map[string]string
-	pods      []*corev1.Pod
+	pods      []*plan.Pod
 	port      uint16 // zero: not known
 	elsewhere bool   // addresses that are of no pod; it stands outside
 }
@@ -138,7 +139,7 @@ func (x *Explainer) pod(t Target) (*target, error) {
 		if p.Name != t.Key.Name {
 			continue
 		}
-		to := &target{name: "Pod " + t.Key.String(), pods: []*corev1.Pod{p}}
+		to := &target{name: "Pod " + t.Key.String(), pods: []*plan.Pod{p}}
 		if t.Port != "" {
 			n, err := strconv.ParseUint(t.Port, 10, 16)
 			if err != nil || n == 0 {
@@ -175,12 +176,12 @@ func (x *Explainer) group(t *target) {
 		t.groups[i].pods = append(t.groups[i].pods, p)
 	}
 	for _, g := range t.groups {
-		slices.SortFunc(g.pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(g.pods, func(a, b *plan.Pod) int { return cmp.Compare(a.Name, b.Name) })
 	}
 }
 
 // targetPort is the port of a pod behind one of its Service; zero where that is not known.
-func targetPort(port *corev1.ServicePort, p *corev1.Pod) uint16 {
+func targetPort(port *corev1.ServicePort, p *plan.Pod) uint16 {
 	switch {
 	case port == nil:
 		return 0
@@ -196,7 +197,7 @@ func targetPort(port *corev1.ServicePort, p *corev1.Pod) uint16 {
 }
 
 // named is the port of a pod by name, or zero.
-func named(p *corev1.Pod, name string) uint16 {
+func named(p *plan.Pod, name string) uint16 {
 	for i := range p.Spec.Containers {
 		for _, c := range p.Spec.Containers[i].Ports {
 			if c.Name == name && (c.Protocol == corev1.ProtocolTCP || c.Protocol == "") {

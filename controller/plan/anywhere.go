@@ -3,14 +3,12 @@ package plan
 import (
 	"cmp"
 	"slices"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // podsAnywhere are the pods of a Gateway whose vendor may put them into another namespace: that of its controller. Whoever may make a pod may give it
 // their labels, so that of all other namespaces none counts. Where pods are beside several controllers, those beside the oldest are taken: nobody
 // can make one in the past. A controller that is not here, or not known, tells nothing.
-func (m *maker) podsAnywhere(g *gateway, labels map[string]string) []*corev1.Pod {
+func (m *maker) podsAnywhere(g *gateway, labels map[string]string) []*Pod {
 	all := m.podsWith("", labels)
 	list := m.controllers(&g.vendor)
 	if len(list) == 0 {
@@ -20,8 +18,8 @@ func (m *maker) podsAnywhere(g *gateway, labels map[string]string) []*corev1.Pod
 		x, y := a.object.GetCreationTimestamp(), b.object.GetCreationTimestamp()
 		return cmp.Or(x.Compare(y.Time), compareKeys(a.key, b.key))
 	})
-	in := func(namespace string) []*corev1.Pod {
-		return slices.DeleteFunc(slices.Clone(all), func(p *corev1.Pod) bool { return p.Namespace != namespace })
+	in := func(namespace string) []*Pod {
+		return slices.DeleteFunc(slices.Clone(all), func(p *Pod) bool { return p.Namespace != namespace })
 	}
 	pods := in(g.key.Namespace)
 	for _, w := range list {

@@ -123,7 +123,7 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 }
 
 // concerns says whether a policy is for a backend, which has these pods: by its targetRefs, for its waypoint, or by its selector.
-func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend, pods []*corev1.Pod) bool {
+func (m *maker) concerns(p *securityv1.AuthorizationPolicy, b *backend, pods []*Pod) bool {
 	if targets(p, &p.Spec, b.key, "Service") || b.waypoint.Name != "" && (targets(p, &p.Spec, b.waypoint, "Gateway") || m.targetsClass(p, &p.Spec)) {
 		return true
 	}

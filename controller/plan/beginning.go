@@ -8,7 +8,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
@@ -105,7 +104,7 @@ func (m *maker) sightings() *sightings {
 		return m.sighted
 	}
 	m.sighted = &sightings{map[spiffeid.ID]int{}, map[*backend][]spiffeid.ID{}}
-	see := func(pods []*corev1.Pod) []spiffeid.ID {
+	see := func(pods []*Pod) []spiffeid.ID {
 		ids := map[spiffeid.ID]bool{}
 		for _, p := range pods {
 			if alive(p) && m.guarded(p) {
@@ -119,7 +118,7 @@ func (m *maker) sightings() *sightings {
 		}
 		return slices.Collect(maps.Keys(ids))
 	}
-	var near []*corev1.Pod
+	var near []*Pod
 	for i := range m.Pods {
 		if m.Pods[i].Namespace == m.Edge.Namespace {
 			near = append(near, &m.Pods[i])

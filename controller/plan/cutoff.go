@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -28,7 +27,7 @@ func (m *maker) enrols(g *gateway) bool {
 
 // apart says whether a gateway is to be captured, and has pods that are not.
 func (g *gateway) apart() bool {
-	return g.capture == v1alpha1.CaptureAmbient && slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) })
+	return g.capture == v1alpha1.CaptureAmbient && slices.ContainsFunc(g.pods, func(p *Pod) bool { return !captured(p) })
 }
 
 // ledNow are the waypoints that backends lead to at present, while a gateway is to be brought into the mesh: it will go there.

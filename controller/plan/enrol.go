@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
@@ -23,10 +21,10 @@ const (
 )
 
 // captured says whether ztunnel's node agent has said that it carries the pod's connections.
-func captured(p *corev1.Pod) bool { return p.Annotations[AnnotationRedirection] == "enabled" }
+func captured(p *Pod) bool { return p.Annotations[AnnotationRedirection] == "enabled" }
 
 // cannot says why a pod can never be captured, or "".
-func cannot(p *corev1.Pod) (code, why string) {
+func cannot(p *Pod) (code, why string) {
 	switch {
 	case p.Spec.HostNetwork:
 		return v1alpha1.FindingHostNetwork, "it has the node's network, which is never captured"
@@ -261,7 +259,7 @@ func (m *maker) elsewhere(g *gateway) string {
 // enrolElsewhere sees whether pods of another namespace are in the mesh: bringing them in is up to an AmbientEdge there.
 func (m *maker) enrolElsewhere(g *gateway, mode string) []Step {
 	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are in the mesh already, not by us"}}
-	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
+	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *Pod) bool { return !captured(p) }) {
 		return []Step{s}
 	}
 	w := g.workloads[0]

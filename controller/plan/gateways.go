@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -20,7 +19,7 @@ type gateway struct {
 	key    types.NamespacedName
 	vendor edge.Vendor
 	object *gatewayv1.Gateway // of kind Gateway
-	pods   []*corev1.Pod
+	pods   []*Pod
 	// workloads run the pods, and are people's to label. Empty: the vendor's controller makes them.
 	workloads []*workload
 	merged    *unstructured.Unstructured // the parameters of its class by which its pods serve all Gateways of that; nil: they do not
@@ -40,7 +39,7 @@ func (g *gateway) identities(trustDomain string) []string {
 	return slices.Compact(ids)
 }
 
-func identity(trustDomain string, p *corev1.Pod) string {
+func identity(trustDomain string, p *Pod) string {
 	sa := p.Spec.ServiceAccountName
 	if sa == "" {
 		sa = "default"
@@ -140,7 +139,7 @@ func (g *gateway) native() bool {
 	case edge.NativeAlways:
 		return true
 	case edge.NativeByMode:
-		return len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return p.Labels[LabelDataplaneMode] != modeNone })
+		return len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *Pod) bool { return p.Labels[LabelDataplaneMode] != modeNone })
 	}
 	return false
 }

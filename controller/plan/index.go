@@ -19,7 +19,7 @@ type index struct {
 	services    map[types.NamespacedName]*corev1.Service
 	gateways    map[types.NamespacedName]*gatewayv1.Gateway
 	deployments map[types.NamespacedName]*appsv1.Deployment
-	pods        map[string][]*corev1.Pod // by namespace, without those that have ended
+	pods        map[string][]*Pod // by namespace, without those that have ended
 
 	servicesIn   grouped[*corev1.Service]
 	grantsIn     grouped[*gatewayv1beta1.ReferenceGrant]
@@ -40,7 +40,7 @@ func (s *Snapshot) indexed() *Snapshot {
 		namespaces: make(map[string]*corev1.Namespace, len(s.Namespaces)), services: make(map[types.NamespacedName]*corev1.Service, len(s.Services)),
 		gateways:    make(map[types.NamespacedName]*gatewayv1.Gateway, len(s.Gateways)),
 		deployments: make(map[types.NamespacedName]*appsv1.Deployment, len(s.Deployments)),
-		pods:        map[string][]*corev1.Pod{}, workloads: s.readWorkloads(), fitting: map[string][]*workload{},
+		pods:        map[string][]*Pod{}, workloads: s.readWorkloads(), fitting: map[string][]*workload{},
 		servicesIn: group(pointers(s.Services)), grantsIn: group(pointers(s.ReferenceGrants)), policiesIn: group(s.Policies),
 		tokensIn: group(s.RequestAuthentications),
 		strictIn: group(s.Strictness), extensionsIn: group(s.Extensions),

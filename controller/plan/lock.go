@@ -188,9 +188,9 @@ func (m *maker) principals() (list []string, why, fix string) {
 }
 
 // ofGateways says whether a pod is of one of the gateways.
-func (m *maker) ofGateways(p *corev1.Pod) bool {
+func (m *maker) ofGateways(p *Pod) bool {
 	return slices.ContainsFunc(m.gateways, func(g *gateway) bool {
-		return slices.ContainsFunc(g.pods, func(o *corev1.Pod) bool { return keyOf(o) == keyOf(p) })
+		return slices.ContainsFunc(g.pods, func(o *Pod) bool { return keyOf(o) == keyOf(p) })
 	})
 }
 
@@ -204,7 +204,7 @@ func (m *maker) notYet() (why, fix string) {
 }
 
 // portsOf are the ports of pods that a Service leads to by TCP, or the name of one whose number no pod tells.
-func portsOf(s *corev1.Service, pods []*corev1.Pod) (ports []string, unknown string) {
+func portsOf(s *corev1.Service, pods []*Pod) (ports []string, unknown string) {
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		switch target := p.TargetPort; {
@@ -226,7 +226,7 @@ func portsOf(s *corev1.Service, pods []*corev1.Pod) (ports []string, unknown str
 }
 
 // numbersOf are what pods understand by the name of a port.
-func numbersOf(name string, pods []*corev1.Pod) (numbers []string) {
+func numbersOf(name string, pods []*Pod) (numbers []string) {
 	for _, pod := range pods {
 		for i := range pod.Spec.Containers {
 			for _, p := range pod.Spec.Containers[i].Ports {
@@ -240,14 +240,14 @@ func numbersOf(name string, pods []*corev1.Pod) (numbers []string) {
 }
 
 // alsoServed is another Service of the same pods and ports that is none of the edge's wired ones, or "".
-func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) string {
+func (m *maker) alsoServed(b *backend, pods []*Pod, ports []string) string {
 	for _, o := range m.servicesIn(b.key.Namespace) {
 		key := keyOf(o)
 		if key == b.key || len(o.Spec.Selector) == 0 ||
 			slices.ContainsFunc(m.backends, func(b *backend) bool { return b.wanted && b.key == key }) {
 			continue
 		}
-		var both []*corev1.Pod
+		var both []*Pod
 		for _, p := range pods {
 			if hasLabels(p.Labels, o.Spec.Selector) {
 				both = append(both, p)
@@ -265,13 +265,13 @@ func (m *maker) alsoServed(b *backend, pods []*corev1.Pod, ports []string) strin
 }
 
 // alsoEntered is a ServiceEntry of the same pods and ports, or "": it leads there as a Service does, and none is wired.
-func (m *maker) alsoEntered(b *backend, pods []*corev1.Pod, ports []string) string {
+func (m *maker) alsoEntered(b *backend, pods []*Pod, ports []string) string {
 	for _, o := range m.ServiceEntries {
 		if o.GetNamespace() != b.key.Namespace {
 			continue
 		}
 		labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "workloadSelector", "labels")
-		if !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, labels) }) {
+		if !slices.ContainsFunc(pods, func(p *Pod) bool { return hasLabels(p.Labels, labels) }) {
 			continue
 		}
 		for _, port := range items(o.Object, []string{"spec", "ports"}) {
@@ -293,7 +293,7 @@ func (m *maker) samePods(b *backend) []string {
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, o := range m.backends {
 		if o != b && o.wanted && o.key.Namespace == b.key.Namespace &&
-			slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, o.service.Spec.Selector) }) {
+			slices.ContainsFunc(pods, func(p *Pod) bool { return hasLabels(p.Labels, o.service.Spec.Selector) }) {
 			list = append(list, o.String())
 		}
 	}
@@ -327,7 +327,7 @@ func (m *maker) deniedBy(lock *securityv1.AuthorizationPolicy) []string {
 		if slices.Contains(list, object("Service", keyOf(s))) {
 			continue
 		}
-		if hasLabels(s.Spec.Selector, selector) || slices.ContainsFunc(selected, func(p *corev1.Pod) bool { return hasLabels(p.Labels, s.Spec.Selector) }) {
+		if hasLabels(s.Spec.Selector, selector) || slices.ContainsFunc(selected, func(p *Pod) bool { return hasLabels(p.Labels, s.Spec.Selector) }) {
 			list = append(list, object("Service", keyOf(s)))
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -56,14 +55,14 @@ func (m *maker) refusesOutside(g *gateway) string {
 }
 
 // expected are the pods of a gateway, or what they will be like where there are none yet.
-func (m *maker) expected(g *gateway) []*corev1.Pod {
+func (m *maker) expected(g *gateway) []*Pod {
 	if len(g.pods) > 0 {
 		return g.pods
 	}
-	like := func(namespace string, labels map[string]string) *corev1.Pod {
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}}
+	like := func(namespace string, labels map[string]string) *Pod {
+		return &Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}}
 	}
-	var list []*corev1.Pod
+	var list []*Pod
 	for _, w := range g.workloads {
 		list = append(list, like(w.key.Namespace, w.template.Labels))
 	}
@@ -97,7 +96,7 @@ func deciders(point *policy.Point, d policy.Decision) string {
 // takesInbound says whether ztunnel carries what comes to a gateway already, or is to by a label that is set: policies before it are enforced then, as
 // their authors see.
 func (m *maker) takesInbound(g *gateway) bool {
-	if slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return captured(p) && p.Annotations[AnnotationBypassInbound] != "true" }) {
+	if slices.ContainsFunc(g.pods, func(p *Pod) bool { return captured(p) && p.Annotations[AnnotationBypassInbound] != "true" }) {
 		return true
 	}
 	if ns := m.namespace(m.Edge.Namespace); ns != nil && holds(ns, m.Edge.FieldOwner(), labelled(LabelDataplaneMode, "").managed()...) {
@@ -150,7 +149,7 @@ func (m *maker) shut(g *gateway) {
 }
 
 // fromOutside are the requests that come to a pod from outside the mesh: to any port, and to each that a Service leads to.
-func (m *maker) fromOutside(p *corev1.Pod) []policy.Request {
+func (m *maker) fromOutside(p *Pod) []policy.Request {
 	outside := policy.Request{Source: policy.Absent[spiffeid.ID]()}
 	list := []policy.Request{outside}
 	for _, s := range m.servicesIn(p.Namespace) {
@@ -174,7 +173,7 @@ func (m *maker) fromOutside(p *corev1.Pod) []policy.Request {
 
 const exception = "make an exception with a PeerAuthentication PERMISSIVE for it"
 
-func (m *maker) refusesClients(g *gateway, p *corev1.Pod, why, or string) {
+func (m *maker) refusesClients(g *gateway, p *Pod, why, or string) {
 	m.found(v1alpha1.Finding{
 		Code: v1alpha1.FindingRefusesOutside, Severity: v1alpha1.SeverityWarning, Object: object("Pod", keyOf(p)), Field: "metadata.annotations[" + AnnotationBypassInbound + "]",
 		Message: fmt.Sprintf("this pod of %s refuses those who call it from outside the mesh: %s", g, why),
@@ -199,7 +198,7 @@ func (m *maker) takeInbound(s *Step, c carrier, want, all []setting, at ...strin
 }
 
 // called says whether the API server calls a pod, by a Service that selects it. Nil: it does not.
-func (m *maker) called(p *corev1.Pod) *Callee {
+func (m *maker) called(p *Pod) *Callee {
 	for i := range m.Callees {
 		c := &m.Callees[i]
 		if c.Service.Namespace != p.Namespace {

@@ -8,7 +8,6 @@ import (
 	securityapi "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
@@ -208,14 +207,14 @@ func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacl
 }
 
 // ledThere is another Service or ServiceEntry of the same pods and ports that leads to a backend's waypoint and gets no pairing, or "".
-func (m *maker) ledThere(b *backend, pods []*corev1.Pod, numbers []string) string {
+func (m *maker) ledThere(b *backend, pods []*Pod, numbers []string) string {
 	for i := range m.Services {
 		o := &backend{key: keyOf(&m.Services[i]), service: &m.Services[i]}
 		ours := slices.ContainsFunc(m.backends, func(x *backend) bool { return x.wanted && x.key == o.key && (m.present(x).Name == "" || m.paired(x)) })
 		if o.key.Namespace != b.key.Namespace || o.key == b.key || ours || m.present(o) != b.waypoint {
 			continue
 		}
-		var both []*corev1.Pod
+		var both []*Pod
 		for _, p := range pods {
 			if hasLabels(p.Labels, o.service.Spec.Selector) {
 				both = append(both, p)
@@ -230,11 +229,11 @@ func (m *maker) ledThere(b *backend, pods []*corev1.Pod, numbers []string) strin
 }
 
 // sameAccount is a pod with the identity of a backend's waypoint that is none of the pods of a waypoint, or nil.
-func (m *maker) sameAccount(b *backend, id string) *corev1.Pod {
+func (m *maker) sameAccount(b *backend, id string) *Pod {
 	of := slices.Concat(WaypointPods(m.Snapshot, b.waypoint), WaypointPods(m.Snapshot, m.present(b)))
 	for i := range m.Pods {
 		p := &m.Pods[i]
-		if alive(p) && identity(m.trustDomain(), p) == id && !slices.ContainsFunc(of, func(o *corev1.Pod) bool { return keyOf(o) == keyOf(p) }) {
+		if alive(p) && identity(m.trustDomain(), p) == id && !slices.ContainsFunc(of, func(o *Pod) bool { return keyOf(o) == keyOf(p) }) {
 			return p
 		}
 	}

@@ -3,14 +3,13 @@ package plan
 import (
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
 // assumed says whether a pod is none that anybody has seen: whoever reads files alone makes one of a template, which no API server has given a UID.
-func (s *Snapshot) assumed(p *corev1.Pod) bool { return s.Paper && p.UID == "" }
+func (s *Snapshot) assumed(p *Pod) bool { return s.Paper && p.UID == "" }
 
 // untold says whether files do not have a status that a cluster would have.
 func (s *Snapshot) untold(conditions int, uid types.UID) bool {

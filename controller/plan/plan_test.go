@@ -101,6 +101,7 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 	t.Helper()
 	s := &plan.Snapshot{Waypoints: map[types.NamespacedName]plan.WaypointFact{}, Served: map[types.NamespacedName]plan.WaypointFact{}}
 	d := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
+	var pods []corev1.Pod
 	for {
 		var raw runtime.RawExtension
 		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
@@ -120,7 +121,9 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 		case "Namespace":
 			add(t, raw.Raw, &s.Namespaces)
 		case "Pod":
-			add(t, raw.Raw, &s.Pods)
+			pods = pods[:0]
+			add(t, raw.Raw, &pods)
+			s.Pods = append(s.Pods, plan.PodOf(&pods[0]))
 		case "Service":
 			add(t, raw.Raw, &s.Services)
 		case "Deployment":

@@ -178,7 +178,7 @@ func (m *maker) podKinds(b *backend) (list []map[string]string) {
 }
 
 // enforces says whether anybody enforces policies in front of a pod.
-func enforces(p *corev1.Pod) bool { return captured(p) || p.Labels[labelTunnel] == "http" }
+func enforces(p *Pod) bool { return captured(p) || p.Labels[labelTunnel] == "http" }
 
 // port is a port of a Service: as it is addressed, and at its pods. Zero: it is not known.
 type port struct{ service, pod uint16 }

@@ -3,8 +3,6 @@ package plan
 import (
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
@@ -81,7 +79,7 @@ func (m *maker) optedOut(g *gateway) {
 }
 
 // runner is the workload that runs a pod of a gateway, or nil.
-func (m *maker) runner(g *gateway, p *corev1.Pod) *workload {
+func (m *maker) runner(g *gateway, p *Pod) *workload {
 	for _, w := range m.runs(g) {
 		if w.key.Namespace == p.Namespace && hasLabels(p.Labels, w.selector) {
 			return w

@@ -4,14 +4,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
 // late says whether a pod was captured after it had started, and has not noticed: some gateways look once.
-func (g *gateway) late(p *corev1.Pod) bool {
+func (g *gateway) late(p *Pod) bool {
 	if !g.vendor.OncePerStream || !captured(p) {
 		return false
 	}
@@ -21,7 +20,7 @@ func (g *gateway) late(p *corev1.Pod) bool {
 }
 
 // began is when the last of a pod's containers started. Nil: nobody tells.
-func began(p *corev1.Pod) (last *metav1.Time) {
+func began(p *Pod) (last *metav1.Time) {
 	for i := range p.Status.ContainerStatuses {
 		if r := p.Status.ContainerStatuses[i].State.Running; r != nil && (last == nil || last.Before(&r.StartedAt)) {
 			last = &r.StartedAt
@@ -43,7 +42,7 @@ func since(o metav1.Object, path []string) (last *metav1.Time) {
 // roll adds the step that starts pods anew which have not noticed that they are captured. It stays, done, while its annotation is ours: to take it away
 // would roll them once more.
 func (m *maker) roll(g *gateway) {
-	var late []*corev1.Pod
+	var late []*Pod
 	for _, p := range g.pods {
 		if g.late(p) {
 			late = append(late, p)
@@ -87,7 +86,7 @@ func (m *maker) roll(g *gateway) {
 }
 
 // toRoll is the value of the annotation that starts pods anew, or "" while those with the present one are on their way.
-func toRoll(late []*corev1.Pod, now string, mine bool) string {
+func toRoll(late []*Pod, now string, mine bool) string {
 	h := sha256.New()
 	fresh := !mine
 	for _, p := range late {

@@ -3,7 +3,6 @@ package plan
 import (
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
@@ -30,4 +29,4 @@ func Admits(s *Snapshot, waypoint *gatewayv1.Gateway, namespace string) bool {
 }
 
 // Late says whether a pod of a gateway was captured after it had connected to its controller, which has not noticed and has it send past waypoints.
-func Late(v *View, p *corev1.Pod) bool { return (&gateway{vendor: v.Vendor}).late(p) }
+func Late(v *View, p *Pod) bool { return (&gateway{vendor: v.Vendor}).late(p) }

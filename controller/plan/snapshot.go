@@ -27,7 +27,7 @@ type Snapshot struct {
 	TrustDomain string
 
 	Namespaces  []corev1.Namespace
-	Pods        []corev1.Pod
+	Pods        []Pod
 	Services    []corev1.Service
 	Deployments []appsv1.Deployment
 	DaemonSets  []appsv1.DaemonSet
@@ -137,8 +137,8 @@ func (s *Snapshot) controllerOf(class gatewayv1.ObjectName) string {
 }
 
 // podsWith are the pods of a namespace that have all labels, without those that have ended. An empty namespace is all.
-func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*corev1.Pod {
-	var list []*corev1.Pod
+func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*Pod {
+	var list []*Pod
 	if s.ix != nil && namespace != "" {
 		for _, p := range s.ix.pods[namespace] {
 			if hasLabels(p.Labels, labels) {
@@ -153,13 +153,13 @@ func (s *Snapshot) podsWith(namespace string, labels map[string]string) []*corev
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b *corev1.Pod) int {
+	slices.SortFunc(list, func(a, b *Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }
 
-func alive(p *corev1.Pod) bool {
+func alive(p *Pod) bool {
 	return p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 }
 

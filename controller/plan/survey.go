@@ -23,7 +23,7 @@ type View struct {
 	// Object is nil for the workload of an Ingress controller.
 	Object *gatewayv1.Gateway
 	// Pods are those that run, and Identities their SPIFFE ids, each once.
-	Pods       []*corev1.Pod
+	Pods       []*Pod
 	Identities []string
 	// Inside counts pods whose connections the mesh carries, or that speak HBONE themselves; Late those that were captured after they had
 	// connected to a controller which has not noticed. Paper: the pods are assumed, and nobody knows.

@@ -42,9 +42,9 @@ func surveyed(gateways int) *plan.Snapshot {
 			GatewayClassName: "istio",
 			Listeners:        []gatewayv1.Listener{{Name: "http", Port: 80, AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &all}}}},
 		}})
-		s.Pods = append(s.Pods, corev1.Pod{
+		s.Pods = append(s.Pods, plan.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: edge + "-1", Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": edge}},
-			Spec:       corev1.PodSpec{ServiceAccountName: edge + "-istio"},
+			Spec:       plan.PodSpec{ServiceAccountName: edge + "-istio"},
 		})
 		for n := range 100 {
 			s.Namespaces = append(s.Namespaces, namespaceOfSurvey(s, edge, fmt.Sprintf("team-%d-%d", g, n)))
@@ -66,7 +66,7 @@ func namespaceOfSurvey(s *plan.Snapshot, edge, ns string) corev1.Namespace {
 			ClusterIP: "10.96.0.1", Selector: labels, Ports: []corev1.ServicePort{{Port: 80}},
 		}})
 		for j := range 2 {
-			p := corev1.Pod{ObjectMeta: meta(fmt.Sprintf("%s-%d", name, j)), Spec: corev1.PodSpec{ServiceAccountName: name}}
+			p := plan.Pod{ObjectMeta: meta(fmt.Sprintf("%s-%d", name, j)), Spec: plan.PodSpec{ServiceAccountName: name}}
 			p.Labels, p.Annotations = labels, map[string]string{plan.AnnotationRedirection: "enabled"}
 			s.Pods = append(s.Pods, p)
 		}

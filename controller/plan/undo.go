@@ -320,7 +320,7 @@ func (m *maker) reportUndo() {
 }
 
 // labelledIn says whether a pod is in the mesh by labels that are not ours.
-func (m *maker) labelledIn(p *corev1.Pod) bool {
+func (m *maker) labelledIn(p *Pod) bool {
 	if mode := p.Labels[LabelDataplaneMode]; mode != "" {
 		return mode == modeAmbient
 	}

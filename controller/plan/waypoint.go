@@ -266,11 +266,11 @@ func WaypointIdentities(s *Snapshot, key types.NamespacedName) []string {
 }
 
 // WaypointPods are the pods that go by a waypoint's name and have not ended.
-func WaypointPods(s *Snapshot, key types.NamespacedName) []*corev1.Pod {
+func WaypointPods(s *Snapshot, key types.NamespacedName) []*Pod {
 	return s.podsWith(key.Namespace, map[string]string{edge.LabelGatewayName: key.Name})
 }
 
 // Identities are the SPIFFE ids of pods, each once.
-func Identities(s *Snapshot, pods []*corev1.Pod) []string {
+func Identities(s *Snapshot, pods []*Pod) []string {
 	return (&gateway{pods: pods}).identities(s.trustDomain())
 }

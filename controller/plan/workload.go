@@ -160,7 +160,7 @@ func (m *maker) runs(g *gateway) []*workload {
 		return g.workloads
 	}
 	return m.workloads(func(w *workload) bool {
-		return slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return p.Namespace == w.key.Namespace && hasLabels(p.Labels, w.selector) })
+		return slices.ContainsFunc(g.pods, func(p *Pod) bool { return p.Namespace == w.key.Namespace && hasLabels(p.Labels, w.selector) })
 	})
 }
 

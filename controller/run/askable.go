@@ -26,11 +26,11 @@ func peers(s *plan.Snapshot, key types.NamespacedName) ([]spiffeid.ID, error) {
 		if !belongs(run, gatewayUID(s, key)) {
 			return nil, errors.New("its Deployment is that of a Gateway before it, which is gone")
 		}
-		if slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.CreationTimestamp.Before(&run.CreationTimestamp) }) {
+		if slices.ContainsFunc(pods, func(p *plan.Pod) bool { return p.CreationTimestamp.Before(&run.CreationTimestamp) }) {
 			return nil, errors.New("pods of a Gateway before it, which is gone, have not ended")
 		}
 	}
-	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil || !ready(p) })
+	pods = slices.DeleteFunc(pods, func(p *plan.Pod) bool { return p.DeletionTimestamp != nil || !ready(p) })
 	if len(pods) == 0 {
 		return nil, errors.New("none of its pods is ready")
 	}
@@ -46,7 +46,7 @@ func peers(s *plan.Snapshot, key types.NamespacedName) ([]spiffeid.ID, error) {
 }
 
 // ready says whether a pod is not known to be unready.
-func ready(p *corev1.Pod) bool {
+func ready(p *plan.Pod) bool {
 	return !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status != corev1.ConditionTrue
 	})

@@ -19,8 +19,8 @@ func TestAWaypointThatWasMadeAnewIsAskedWhenItsOwnPodsAreThere(t *testing.T) {
 	key := types.NamespacedName{Namespace: "shop", Name: "waypoint"}
 	begin := time.Now()
 	labels := map[string]string{"gateway.networking.k8s.io/gateway-name": "waypoint"}
-	pod := func(at int, status corev1.ConditionStatus, ending bool) corev1.Pod {
-		p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Labels: labels, CreationTimestamp: metav1.NewTime(begin.Add(time.Duration(at) * time.Second))}}
+	pod := func(at int, status corev1.ConditionStatus, ending bool) plan.Pod {
+		p := plan.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Labels: labels, CreationTimestamp: metav1.NewTime(begin.Add(time.Duration(at) * time.Second))}}
 		p.Spec.ServiceAccountName = "waypoint"
 		if status != "" {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}
@@ -40,20 +40,20 @@ func TestAWaypointThatWasMadeAnewIsAskedWhenItsOwnPodsAreThere(t *testing.T) {
 	both.OwnerReferences = append(both.OwnerReferences, deployment(0, "new").OwnerReferences...)
 	for name, c := range map[string]struct {
 		runs []appsv1.Deployment
-		pods []corev1.Pod
+		pods []plan.Pod
 		why  string
 	}{
-		"its own pod":                               {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(10, "True", false)}, ""},
-		"a rollout of its own":                      {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(11, "True", true), pod(12, "True", false)}, ""},
-		"it took over the Deployment":               {[]appsv1.Deployment{deployment(0, "new")}, []corev1.Pod{pod(1, "True", false)}, ""},
-		"nobody says whether it is ready":           {nil, []corev1.Pod{pod(1, "", false)}, ""},
-		"only the pod from before, which ends":      {nil, []corev1.Pod{pod(1, "True", true)}, "none of its pods is ready"},
-		"its own is not ready":                      {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(11, "False", false)}, "none of its pods is ready"},
-		"the Deployment from before is there":       {[]appsv1.Deployment{deployment(0, "old")}, []corev1.Pod{pod(1, "True", false)}, "its Deployment is that of a Gateway before it"},
-		"the pod from before is there":              {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
-		"the pod from before ends beside its own":   {[]appsv1.Deployment{deployment(10, "new")}, []corev1.Pod{pod(1, "True", true), pod(11, "True", false)}, "pods of a Gateway before it"},
-		"both Deployments, and the pod from before": {[]appsv1.Deployment{deployment(0, "old"), deployment(10, "new")}, []corev1.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
-		"it has just taken over the Deployment":     {[]appsv1.Deployment{both}, []corev1.Pod{pod(1, "True", false)}, ""},
+		"its own pod":                               {[]appsv1.Deployment{deployment(10, "new")}, []plan.Pod{pod(10, "True", false)}, ""},
+		"a rollout of its own":                      {[]appsv1.Deployment{deployment(10, "new")}, []plan.Pod{pod(11, "True", true), pod(12, "True", false)}, ""},
+		"it took over the Deployment":               {[]appsv1.Deployment{deployment(0, "new")}, []plan.Pod{pod(1, "True", false)}, ""},
+		"nobody says whether it is ready":           {nil, []plan.Pod{pod(1, "", false)}, ""},
+		"only the pod from before, which ends":      {nil, []plan.Pod{pod(1, "True", true)}, "none of its pods is ready"},
+		"its own is not ready":                      {[]appsv1.Deployment{deployment(10, "new")}, []plan.Pod{pod(11, "False", false)}, "none of its pods is ready"},
+		"the Deployment from before is there":       {[]appsv1.Deployment{deployment(0, "old")}, []plan.Pod{pod(1, "True", false)}, "its Deployment is that of a Gateway before it"},
+		"the pod from before is there":              {[]appsv1.Deployment{deployment(10, "new")}, []plan.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
+		"the pod from before ends beside its own":   {[]appsv1.Deployment{deployment(10, "new")}, []plan.Pod{pod(1, "True", true), pod(11, "True", false)}, "pods of a Gateway before it"},
+		"both Deployments, and the pod from before": {[]appsv1.Deployment{deployment(0, "old"), deployment(10, "new")}, []plan.Pod{pod(1, "True", false)}, "pods of a Gateway before it"},
+		"it has just taken over the Deployment":     {[]appsv1.Deployment{both}, []plan.Pod{pod(1, "True", false)}, ""},
 		"no pods":                                   {nil, nil, "it has no pods"},
 	} {
 		s := &plan.Snapshot{Deployments: c.runs, Pods: c.pods, Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint", UID: "new"}}}}

@@ -54,7 +54,7 @@ func crowd(s *plan.Snapshot) {
 	service.Namespace, service.Name = "elsewhere", "other"
 	service.Labels = map[string]string{plan.LabelUseWaypoint: "waypoint"}
 	service.Spec.Selector = map[string]string{"app": "orders"}
-	pod := corev1.Pod{}
+	pod := plan.Pod{}
 	pod.Namespace, pod.Name, pod.Labels = "elsewhere", "other", service.Spec.Selector
 	s.Namespaces, s.Services, s.Pods = append(s.Namespaces, ns), append(s.Services, service), append(s.Pods, pod)
 }
@@ -65,11 +65,16 @@ func TestPlansNeedNoMoreThanCachesKeep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			answer(s)
 			want := told(plan.Make(s), s.Edge)
+			var pods []plan.Pod
 			for _, o := range newReader(t, s).objects() {
 				if _, err := strip(o); err != nil {
 					t.Fatal(err)
 				}
+				if p, is := o.(*corev1.Pod); is {
+					pods = append(pods, plan.PodOf(p))
+				}
 			}
+			s.Pods = pods
 			if d := cmp.Diff(want, told(plan.Make(s), s.Edge)); d != "" {
 				t.Errorf("-as it is +as it is kept\n%s", d)
 			}
@@ -120,7 +125,10 @@ func TestObjectsConcernThoseWhoLookedAtThem(t *testing.T) {
 func remove(s *plan.Snapshot, o client.Object) {
 	s.Edges = dropped(s.Edges, o)
 	s.Namespaces = dropped(s.Namespaces, o)
-	s.Pods = dropped(s.Pods, o)
+	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p plan.Pod) bool {
+		_, is := o.(*corev1.Pod)
+		return is && p.Namespace == o.GetNamespace() && p.Name == o.GetName()
+	})
 	s.Services = dropped(s.Services, o)
 	s.Deployments = dropped(s.Deployments, o)
 	s.DaemonSets = dropped(s.DaemonSets, o)

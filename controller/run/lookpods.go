@@ -10,6 +10,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // workloads reads Deployments and DaemonSets.
@@ -109,6 +110,6 @@ func (v *viewer) selects(namespace string, labels map[string]string) {
 
 func (v *viewer) pod(o *corev1.Pod) {
 	if v.first("Pod", client.ObjectKeyFromObject(o)) {
-		v.s.Pods = append(v.s.Pods, *o)
+		v.s.Pods = append(v.s.Pods, plan.PodOf(o))
 	}
 }

@@ -56,7 +56,7 @@ func observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge, v *v
 	reads := append([]read{
 		pages("AmbientEdges", &s.Edges, func(l *v1alpha1.AmbientEdgeList) []v1alpha1.AmbientEdge { return l.Items }),
 		pages("Namespaces", &s.Namespaces, func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items }),
-		pages("Pods", &s.Pods, func(l *corev1.PodList) []corev1.Pod { return l.Items }),
+		pages("Pods", &s.Pods, podsOf),
 		pages("Services", &s.Services, func(l *corev1.ServiceList) []corev1.Service { return l.Items }),
 		pages("Deployments", &s.Deployments, func(l *appsv1.DeploymentList) []appsv1.Deployment { return l.Items }),
 		pages("DaemonSets", &s.DaemonSets, func(l *appsv1.DaemonSetList) []appsv1.DaemonSet { return l.Items }),
@@ -71,6 +71,14 @@ func observe(ctx context.Context, r client.Reader, e *v1alpha1.AmbientEdge, v *v
 		return nil, err
 	}
 	return s, nil
+}
+
+// podsOf are the pods of a list, without what no plan depends on.
+func podsOf(l *corev1.PodList) []plan.Pod {
+	for i := range l.Items {
+		stripPod(&l.Items[i])
+	}
+	return plan.PodsOf(l.Items)
 }
 
 // read adds all objects of a kind to a snapshot.

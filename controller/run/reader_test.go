@@ -59,7 +59,9 @@ func (r *reader) objects() []client.Object {
 		}
 	}
 	all = appendAll(all, r.s.Namespaces)
-	all = appendAll(all, r.s.Pods)
+	for i := range r.s.Pods {
+		all = append(all, wholePod(&r.s.Pods[i]))
+	}
 	all = appendAll(all, r.s.Services)
 	all = appendAll(all, r.s.Deployments)
 	all = appendAll(all, r.s.DaemonSets)
@@ -97,6 +99,20 @@ func appendAll[T any, P interface {
 		all = append(all, P(&list[i]))
 	}
 	return all
+}
+
+// wholePod is a pod as an API server has it.
+func wholePod(p *plan.Pod) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: p.ObjectMeta,
+		Spec: corev1.PodSpec{
+			ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork, InitContainers: p.Spec.InitContainers, Containers: p.Spec.Containers,
+		},
+		Status: corev1.PodStatus{
+			Phase: p.Status.Phase, PodIP: p.Status.PodIP, StartTime: p.Status.StartTime, Conditions: p.Status.Conditions,
+			ContainerStatuses: p.Status.ContainerStatuses,
+		},
+	}
 }
 
 func (r *reader) Get(_ context.Context, key client.ObjectKey, to client.Object, _ ...client.GetOption) error {
@@ -293,6 +309,14 @@ func parsed(t *testing.T, raw []byte) *unstructured.Unstructured {
 
 func addTyped(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, raw []byte) {
 	t.Helper()
+	if kind == "Pod" {
+		var pod corev1.Pod
+		if err := yaml.UnmarshalStrict(raw, &pod); err != nil {
+			t.Fatal(err)
+		}
+		s.Pods = append(s.Pods, plan.PodOf(&pod))
+		return
+	}
 	lists := reflect.ValueOf(s).Elem()
 	for i := range lists.NumField() {
 		f := lists.Field(i)

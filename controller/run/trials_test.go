@@ -116,12 +116,12 @@ func fresh() *plan.Snapshot {
 			Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}},
 		}}},
 		Classes: []gatewayv1.GatewayClass{{ObjectMeta: meta("", "istio-waypoint", nil), Spec: gatewayv1.GatewayClassSpec{ControllerName: "istio.io/mesh-controller"}}},
-		Pods:    []corev1.Pod{{ObjectMeta: meta("edge", "gateway-1", labels)}},
+		Pods:    []plan.Pod{{ObjectMeta: meta("edge", "gateway-1", labels)}},
 	}
 	for _, name := range []string{"orders", "stock"} {
 		app := map[string]string{"app": name}
 		s.Services = append(s.Services, corev1.Service{ObjectMeta: meta("shop", name, nil), Spec: corev1.ServiceSpec{Selector: app}})
-		pod := corev1.Pod{ObjectMeta: meta("shop", name+"-1", app)}
+		pod := plan.Pod{ObjectMeta: meta("shop", name+"-1", app)}
 		pod.Annotations = map[string]string{plan.AnnotationRedirection: "enabled"}
 		s.Pods = append(s.Pods, pod)
 	}
