@@ -114,8 +114,12 @@ func findRefusedGateways(w *World, found func(Finding)) {
 			who = "principal " + principalText(c.ids[0])
 		}
 		changes := r.point.WhyNot(&one)
-		if len(changes) == 1 && strings.HasSuffix(changes[0].Field, ".operation.ports") {
-			who += " at port " + changes[0].Value
+		if len(changes) == 1 {
+			for field, value := range map[string]string{changes[0].Field: changes[0].Value, changes[0].Near: changes[0].NearValue} {
+				if strings.HasSuffix(field, ".operation.ports") {
+					who += " at port " + value
+				}
+			}
 		}
 		f := Finding{Severity: v1alpha1.SeverityError, Fix: "let it admit " + who, Related: []Object{c.object(), serviceNamed(c.backend.Key)}}
 		if w.Paper && r.decision.Reason == policy.NotAllowed {
@@ -202,7 +206,9 @@ func deciding(point *policy.Point, d policy.Decision, changes []policy.Change) (
 	for _, c := range changes {
 		if !c.Policy.IsZero() {
 			ref = c.Policy
-			if c.Field != "" {
+			if c.Near != "" {
+				field = "spec." + c.Near
+			} else if c.Field != "" {
 				field = "spec." + strings.Replace(c.Field, "from[].source.notPrincipals", "from", 1)
 			}
 			break

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 var patchCommand = regexp.MustCompile(`(?m)^kubectl patch authorizationpolicies.security.istio.io -n (\S+) (\S+) --type=json -p '(.*)'$`)
@@ -77,7 +78,7 @@ func TestNoCommandOfWhatAShellTakesApart(t *testing.T) {
 // patched is YAML documents with a JSON patch of one AuthorizationPolicy.
 func patched(t *testing.T, text, namespace, name, patch string) string {
 	t.Helper()
-	var ops []operation
+	var ops []policy.Operation
 	if err := json.Unmarshal([]byte(patch), &ops); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func patched(t *testing.T, text, namespace, name, patch string) string {
 }
 
 // applied is a tree with one operation at a path.
-func applied(t *testing.T, tree any, path []string, op operation) any {
+func applied(t *testing.T, tree any, path []string, op policy.Operation) any {
 	t.Helper()
 	switch at := tree.(type) {
 	case map[string]any:

@@ -199,7 +199,7 @@ func patched(t *testing.T, text string, patches []Patch) string {
 		if o["kind"] != p.Policy.Kind || meta["namespace"] != p.Policy.Namespace || meta["name"] != p.Policy.Name {
 			continue
 		}
-		var ops []operation
+		var ops []policy.Operation
 		if err := yaml.Unmarshal([]byte(p.Text), &ops); err != nil {
 			t.Fatalf("%v in %s", err, p.Text)
 		}

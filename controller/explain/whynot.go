@@ -24,7 +24,7 @@ type Changes struct {
 // WhyNot names the smallest change that would let requests through on all ways on which they are denied. An Answer is one of this Explainer's.
 func (x *Explainer) WhyNot(a *Answer) Changes {
 	var all Changes
-	p := newPatcher(x.points)
+	p := policy.NewPatcher(x.points.policy)
 	say := func(text string) {
 		if !slices.Contains(all.Texts, text) {
 			all.Texts = append(all.Texts, text)
@@ -48,10 +48,10 @@ func (x *Explainer) WhyNot(a *Answer) Changes {
 			default:
 				say(text)
 			}
-			p.add(c)
+			p.Add(c)
 		}
 	}
-	all.Patches = p.patches()
+	all.Patches = patchesOf(p)
 	return all
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/isthmus-mesh/isthmus/hbone/authz"
 )
 
 // Change is what would let a denied request pass one enforcement point.
@@ -14,6 +16,8 @@ type Change struct {
 	// Field of its spec, such as rules[0].from[0].source.principals: Value is added to it. from[] is each source of the rule, or a new one where it has
 	// none; rules takes a whole rule.
 	Field, Value string
+	// Near and NearValue are what one rule lacks, where adding it would let in others too, and a rule of its own is named in its place.
+	Near, NearValue string
 	// Advice says it where no value of a field does it.
 	Advice string
 }
@@ -112,11 +116,56 @@ func (v *view) admission() (best []Change) {
 			best = lacks
 		}
 	}
+	own := Change{Policy: allow.policies[0], Field: fieldRules, Value: principalOf(v.source.list[0])}
 	if len(best) == 1 {
-		return best
+		if v.forItAlone(best[0]) {
+			return best
+		}
+		own.Policy, own.Near, own.NearValue = best[0].Policy, best[0].Field, best[0].Value
 	}
-	// Several fields of somebody's rule say more than a rule of its own does.
-	return []Change{{Policy: allow.policies[0], Field: fieldRules, Value: principalOf(v.source.list[0])}}
+	// Several fields of somebody's rule say more than a rule of its own does, and what others are named for too would be open to these.
+	return []Change{own}
+}
+
+// forItAlone says whether a change of an ALLOW rule lets in the source and nobody else: it names the source, or the rule names nobody else.
+func (v *view) forItAlone(c Change) bool {
+	switch name := c.Field[strings.LastIndex(c.Field, ".")+1:]; {
+	case name == "principals" || name == "serviceAccounts":
+		return true
+	case strings.Contains(c.Field, ".source."):
+		return false // a whole namespace, a trust domain, an address
+	}
+	return slices.ContainsFunc(v.point.allow.rules, func(r rule) bool {
+		at := fmt.Sprintf("rules[%d].", r.index)
+		return r.policy == c.Policy && strings.HasPrefix(c.Field, at) && slices.ContainsFunc(r.clauses, v.namesItAlone)
+	})
+}
+
+// namesItAlone says whether every alternative of a clause names the source, and only it.
+func (v *view) namesItAlone(c clause) bool {
+	id := v.source.list[0]
+	if len(c) == 0 || !ordinary(v.source.list) {
+		return false
+	}
+	ns, sa, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
+	its := func(m authz.StringMatch) bool {
+		return m.Kind == authz.Exact && strings.HasSuffix(m.Value, "/ns/"+ns+"/sa/"+sa) // of whichever of the mesh's domains
+	}
+	names := func(c cond) bool {
+		switch {
+		case c.not || !strings.HasSuffix(c.field, ".principals") && !strings.HasSuffix(c.field, ".serviceAccounts"):
+			return false
+		case c.kind == atZtunnel:
+			return len(c.l4.Principals)+len(c.l4.ServiceAccounts) > 0 && !slices.ContainsFunc(c.l4.Principals, func(m authz.StringMatch) bool { return !its(m) }) &&
+				!slices.ContainsFunc(c.l4.ServiceAccounts, func(a authz.ServiceAccount) bool { return a.Namespace != ns || a.Name != sa })
+		case c.kind == sourceText:
+			return len(c.texts) > 0 && !slices.ContainsFunc(c.texts, func(p pattern) bool {
+				return p.unreadable || p.odd != nil || p.re != nil || p.contains || !its(p.StringMatch)
+			})
+		}
+		return false
+	}
+	return !slices.ContainsFunc(c, func(a alternative) bool { return !slices.ContainsFunc(a, names) })
 }
 
 // lacks are the fewest values that make a rule match.

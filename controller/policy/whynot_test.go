@@ -21,13 +21,19 @@ func TestWhyNot(t *testing.T) {
 	}{
 		"what is allowed":             {ruled("ALLOW", "{}"), nil, nil},
 		"an ALLOW without the source": {ruled("ALLOW", "{from: [{source: {principals: [other]}}]}"), []string{"add " + gw + " to rules[0].from[0].source.principals of AuthorizationPolicy shop/a"}, nil},
-		"the nearest of two rules": {ruled("ALLOW", op+"paths: [/x], methods: [POST]}}]}, "+op+"methods: [POST]}}], from: [{source: {namespaces: [edge]}}]}"),
+		"the nearest of two rules": {ruled("ALLOW", op+"paths: [/x], methods: [POST]}}]}, "+op+"methods: [POST]}}], from: [{source: {principals: ["+gw+"]}}]}"),
 			[]string{"add GET to rules[1].to[0].operation.methods of AuthorizationPolicy shop/a"}, nil},
-		"nothing near":                 {ruled("ALLOW", "{from: [{source: {principals: [other]}}], to: [{operation: {methods: [POST]}}]}"), []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
-		"an ALLOW without rules":       {"{spec: {}}", []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
-		"a DENY of the source":         {ruled("DENY", "{from: [{source: {namespaces: [edge]}}]}"), []string{"add " + gw + " to rules[0].from[0].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
-		"a DENY of all":                {ruled("DENY", "{}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
-		"a DENY, and an ALLOW":         {ruled("DENY", "{}") + "\n---\n" + ruled("ALLOW", "{from: [{source: {namespaces: [x]}}]}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a", "add edge to rules[0].from[0].source.namespaces of AuthorizationPolicy shop/b"}, nil},
+		"nothing near":           {ruled("ALLOW", "{from: [{source: {principals: [other]}}], to: [{operation: {methods: [POST]}}]}"), []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"an ALLOW without rules": {"{spec: {}}", []string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"a DENY of the source":   {ruled("DENY", "{from: [{source: {namespaces: [edge]}}]}"), []string{"add " + gw + " to rules[0].from[0].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
+		"a DENY of all":          {ruled("DENY", "{}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a"}, nil},
+		"a DENY, and an ALLOW":   {ruled("DENY", "{}") + "\n---\n" + ruled("ALLOW", "{from: [{source: {namespaces: [x]}}]}"), []string{"add " + gw + " to rules[0].from[].source.notPrincipals of AuthorizationPolicy shop/a", "add to AuthorizationPolicy shop/b a rule: from source principals " + gw}, nil},
+		"what the neighbours of the source may not do either": {ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {namespaces: [edge]}}]}"),
+			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"what others are named for too": {ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {principals: ["+gw+", other]}}]}"),
+			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"one of two sources is another": {ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {principals: ["+gw+"]}}, {source: {principals: [other]}}]}"),
+			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
 		"nobody":                       {ruled("ALLOW", "{from: [{source: {principals: [other]}}]}"), []string{"bring the source into the mesh: it has no identity"}, outside},
 		"a provider that is not there": {"{spec: {action: CUSTOM, provider: {name: x}, rules: [{}]}}", []string{"name an extension provider in AuthorizationPolicy shop/a that the mesh has"}, nil},
 	} {
@@ -65,7 +71,8 @@ func TestWhyNotIsEnough(t *testing.T) {
 				toService(m)
 				at = func() *Point { return New(m).Waypoint(shopWay, orders) }
 			}
-			changes := at().WhyNot(&r)
+			point := at()
+			changes := point.WhyNot(&r)
 			if len(changes) == 0 || slices.ContainsFunc(changes, func(c Change) bool { return c.Advice != "" }) {
 				continue
 			}
@@ -83,6 +90,16 @@ func TestWhyNotIsEnough(t *testing.T) {
 			}
 			if d := at().Decide(&r); d.Verdict == Deny {
 				t.Fatalf("%v is not enough: %v for %+v\nby %v", changes, d, r, before.AuthorizationPolicies)
+			}
+			for range 4 {
+				_, other := randomRequest(rng)
+				o := other()
+				if len(o.Source.list) != 1 || len(r.Source.list) == 1 && o.Source.list[0].Path() == r.Source.list[0].Path() { // the mesh may have several names
+					continue
+				}
+				if d := at().Decide(&o); d.Verdict == Allow && point.Decide(&o).Verdict == Deny {
+					t.Fatalf("%v lets in another: %+v\nby %v", changes, o, before.AuthorizationPolicies)
+				}
 			}
 			m = before
 		}
