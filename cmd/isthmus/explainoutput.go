@@ -27,6 +27,7 @@ type explainDocument struct {
 type wayDetail struct {
 	Client  string         `json:"client,omitempty"` // which pods of the source; absent: all
 	Doubt   string         `json:"doubt,omitempty"`  // why it is not known whether it is taken
+	Share   int            `json:"share,omitempty"`  // of the connections, in per cent; absent: all
 	Path    string         `json:"path"`
 	Why     []string       `json:"why"`
 	Verdict string         `json:"verdict"`
@@ -79,7 +80,7 @@ func newExplainDocument(a *explain.Answer, request string, notes []string) *expl
 	d.Notes = append(append(d.Notes, notes...), a.Notes...)
 	for i := range a.Ways {
 		w := &a.Ways[i]
-		way := wayDetail{Client: w.Client, Doubt: w.Doubt, Path: w.Short(), Why: w.Why, Verdict: w.Verdict.String(), Blocked: w.Blocked()}
+		way := wayDetail{Client: w.Client, Doubt: w.Doubt, Share: w.Share, Path: w.Short(), Why: w.Why, Verdict: w.Verdict.String(), Blocked: w.Blocked()}
 		for j := range w.Hops {
 			way.Hops = append(way.Hops, newExplainedHop(&w.Hops[j]))
 		}

@@ -28,6 +28,8 @@ type Way struct {
 	Client string
 	// Doubt says why it is not known whether it is taken; empty: it is.
 	Doubt string
+	// Share is how much of the connections takes it, in per cent, where a canary waypoint stands beside the first. 0: all.
+	Share int
 	// Why are the reasons that it leads so.
 	Why  []string
 	Hops []Hop

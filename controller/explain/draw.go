@@ -89,6 +89,9 @@ func (d *drawing) way(a *Answer, i int) {
 		if w.Client != "" {
 			title += ", for " + w.Client
 		}
+		if w.Share > 0 {
+			title += fmt.Sprintf(", %d %% of the connections", w.Share)
+		}
 		d.line("", role(w.Verdict), "", title)
 		if w.Doubt != "" {
 			d.line("  perhaps: ", RoleDepends, "           ", w.Doubt)

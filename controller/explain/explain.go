@@ -153,7 +153,7 @@ func (x *Explainer) way(c *client, s *sender, t *target, g *group, l lead, q *Qu
 	if down {
 		l.doubt, l.blocked = join("; ", l.doubt, l.blocked+", and whether others than ztunnel go past it is not known"), ""
 	}
-	w := Way{Client: s.who, Doubt: join("; ", s.doubt, l.doubt), Why: slices.Clone(s.why), blocked: l.blocked, pods: len(g.pods), request: q.Request}
+	w := Way{Client: s.who, Doubt: join("; ", s.doubt, l.doubt), Share: l.share, Why: slices.Clone(s.why), blocked: l.blocked, pods: len(g.pods), request: q.Request}
 	if l.why != "" && s.inside {
 		w.Why = append(w.Why, l.why)
 	}

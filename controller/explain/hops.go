@@ -117,7 +117,7 @@ func merge(ways []Way) (merged []Way) {
 	at := map[string]int{}
 	for _, w := range ways {
 		last := w.Hops[len(w.Hops)-1]
-		key := fmt.Sprintf("%s %s %v %s %v %v %v", w.Doubt, w.Why, w.Verdict, last.From.Name, last.Transport, last.Enforcer, last.Said)
+		key := fmt.Sprintf("%s %d %s %v %s %v %v %v", w.Doubt, w.Share, w.Why, w.Verdict, last.From.Name, last.Transport, last.Enforcer, last.Said)
 		for _, h := range w.Hops {
 			key += "\n" + h.Decision.String()
 		}
@@ -183,6 +183,8 @@ func (a *Answer) sum() {
 		switch {
 		case byDoubt:
 			on = append(on, "which way it takes")
+		case byShare(a.Ways):
+			on = append(on, "which of two waypoints it takes, by their weights")
 		case byPod:
 			on = append(on, "which pod answers")
 		default:

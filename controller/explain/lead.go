@@ -21,10 +21,11 @@ type lead struct {
 	doubt    string // why that is not known; empty: it is
 	why      string
 	blocked  string // why nothing gets through it
+	share    int    // of the connections, in per cent; 0: all
 }
 
-// leads says whether ztunnel leads what is sent to a Service through a waypoint. It goes straight to the pods where istiod has attached none: it fails open.
-func (x *Explainer) leads(s *corev1.Service) []lead {
+// firstLeads says whether ztunnel leads what is sent to a Service through its waypoint, a canary beside it left out. It goes straight to the pods where istiod has attached none: it fails open.
+func (x *Explainer) firstLeads(s *corev1.Service) []lead {
 	key, by, ok := x.w.WaypointOf(s)
 	if !ok {
 		return []lead{{why: fmt.Sprintf("neither %s nor its namespace is labelled with a waypoint", "Service "+keyOf(s).String())}}
