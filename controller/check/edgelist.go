@@ -7,5 +7,5 @@ func edgeChecks() []Check {
 }
 
 func reliabilityChecks() []Check {
-	return slices.Concat(edgeStatusChecks(), edgeReliabilityChecks(), edgeTwiceChecks())
+	return slices.Concat(edgeStatusChecks(), edgeReliabilityChecks(), edgeTwiceChecks(), singleChecks())
 }

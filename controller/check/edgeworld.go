@@ -22,6 +22,7 @@ type Edge struct {
 	Rules *rules.Set
 
 	ref   rules.Ref
+	read  bool        // see reads
 	sets  []rules.Ref // its ListenerSets
 	trips []trip
 	// writes are the headers that it writes. Nil: nobody has asked.
@@ -78,7 +79,7 @@ func (e *edgeWorld) edge(v *plan.View) Edge {
 	for i := range v.Routes {
 		routes = append(routes, rules.Route{Ref: routeRef(&v.Routes[i])})
 	}
-	return Edge{View: v, Rules: rules.Of(v.Vendor.Name, g, routes, e.objects), ref: g.Ref, sets: g.ListenerSets}
+	return Edge{View: v, Rules: rules.Of(v.Vendor.Name, g, routes, e.objects), ref: g.Ref, read: reads(v.Vendor.Name), sets: g.ListenerSets}
 }
 
 // routeRef is a route of a View as rules name it.

@@ -38,7 +38,8 @@ type guards struct {
 	behind    map[[2]types.NamespacedName]*policy.Point
 	open      *policy.Point // of a waypoint that enforces nothing
 	routes    map[types.NamespacedName]*gatewayv1.HTTPRoute
-	crossed   []crossing // what gateways send; nil: not looked for yet
+	gateways  map[string][]string // principals of gateways, by namespace; nil: not looked for yet
+	crossed   []crossing          // what gateways send; nil: not looked for yet
 }
 
 func (w *World) guard() *guards {

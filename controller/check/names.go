@@ -182,7 +182,7 @@ func findMissingAccounts(w *World, found func(Finding)) {
 	for _, p := range w.Policies {
 		for _, l := range lists(p) {
 			for _, a := range w.accounts(&l, p.Namespace) {
-				f := Finding{Object: accessObject(p), Field: l.field, Severity: missingSeverity(p, &l, between), Fix: w.whoElse(a.namespace)}
+				f := Finding{Object: accessObject(p), Field: l.field, Severity: missingSeverity(p, &l, between)}
 				switch {
 				case !w.ours(a.domain):
 					continue
@@ -197,6 +197,7 @@ func findMissingAccounts(w *World, found func(Finding)) {
 					f.Message = fmt.Sprintf("%q matches nobody of this cluster: namespace %s has no service account %s; with that value alone %s", a.value, a.namespace,
 						a.name, effect(p, &l))
 				}
+				f.Fix = w.whoElse(a.namespace)
 				found(f)
 			}
 			if l.plainName() == "namespaces" && knowsNamespaces {
@@ -239,19 +240,24 @@ func (w *World) manyClusters() bool {
 
 // whoElse names the gateways that a namespace has, one of which may be meant.
 func (w *World) whoElse(namespace string) string {
-	var ids []string
-	views := w.Views()
-	for i := range views {
-		for _, id := range idsOf(views[i].Identities) {
-			text := principalText(id)
-			if strings.Contains(text, "/ns/"+namespace+"/sa/") && !slices.Contains(ids, text) {
-				ids = append(ids, text)
+	g := w.guard()
+	if g.gateways == nil {
+		g.gateways = map[string][]string{}
+		views := w.Views()
+		for i := range views {
+			for _, id := range idsOf(views[i].Identities) {
+				ns, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
+				g.gateways[ns] = append(g.gateways[ns], principalText(id))
 			}
 		}
+		for ns, ids := range g.gateways {
+			slices.Sort(ids)
+			g.gateways[ns] = slices.Compact(ids)
+		}
 	}
+	ids := g.gateways[namespace]
 	if len(ids) == 0 {
 		return "name who calls, or take the value away"
 	}
-	slices.Sort(ids)
 	return fmt.Sprintf("name who calls, or take the value away; the gateways there are %s", inWords(ids))
 }

@@ -150,7 +150,7 @@ func (w *World) through(e *Edge, routed *plan.Routed, ref rules.Ref, object *uns
 		place.Section, place.Service = section, rules.Ref{Kind: "Service", Namespace: service.Namespace, Name: service.Name}
 		t.port, place.Ports = portOf(s, port)
 		t.rules = e.Rules.At(e.ref, place)
-		t.open = !reads(e.View.Vendor.Name)
+		t.open = !e.read
 		for _, r := range t.rules {
 			t.open = t.open || len(r.Unknown) > 0
 		}
