@@ -147,6 +147,9 @@ func TestExplainLive(t *testing.T) {
 	deny := func(context.Context, *hbone.ConnectRequest) (net.Conn, error) {
 		return nil, &hbone.Refusal{Status: 401}
 	}
+	down := func(context.Context, *hbone.ConnectRequest) (net.Conn, error) {
+		return nil, &hbone.Refusal{Status: 503}
+	}
 	const allowOthers = "---\n{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: others, namespace: shop}, spec: {rules: [{from: [{source: {namespaces: [web]}}]}]}}\n"
 	for _, c := range []struct {
 		name, path, from, policy string
@@ -159,6 +162,8 @@ func TestExplainLive(t *testing.T) {
 		{"told to be denied", "/orders", "sa/edge/gateway", allowOthers, nil, exitFailed, []string{"way 1: differs, allow:", "it was to be denied, and got through"}},
 		{"told to be allowed", "/orders", "sa/edge/gateway", "", deny, exitFailed, []string{"way 1: differs, deny:", "it was to be allowed, and did not get through"}},
 		{"the application has such an answer", "/forbidden", "sa/edge/gateway", "", nil, exitFailed, []string{"way 1: differs, deny: HTTP 403 Forbidden, RBAC: access denied"}},
+		{"who is called is down", "/orders", "sa/edge/gateway", "", down, exitFailed, []string{"way 1: tells nothing, failed:", "without a word of a policy: who is called may be down"}},
+		{"who is called is down, and was to deny", "/orders", "sa/edge/gateway", allowOthers, down, exitFailed, []string{"way 1: tells nothing, failed:", "that may be for another reason"}},
 		{"as somebody else, and told so", "/orders", "sa/web/front", allowOthers, deny, exitOK, []string{"sa/gateway", "way 1: as told, deny:"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -179,7 +184,11 @@ func TestExplainLive(t *testing.T) {
 				t.Errorf("standard error is %q", r.stderr)
 			}
 			if c.code != exitOK {
-				r.want(t, c.code, r.stderr, "the probe is not what was told", "next:")
+				said := "the probe is not what was told"
+				if strings.HasPrefix(c.want[0], "way 1: tells nothing") {
+					said = "the probe tells nothing: it was to be"
+				}
+				r.want(t, c.code, r.stderr, said, "next:")
 			}
 		})
 	}

@@ -39,6 +39,8 @@ type probeDetail struct {
 	Said      string   `json:"said"`
 	// Differs says where what was told is not what was seen. Empty: nowhere.
 	Differs string `json:"differs,omitempty"`
+	// Unclear says why the probe tells nothing: no policy is known to have ended it. Empty: it tells.
+	Unclear string `json:"unclear,omitempty"`
 
 	viaWaypoint, doubted, untaken bool
 }
@@ -99,12 +101,16 @@ func (d *probeDetail) compare(w *explain.Way) {
 		differs = append(differs, fmt.Sprintf("it was to lead %s, and leads %s", told[predicted], told[d.viaWaypoint]))
 	}
 	switch {
-	case w.Verdict == policy.Allow && d.Result != probeAllowed:
+	case d.Result == probeFailed && w.Verdict == policy.Allow:
+		d.Unclear = "it was to be allowed, and failed without a word of a policy: who is called may be down, or a policy behind may refuse it"
+	case d.Result == probeFailed && w.Verdict == policy.Deny && !d.viaWaypoint: // behind a waypoint a refusal looks like that
+		d.Unclear = "it was to be denied, and failed without a word of a policy: that may be for another reason"
+	case w.Verdict == policy.Allow && d.Result == probeDenied:
 		differs = append(differs, "it was to be allowed, and did not get through")
 	case w.Verdict == policy.Deny && d.Result == probeAllowed:
 		differs = append(differs, "it was to be denied, and got through")
 	}
-	d.Differs, d.doubted = strings.Join(differs, "; "), w.Doubt != ""
+	d.Differs, d.doubted = strings.Join(differs, "; "), w.Doubt != "" || w.Share > 0
 }
 
 // settle lets a way in doubt differ where another to the same target is as it was told: that one is taken.
@@ -136,12 +142,16 @@ func (l *liveDetail) print(p *page) {
 			c, verdict = grey, "not taken"
 		case d.Differs != "":
 			c, verdict = red, "differs"
+		case d.Unclear != "":
+			c, verdict = yellow, "tells nothing"
 		case d.Predicted == policy.Depends.String():
 			c, verdict = yellow, "told to depend"
 		}
 		text := fmt.Sprintf("way %d: %s, %s: %s", d.Way, verdict, d.Result, d.Said)
-		if d.Differs != "" {
-			text += "; " + d.Differs
+		for _, more := range []string{d.Differs, d.Unclear} {
+			if more != "" {
+				text += "; " + more
+			}
 		}
 		if d.Target != "" {
 			text = d.Target + ", " + text
@@ -159,6 +169,14 @@ func (l *liveDetail) failure() error {
 			return &failure{
 				what: "the probe is not what was told: " + d.Differs, where: d.Target, err: errors.New(d.Said),
 				next: "if something was changed just now, try again; else see what istiod told the proxies: istioctl ztunnel-config all, istioctl proxy-status",
+			}
+		}
+	}
+	for _, d := range l.Probes {
+		if d.Unclear != "" && !d.untaken {
+			return &failure{
+				what: "the probe tells nothing: " + d.Unclear, where: d.Target, err: errors.New(d.Said),
+				next: "see that the Service has ready pods, and try again; the access logs of waypoint and ztunnel say who ended it",
 			}
 		}
 	}
