@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/check"
+	"github.com/isthmus-mesh/isthmus/docs"
 )
 
 // labelled is a check that finds Services with a label: an error where it is "bad", and a warning where it is "odd".
@@ -388,5 +390,25 @@ func TestDocumentsAreParsedOnceForLines(t *testing.T) {
 	// Each parse makes a node a key and value, which are more than these.
 	if n := testing.AllocsPerRun(1, lines); n > 10_000 {
 		t.Errorf("%v allocations: it is parsed again", n)
+	}
+}
+
+// TestEveryCodeIsExplained: what the controller finds too, whose page is in the program.
+func TestEveryCodeIsExplained(t *testing.T) {
+	codes := regexp.MustCompile(`(?m)^\| (ISM\d{3}) \|`).FindAllStringSubmatch(docs.Findings(), -1)
+	if len(codes) < 40 {
+		t.Fatalf("docs/findings.md has %d codes", len(codes))
+	}
+	for _, code := range codes {
+		r := isthmus(t, "check", "--explain", strings.ToLower(code[1]))
+		if r.code != exitOK || !strings.HasPrefix(r.stdout, code[1]+": ") || !strings.Contains(r.stdout, "\nWhat\n  ") || strings.ContainsAny(r.stdout, "`[]") {
+			t.Errorf("%s: exit code %d, %s\n%s", code[1], r.code, r.stderr, r.stdout)
+		}
+	}
+	r := isthmus(t, "check", "--explain", "ISM302")
+	r.want(t, exitOK, r.stdout, "ISM302: a finding of the controller, for the owner of that namespace (Error, Warning, Info)", "\nFix\n  Run the command that the finding prints")
+	d := decode[checksDocument](t, isthmus(t, "check", "--explain", "ISM302", "-o", "json").stdout)
+	if len(d.Checks) != 1 || d.Checks[0].Matter == "" || len(d.Checks[0].Severities) != 3 {
+		t.Errorf("got %+v", d)
 	}
 }

@@ -58,16 +58,23 @@ func (a *app) listChecks(checks []check.Check) error {
 func (a *app) explainCheck(command string, f *checkFlags) error {
 	code := strings.ToUpper(strings.TrimSpace(f.explain))
 	i := slices.IndexFunc(f.checks, func(c check.Check) bool { return c.Code == code })
-	if i < 0 {
-		return usagef(command, "there is no check %q: isthmus check --list has all of them; docs/findings.md has the codes of the controller", f.explain)
+	var c describedCheck
+	if i >= 0 {
+		c = describe(&f.checks[i])
+	} else if of, ok := controllerFinding(code); ok {
+		c = of
+	} else {
+		return usagef(command, "there is no check %q: isthmus check --list has all of them, and docs/findings.md the codes of the controller", f.explain)
 	}
-	c := describe(&f.checks[i])
 	if a.output == outputJSON {
 		return a.writeJSON(checksDocument{newHeader("Checks"), []describedCheck{c}})
 	}
 	p := a.page(a.stdout)
 	fmt.Fprintf(p.w, "%s (%s)\n", p.paint(bold, c.Code+": "+c.Title), worst(c.Severities))
 	for _, part := range []struct{ name, text string }{{"What", c.Matter}, {"Harm", c.Harm}, {"Fix", c.Fix}} {
+		if part.text == "" {
+			continue // the controller's say what and harm at once, and some have nothing to mend
+		}
 		fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, part.name))
 		width := p.width
 		if width == 0 {

@@ -166,7 +166,7 @@ func (f *checkFinding) print(p *page, width int, c colour) {
 	for _, line := range wrap(clean(f.Message), width-4) {
 		fmt.Fprintln(p.w, "    "+line)
 	}
-	for i, line := range wrap(clean(f.Fix), width-9) {
+	for i, line := range wrapFix(clean(f.Fix), width-9) {
 		switch {
 		case line == "":
 		case i == 0:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -194,6 +195,27 @@ func trimLines(s string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// wrapFix is wrap, but for commands, which stay whole, in lines of their own: those that follow a colon, up to a semicolon or the end.
+func wrapFix(text string, width int) (lines []string) {
+	for rest := text; rest != ""; {
+		at := commandIn.FindStringIndex(rest)
+		if at == nil || width <= 0 {
+			return append(lines, wrap(rest, width)...)
+		}
+		begin, end := at[0]+len(": "), len(rest)
+		if semicolon := strings.Index(rest[begin:], "; "); semicolon >= 0 {
+			end = begin + semicolon + 1
+		}
+		lines = append(lines, wrap(strings.TrimSpace(rest[:begin]), width)...)
+		lines = append(lines, rest[begin:end])
+		rest = strings.TrimSpace(rest[end:])
+	}
+	return lines
+}
+
+// commandIn is where a command begins in a text.
+var commandIn = regexp.MustCompile(`: (kubectl|istioctl|isthmus) [a-z]`)
 
 // wrap breaks text at blanks into lines of at most width runes; words longer than that stay whole. Width 0 does not break.
 func wrap(text string, width int) []string {

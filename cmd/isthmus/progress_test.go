@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,24 @@ func TestWrap(t *testing.T) {
 			if got[i] != c.want[i] {
 				t.Errorf("wrap(%q, %d) = %q", c.text, c.width, got)
 			}
+		}
+	}
+}
+
+func TestCommandsOfFixesStayWhole(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  []string
+	}{
+		{"have a ready pod", 8, []string{"have a", "ready", "pod"}},
+		{"take it away: kubectl label ns a b-", 12, []string{"take it", "away:", "kubectl label ns a b-"}},
+		{"one: kubectl get a -o b; or the other: isthmus check -n a; else no more", 9, []string{"one:", "kubectl get a -o b;", "or the", "other:", "isthmus check -n a;", "else no", "more"}},
+		{"see kubectl explain x", 9, []string{"see", "kubectl", "explain x"}},
+		{"one: kubectl get a", 0, []string{"one: kubectl get a"}},
+	} {
+		if got := wrapFix(c.text, c.width); !slices.Equal(got, c.want) {
+			t.Errorf("wrapFix(%q, %d) = %q, want %q", c.text, c.width, got, c.want)
 		}
 	}
 }

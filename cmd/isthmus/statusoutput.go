@@ -200,7 +200,7 @@ func (p *page) findings(list []v1alpha1.Finding, leftOut int) error {
 			texts = append(texts, "fix: "+oneLine(f.Fix))
 		}
 		for _, text := range texts {
-			for _, line := range wrap(text, max(0, p.width-len(indent))) {
+			for _, line := range wrapFix(text, max(0, p.width-len(indent))) {
 				b.WriteString(indent + line + "\n")
 			}
 		}

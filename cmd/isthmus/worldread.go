@@ -93,7 +93,7 @@ func (f *worldFlags) clusterWorld(ctx context.Context) (*world, client.Client, e
 // What keeps the memory of a command that reads a whole cluster near to what it needs: more of the collector's work, and much more above the limit.
 const (
 	gcPercent   = 50
-	memoryLimit = 700 << 20
+	memoryLimit = 820 << 20
 )
 
 // saveMemory holds until the command ends. GOGC and GOMEMLIMIT come before it.
