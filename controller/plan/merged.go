@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -36,7 +35,7 @@ func (m *maker) merged(g *gateway) *unstructured.Unstructured {
 // enrolMerged sees whether pods that serve all Gateways of a class are in the mesh: nothing of one Gateway reaches them.
 func (m *maker) enrolMerged(g *gateway, mode string) Step {
 	s := Step{part: partEnrol, wide: true, Step: v1alpha1.Step{Verb: VerbEnrol, Object: g.String(), State: v1alpha1.StepDone, Reason: "its pods are in the mesh already, not by us"}}
-	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *corev1.Pod) bool { return !captured(p) }) {
+	if mode == modeNone || len(g.pods) > 0 && !slices.ContainsFunc(g.pods, func(p *Pod) bool { return !captured(p) }) {
 		return s
 	}
 	params, how := object(g.merged.GetKind(), keyOf(g.merged)), &g.vendor.Proxies.Merge

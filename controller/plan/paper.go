@@ -18,7 +18,7 @@ func (s *Snapshot) untold(conditions int, uid types.UID) bool {
 
 // guarded says whether anybody enforces policies in front of a pod, or will: of one that nobody has seen, whether its labels or those of its namespace bring
 // it into the mesh. Else files would hide what policies at pods do.
-func (m *maker) guarded(p *corev1.Pod) bool {
+func (m *maker) guarded(p *Pod) bool {
 	if enforces(p) || !m.assumed(p) {
 		return enforces(p)
 	}

@@ -82,7 +82,7 @@ func served(t *testing.T) *plan.Snapshot {
 	s.Services = append(s.Services, corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint", Labels: of}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"},
 	})
-	s.Pods = append(s.Pods, corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint-1", Labels: of}})
+	s.Pods = append(s.Pods, plan.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint-1", Labels: of}})
 	return s
 }
 
