@@ -1,12 +1,6 @@
 package envoyshim_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -16,19 +10,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
+	"github.com/isthmus-mesh/isthmus/e2e/jwttest"
 )
 
 const issuer = "https://issuer.example.com"
 
-// tokens is a RequestAuthentication with key, and a policy that wants one of its tokens.
-func tokens(key string) string {
+// tokens is a RequestAuthentication with a set of keys, and a policy that wants one of their tokens.
+func tokens(jwks string) string {
 	return `
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: tokens, namespace: shop}
 spec:
   targetRefs: [{kind: Service, group: "", name: orders}]
-  jwtRules: [{issuer: "` + issuer + `", forwardOriginalToken: true, jwks: '{"keys":[` + key + `]}'}]
+  jwtRules: [{issuer: "` + issuer + `", forwardOriginalToken: true, jwks: '` + jwks + `'}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -45,11 +40,15 @@ spec:
 
 // decidesByToken sends tokens through gateway and waypoint; the waypoint decides by caller and claims.
 func decidesByToken(t *testing.T, s shopMesh, gateway, waypoint *corev1.Pod) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := jwttest.NewKey("k")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.apply(t, tokens(publicJWK(t, key)))
+	jwks, err := key.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(t, tokens(jwks))
 	for _, c := range []struct {
 		name, path, token, principal string
 		status                       int
@@ -99,32 +98,12 @@ func (s shopMesh) asks(t *testing.T, gateway *corev1.Pod, path, token string, st
 	return nil
 }
 
-func publicJWK(t *testing.T, key *ecdsa.PrivateKey) string {
+// jwt is a token of issuer.
+func jwt(t *testing.T, key *jwttest.Key, subject, group string) string {
 	t.Helper()
-	point, err := key.PublicKey.Bytes() // 4, x, y
+	token, err := key.Sign(map[string]any{"iss": issuer, "sub": subject, "group": group, "exp": time.Now().Add(time.Hour).Unix()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf(`{"kty":"EC","crv":"P-256","alg":"ES256","kid":"k","x":"%s","y":"%s"}`, b64(point[1:33]), b64(point[33:]))
+	return token
 }
-
-// jwt is a token of issuer, signed with ES256 (RFC 7515, RFC 7518).
-func jwt(t *testing.T, key *ecdsa.PrivateKey, subject, group string) string {
-	t.Helper()
-	claims, err := json.Marshal(map[string]any{"iss": issuer, "sub": subject, "group": group, "exp": time.Now().Add(time.Hour).Unix()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := b64([]byte(`{"alg":"ES256","kid":"k"}`)) + "." + b64(claims)
-	sum := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature := make([]byte, 64)
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return text + "." + b64(signature)
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

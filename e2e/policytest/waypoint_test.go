@@ -3,12 +3,6 @@ package policytest
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	crand "crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -31,6 +25,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 	"github.com/isthmus-mesh/isthmus/controller/policy/policytest"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/jwttest"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
@@ -186,19 +181,20 @@ func sourceID(name string) spiffeid.ID {
 
 // makeTokens makes tokens of a key of ours, and one that only looks so.
 func (p *proxy) makeTokens() {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	key, err := jwttest.NewKey("k")
 	if err != nil {
 		p.Fatal(err)
 	}
-	point, err := key.PublicKey.Bytes() // 4, x, y
-	if err != nil {
+	if p.jwks, err = key.JWKS(); err != nil {
 		p.Fatal(err)
 	}
-	p.jwks = fmt.Sprintf(`{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","kid":"k","x":"%s","y":"%s"}]}`, b64(point[1:33]), b64(point[33:]))
 	later := float64(time.Now().Add(24 * time.Hour).Unix())
 	p.tokens, p.sent = map[string]policy.Values[policy.Token]{"": policy.Absent[policy.Token]()}, map[string]string{}
 	add := func(name string, claims map[string]any, bad bool) {
-		if p.sent[name] = sign(p.T, key, claims); bad {
+		if p.sent[name], err = key.Sign(claims); err != nil {
+			p.Fatal(err)
+		}
+		if bad {
 			p.sent[name] = p.sent[name][:len(p.sent[name])-12] + "AAAAAAAAAAAA"
 		}
 		p.tokens[name] = policy.Of(policy.Token{Claims: claims, Bad: bad || claims["exp"] != later})
@@ -210,27 +206,6 @@ func (p *proxy) makeTokens() {
 	add("expired", map[string]any{"iss": issuer, "sub": "s", "exp": float64(1700000000)}, false)
 	add("forged", map[string]any{"iss": issuer, "sub": "s", "exp": later}, true)
 }
-
-// sign is a token with ES256 (RFC 7515, RFC 7518).
-func sign(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {
-	t.Helper()
-	body, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := b64([]byte(`{"alg":"ES256","kid":"k"}`)) + "." + b64(body)
-	sum := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(crand.Reader, key, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature := make([]byte, 64)
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return text + "." + b64(signature)
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // policies are those of one round, with the Service of each.
 func (p *proxy) policies(rng *rand.Rand) (o objects) {
