@@ -25,6 +25,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/e2e/controltest"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
 )
@@ -43,7 +44,7 @@ type site struct {
 
 func newSite(t *testing.T, m *mesh.Mesh, name string) *site {
 	t.Helper()
-	return &site{t: t, mesh: m, c: clientOf(t, m), edge: name + "-edge", shop: name + "-shop", gateway: "http", name: "public"}
+	return &site{t: t, mesh: m, c: controltest.Client(t, m), edge: name + "-edge", shop: name + "-shop", gateway: "http", name: "public"}
 }
 
 // of is the same site with other things looked at, or in another test.
