@@ -148,6 +148,9 @@ func (w *World) misspelt(found func(Finding)) {
 				f.Field = fmt.Sprintf("spec.template.metadata.%s[%s]", where, key)
 			case has[key] != "":
 				f.Patch = labelCommand(t.Object, want, has[key])
+				if f.Patch != "" && where == "labels" && plain(key) {
+					f.Patch += " " + key + "-"
+				}
 			}
 			found(f)
 		}
