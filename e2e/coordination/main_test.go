@@ -1,0 +1,123 @@
+package coordination
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/isthmus-mesh/isthmus/e2e/capture"
+	"github.com/isthmus-mesh/isthmus/e2e/checktest"
+	"github.com/isthmus-mesh/isthmus/e2e/command"
+	"github.com/isthmus-mesh/isthmus/e2e/controltest"
+	"github.com/isthmus-mesh/isthmus/e2e/envoyshim"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh"
+	"github.com/isthmus-mesh/isthmus/e2e/mesh/meshtest"
+	"github.com/isthmus-mesh/isthmus/e2e/node"
+	"github.com/isthmus-mesh/isthmus/e2e/programs"
+	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
+	"github.com/isthmus-mesh/isthmus/e2e/world"
+	"github.com/isthmus-mesh/isthmus/manifests"
+)
+
+func TestMain(m *testing.M) {
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders, "gate": gate}))
+	ctrl.SetLogger(logr.Discard())
+	os.Exit(m.Run())
+}
+
+// stories are told on one mesh, one after the other. docs/coordination.md tells what each is about, by its number.
+func stories() []story {
+	return []story{
+		{"01_an_ALLOW_names_the_gateway_and_a_waypoint_is_wired", allowNamesTheGateway},
+		{"02_a_DENY_of_a_caller_is_void_behind_a_waypoint", denyIsVoid},
+		{"03_an_ALLOW_of_requests_at_pods_denies_everybody", allowOfRequestsAtPods},
+		{"04_a_DENY_of_requests_at_pods_denies_nobody", denyOfRequestsAtPods},
+		{"05_a_gateway_walks_past_the_waypoint_to_pods", pastTheWaypoint},
+		{"06_a_waypoint_is_left_out", failOpen},
+		{"07_the_edge_takes_the_token_away", tokenIsTaken},
+		{"08_edge_and_mesh_take_different_issuers", issuersDiffer},
+		{"09_a_header_is_forged_from_inside", forgedInside},
+		{"10_a_header_is_forged_from_outside_by_another_route", forgedOutside},
+		{"11_a_caller_chooses_its_address", chosenAddress},
+		{"12_an_ALLOW_for_monitoring_cuts_the_edge", monitoringCutsTheEdge},
+		{"13_a_shared_proxy_is_of_another_namespace", sharedProxy},
+		{"16_an_issuer_an_identity_and_a_policy_are_removed_under_traffic", removedUnderTraffic},
+	}
+}
+
+type story struct {
+	name string
+	play func(*stage)
+}
+
+func TestCoordination(t *testing.T) {
+	s := newStage(t)
+	for _, story := range stories() {
+		t.Run(story.name, func(t *testing.T) {
+			began := time.Now()
+			story.play(s.of(t))
+			t.Logf("told in %v", time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
+
+// TestTheStoriesAreInTheDocs: each has a line, and no line is of a story that nobody tells.
+func TestTheStoriesAreInTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/coordination.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines, names []string
+	for line := range strings.Lines(string(text)) {
+		if number, is := strings.CutPrefix(line, "| "); is && number[0] >= '0' && number[0] <= '9' {
+			lines = append(lines, number[:2])
+		}
+	}
+	for _, s := range stories() {
+		names = append(names, s.name[:2])
+	}
+	if !slices.Equal(lines, names) {
+		t.Errorf("docs/coordination.md has lines %v for stories %v", lines, names)
+	}
+}
+
+// newStage starts a mesh with the scene, and the controller, which asks waypoints with an identity of the mesh.
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	set, err := programs.Ensure(t.Context(), programs.All(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.Path(programs.Envoy) == "" {
+		t.Skip("there is no Envoy") // with CI=true Ensure has failed
+	}
+	proxy, err := envoyshim.Image(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := command.Build(t)
+	began := time.Now()
+	var m *mesh.Mesh
+	m = meshtest.New(t, mesh.Options{
+		Quick: true, Images: map[string]node.Image{"orders": {Func: "orders"}, "gate": {Func: "gate"}, programs.ProxyImage: proxy},
+		MeshConfig: envoyshim.MeshConfig, Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
+	})
+	install, err := manifests.Install()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Apply(t.Context(), string(install)); err != nil {
+		t.Fatal(err)
+	}
+	controltest.Run(t, m)
+	s := &stage{T: t, mesh: m, c: controltest.Client(t, m), check: checktest.New(m, binary)}
+	s.apply(scene())
+	s.rises()
+	t.Logf("all is up after %v", time.Since(began).Round(time.Millisecond))
+	return s
+}
