@@ -103,9 +103,8 @@ func TestANarrowedFileIsNotAllThereIs(t *testing.T) {
 func TestTheFirstDialOfANarrowedClient(t *testing.T) {
 	w := newLarge(t, 5, func(c *Config) { c.Wildcard, c.largeTime = true, time.Minute })
 	w.dial(0)
-	sick := wdstest.FillWorkload(3, 0)
 	for i := range 2 {
-		sick = wdstest.FillWorkload(3, i)
+		sick := wdstest.FillWorkload(3, i)
 		sick.Unhealthy = true
 		w.istiod.SetWorkload(sick)
 	}

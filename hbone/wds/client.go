@@ -271,7 +271,7 @@ func (c *Client) Workload(ctx context.Context, ip netip.Addr) (*route.Workload, 
 		if c.narrowed.Load() { // else what is held is kept up to date, by whatever name it came
 			ask = c.unsettled(v, []string{a.Key()})
 		}
-		if w != nil && (len(ask) == 0 || !v.online || c.ask(ask...) != nil) {
+		if asked := w != nil && len(ask) > 0 && v.online && c.ask(ask...) == nil; w != nil && !asked {
 			return w, nil
 		}
 		if w == nil && c.absentIn(v)(a.Key()) {

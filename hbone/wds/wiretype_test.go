@@ -52,11 +52,12 @@ func TestKnownFieldsOfOtherWireTypes(t *testing.T) {
 			n := protoNumber(num)
 			wrong := []msg{{}, {}}
 			wrong[0] = appendFixed32(n)
-			if k == text {
+			switch k {
+			case text:
 				wrong[1] = msg{}.varint(n, 1)
-			} else if k == number {
+			case number:
 				wrong[1] = msg{}.bytes(n, []byte{1})
-			} else {
+			default:
 				wrong = wrong[:1]
 			}
 			for _, w := range wrong {
