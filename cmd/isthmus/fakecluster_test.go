@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -103,11 +104,18 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // review says whether whoever asks may do what he asks for: all but what is forbidden.
 func (c *fakeCluster) review(w http.ResponseWriter, r *http.Request) {
-	var review authorizationv1.SelfSubjectAccessReview
-	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
 		refuse(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	o, _, err := kubescheme.Codecs.UniversalDeserializer().Decode(text, nil, nil) // it may be protobuf
+	review, is := o.(*authorizationv1.SelfSubjectAccessReview)
+	if err != nil || !is {
+		refuse(w, apierrors.NewBadRequest(fmt.Sprintf("this is %T, %v", o, err)))
+		return
+	}
+	review.TypeMeta = metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}
 	review.Status.Allowed = !slices.Contains(c.forbidden, review.Spec.ResourceAttributes.Resource)
 	answer(w, review)
 }

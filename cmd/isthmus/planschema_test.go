@@ -12,7 +12,7 @@ func TestWhatTheAPIServerRefusesIsRefusedFromFiles(t *testing.T) {
 		{"a mode that is none", "{targetRefs: [{name: http}], mode: Mange}", `spec.mode is "Mange", and takes "Observe" or "Manage"`},
 		{"an empty mode", `{targetRefs: [{name: http}], mode: ""}`, `spec.mode is ""`},
 		{"a policy that is none", "{targetRefs: [{name: http}], waypoint: {policy: Make}}", `spec.waypoint.policy is "Make", and takes`},
-		{"Pair may be planned with", "{targetRefs: [{name: http}], authorization: {mode: Pair}}", ""},
+		{"Pair may be planned with", "{targetRefs: [{name: http}], waypoint: {policy: Create, name: waypoint}, authorization: {mode: Pair}}", ""},
 		{"another authorization may not", "{targetRefs: [{name: http}], authorization: {mode: Twin}}", `spec.authorization.mode is "Twin"`},
 		{"no gateways", "{targetRefs: []}", "spec.targetRefs has 0 items"},
 		{"a gateway without a name", "{targetRefs: [{}]}", "spec.targetRefs[0] has no name"},
@@ -27,7 +27,7 @@ func TestWhatTheAPIServerRefusesIsRefusedFromFiles(t *testing.T) {
 					r.want(t, exitOK, r.stdout)
 					continue
 				}
-				r.want(t, exitFailed, r.stderr, "would refuse", c.want, "edge.yaml", "kubectl explain ambientedge.spec")
+				r.want(t, exitFailed, r.stderr, "would refuse", "edge.yaml", c.want, "kubectl explain ambientedge.spec")
 			}
 		})
 	}

@@ -29,8 +29,9 @@ type Denied struct {
 	over       chan struct{} // closed when nobody is to wait for caches any more
 	release    func()        // closes it
 
-	mu   sync.Mutex // guards the field below; not held while it is called
+	mu   sync.Mutex // guards the fields below; not held while told is called
 	told func(schema.GroupResource)
+	seen map[schema.GroupResource]bool // refused, and no plan can do without
 }
 
 func newDenied(namespaces ...string) *Denied {
@@ -62,6 +63,12 @@ func (d *Denied) refused(err error) bool {
 	if !needed(gr) {
 		return told != nil
 	}
+	d.mu.Lock()
+	if d.seen == nil {
+		d.seen = map[schema.GroupResource]bool{}
+	}
+	d.seen[gr] = true
+	d.mu.Unlock()
 	select {
 	case d.typed <- struct{}{}:
 	default: // it is being looked at
@@ -134,7 +141,8 @@ func (d *Denied) Guard(ctx context.Context, c client.Client, end context.CancelC
 	}
 }
 
-// missing are the rights to list and to watch what no plan can do without, as far as the API server says that they are missing.
+// missing are the rights to list and to watch what no plan can do without, as far as the API server says that they are missing. Where it does not say, they
+// are those that it has refused.
 func (d *Denied) missing(ctx context.Context, c client.Client) []string {
 	var asked []authorizationv1.ResourceAttributes
 	for _, gr := range neededResources() {
@@ -149,10 +157,13 @@ func (d *Denied) missing(ctx context.Context, c client.Client) []string {
 		}
 	}
 	missing := make([]bool, len(asked))
-	_ = each(len(asked), atOnce, func(i int) error { // what cannot be asked is not missing
+	_ = each(len(asked), atOnce, func(i int) error {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &asked[i]}}
-		err := c.Create(ctx, review)
-		missing[i] = err == nil && !review.Status.Allowed
+		if err := c.Create(ctx, review); err != nil {
+			missing[i] = d.saw(schema.GroupResource{Group: asked[i].Group, Resource: asked[i].Resource})
+			return nil //nolint:nilerr // it is not known, and what was refused is
+		}
+		missing[i] = !review.Status.Allowed
 		return nil
 	})
 	var list []string
@@ -167,6 +178,12 @@ func (d *Denied) missing(ctx context.Context, c client.Client) []string {
 		list = append(list, right)
 	}
 	return list
+}
+
+func (d *Denied) saw(gr schema.GroupResource) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seen[gr]
 }
 
 // account is the user name of whoever asks, or "".

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -65,8 +66,12 @@ func (e *events) controllers(ctx context.Context) ([]corev1.Pod, error) {
 
 // changeEdges writes something into every AmbientEdge that means what was there before, and returns its generation since.
 func (e *events) changeEdges(ctx context.Context) (map[types.NamespacedName]int64, error) {
+	c, err := e.edges()
+	if err != nil {
+		return nil, err
+	}
 	var list v1alpha1.AmbientEdgeList
-	if err := e.w.Client().List(ctx, &list); err != nil {
+	if err := c.List(ctx, &list); err != nil {
 		return nil, err
 	}
 	generation := map[types.NamespacedName]int64{}
@@ -76,7 +81,7 @@ func (e *events) changeEdges(ctx context.Context) (map[types.NamespacedName]int6
 		if o.Spec.OnDelete = v1alpha1.OnDeleteUndo; before.Spec.OnDelete == v1alpha1.OnDeleteUndo {
 			o.Spec.OnDelete = ""
 		}
-		if err := e.w.Client().Patch(ctx, o, client.MergeFrom(before)); err != nil {
+		if err := c.Patch(ctx, o, client.MergeFrom(before)); err != nil {
 			return nil, err
 		}
 		if o.Generation == before.Generation {
@@ -106,17 +111,30 @@ func (e *events) controllerLacks(ctx context.Context, before []corev1.Pod, gener
 			return "pod " + p.Name + " is not ready", nil
 		}
 	}
+	c, err := e.edges()
+	if err != nil {
+		return "", err
+	}
 	for key, want := range generation {
 		o := &v1alpha1.AmbientEdge{}
-		if err := e.w.Client().Get(ctx, key, o); err != nil {
+		if err := c.Get(ctx, key, o); err != nil {
 			return "", err
 		}
-		c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady)
-		if c == nil || c.Status != "True" || c.ObservedGeneration < want {
-			return fmt.Sprintf("AmbientEdge %s of generation %d: %+v", key, want, c), nil
+		ready := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Status != "True" || ready.ObservedGeneration < want {
+			return fmt.Sprintf("AmbientEdge %s of generation %d: %+v", key, want, ready), nil
 		}
 	}
 	return "", nil
+}
+
+// edges is a client that knows AmbientEdges.
+func (e *events) edges() (client.Client, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	return client.New(e.w.Config, client.Options{Scheme: scheme})
 }
 
 func restarts(p *corev1.Pod) (n int32) {
