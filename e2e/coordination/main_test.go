@@ -57,10 +57,10 @@ type story struct {
 
 func TestCoordination(t *testing.T) {
 	s := newStage(t)
-	for _, story := range stories() {
-		t.Run(story.name, func(t *testing.T) {
+	for _, one := range stories() {
+		t.Run(one.name, func(t *testing.T) {
 			began := time.Now()
-			story.play(s.of(t))
+			one.play(s.of(t))
 			t.Logf("told in %v", time.Since(began).Round(time.Millisecond))
 		})
 	}

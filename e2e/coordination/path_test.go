@@ -68,7 +68,7 @@ func failOpen(s *stage) {
 	}{
 		{
 			"it does not exist", func(s *stage) { s.label("s06", map[string]string{use: "shed"}) },
-			v1alpha1.SeverityError, "ISM102", "Service shop/s06", labels(ledTo),
+			v1alpha1.SeverityError, "ISM102", "Service shop/s06", labels(ledTo()),
 		},
 		{
 			"the label is misspelt", func(s *stage) { s.label("s06", map[string]string{use: "", "istio.io/use_waypoint": "shared"}) },
@@ -82,7 +82,7 @@ func failOpen(s *stage) {
 		},
 		{
 			"it is never programmed", func(s *stage) { s.label("s06", map[string]string{use: "late"}) },
-			v1alpha1.SeverityError, "ISM111", "Gateway shop/late", labels(ledTo),
+			v1alpha1.SeverityError, "ISM111", "Gateway shop/late", labels(ledTo()),
 		},
 		{
 			"it is for workloads", func(s *stage) { s.waypointFor("workload") },

@@ -9,10 +9,10 @@ import (
 )
 
 // ledTo leads a Service to the waypoint.
-var ledTo = map[string]string{plan.LabelUseWaypoint: "shared"}
+func ledTo() map[string]string { return map[string]string{plan.LabelUseWaypoint: "shared"} }
 
 // ledAway leads it there no more.
-var ledAway = map[string]string{plan.LabelUseWaypoint: ""}
+func ledAway() map[string]string { return map[string]string{plan.LabelUseWaypoint: ""} }
 
 // allowNamesTheGateway is B1: the gateway is let in by its identity, until pods see the waypoint's in its place.
 func allowNamesTheGateway(s *stage) {
@@ -21,11 +21,11 @@ func allowNamesTheGateway(s *stage) {
 	s.gets(other, http.StatusBadGateway)
 	s.getsPast(gateway)
 
-	s.label("s01", ledTo)
+	s.label("s01", ledTo())
 	s.gets(gateway, http.StatusServiceUnavailable) // the waypoint does not get through
 	s.check.Found(s.T, v1alpha1.SeverityError, "ISM205", "AuthorizationPolicy shop/a01", "cluster.local/ns/shop/sa/shared")
 
-	s.label("s01", ledAway)
+	s.label("s01", ledAway())
 	s.getsPast(gateway)
 	s.isKeptFrom("s01", "AuthorizationPolicy shop/a01", gateway)
 
@@ -45,11 +45,11 @@ func denyIsVoid(s *stage) {
 	s.gets(other, http.StatusBadGateway)
 	s.getsPast(gateway)
 
-	s.label("s02", ledTo)
+	s.label("s02", ledTo())
 	s.getsThrough(other)
 	s.check.Found(s.T, v1alpha1.SeverityError, "ISM205", "AuthorizationPolicy shop/a02", "what is to be denied comes in by the waypoint")
 
-	s.label("s02", ledAway)
+	s.label("s02", ledAway())
 	s.gets(other, http.StatusBadGateway)
 	s.isKeptFrom("s02", "AuthorizationPolicy shop/a02", gateway)
 	s.gets(other, http.StatusBadGateway)
