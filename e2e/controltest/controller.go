@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/isthmus-mesh/isthmus/controller/run"
@@ -44,7 +45,8 @@ func Run(t *testing.T, m *mesh.Mesh) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}}
+	skip := true // the name of the controller is one of metrics; a test may run again
+	o := ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip}}
 	denied := run.Configure(cfg, &o)
 	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
