@@ -54,10 +54,15 @@ func Do(ctx context.Context, c client.Client, e *v1alpha1.AmbientEdge, w *plan.W
 	}
 	// With the UID the API server refuses to create what is not there any more.
 	u.SetUID(w.UID)
-	opts := []client.ApplyOption{client.FieldOwner(e.FieldOwner())}
 	if w.Force {
-		opts = append(opts, client.ForceOwnership)
+		// Not an apply, which leaves what was created and is not among its fields: ours as it is, by another way to write.
+		patch, err := u.MarshalJSON()
+		if err == nil {
+			err = c.Patch(ctx, u, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(e.FieldOwner()))
+		}
+		return u.GetResourceVersion(), Explain("write", w.String(), err)
 	}
+	opts := []client.ApplyOption{client.FieldOwner(e.FieldOwner())}
 	if len(w.TakeOver) > 0 {
 		if err := soleConflicts(ctx, c, u, w, opts); err != nil {
 			return "", Explain("write", w.String(), err)

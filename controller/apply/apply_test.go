@@ -214,3 +214,36 @@ func TestAConflictNamesWhoHasTheField(t *testing.T) {
 		t.Errorf("the conflict is %+v", conflict)
 	}
 }
+
+// TestWhatWasMadeForTheEdgeIsWrittenWhole: what is nil goes, be it that it was created, which an apply would leave; and nothing is written to another object.
+func TestWhatWasMadeForTheEdgeIsWrittenWhole(t *testing.T) {
+	var method, kind, manager string
+	var body map[string]any
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method, kind, manager = r.Method, r.Header.Get("Content-Type"), r.URL.Query().Get("fieldManager")
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"shop","name":"orders"}}`))
+	}))
+	defer server.Close()
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(schema.GroupVersionKind{Version: "v1", Kind: "Service"}, meta.RESTScopeNamespace)
+	c, err := client.New(&rest.Config{Host: server.URL}, client.Options{Scheme: runtime.NewScheme(), Mapper: mapper})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := write("u1")
+	w.Force, w.Fields = true, map[string]any{"spec": map[string]any{"selector": map[string]any{"app": "orders", "old": nil}}}
+	if err := do(t.Context(), c, edge, w); err != nil {
+		t.Fatal(err)
+	}
+	selector, _ := body["spec"].(map[string]any)["selector"].(map[string]any)
+	if old, is := selector["old"]; !is || old != nil || selector["app"] != "orders" {
+		t.Errorf("it writes %v", body)
+	}
+	if uid := body["metadata"].(map[string]any)["uid"]; method != http.MethodPatch || kind != string(types.MergePatchType) || manager != edge.FieldOwner() || uid != "u1" {
+		t.Errorf("%s %s by %s of uid %v", method, kind, manager, uid)
+	}
+}
