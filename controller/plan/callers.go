@@ -13,13 +13,21 @@ import (
 // somebody stands for a part of an identity that no condition asks for.
 const somebody = "isthmus-somebody"
 
-// maxCallers bounds how many callers of a point are tried. A policy that tells apart more is not looked at further.
+// maxCallers bounds how many callers of a point are tried, each counted once. Policies that tell apart more are not looked at further.
 const maxCallers = 2048
 
 // callers are identities between which policies may tell: for each value of a condition on the source one that has it, and a stranger. Those of
 // conditions that go together are put together.
 func (m *maker) callers(list []*securityv1.AuthorizationPolicy) []spiffeid.ID {
 	ids := m.ids(somebody, somebody)
+	seen := map[spiffeid.ID]bool{}
+	add := func(more []spiffeid.ID) {
+		for _, id := range more {
+			if !seen[id] && len(ids) < maxCallers {
+				seen[id], ids = true, append(ids, id)
+			}
+		}
+	}
 	for _, p := range list {
 		for _, r := range p.Spec.GetRules() {
 			var sources []*securityapi.Source
@@ -31,12 +39,11 @@ func (m *maker) callers(list []*securityv1.AuthorizationPolicy) []spiffeid.ID {
 			}
 			for _, s := range sources {
 				if len(ids) < maxCallers {
-					ids = append(ids, m.callersOf(p.Namespace, s, r.GetWhen())...)
+					add(m.callersOf(p.Namespace, s, r.GetWhen()))
 				}
 			}
 		}
 	}
-	ids = ids[:min(len(ids), maxCallers)]
 	slices.SortFunc(ids, func(a, b spiffeid.ID) int { return cmp.Compare(a.String(), b.String()) })
 	return slices.Compact(ids)
 }

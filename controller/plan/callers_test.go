@@ -48,3 +48,17 @@ func TestCallersMeetEveryCondition(t *testing.T) {
 		}
 	}
 }
+
+// TestCallersAreCountedOnce: many rules may name the same ones.
+func TestCallersAreCountedOnce(t *testing.T) {
+	m := &maker{Snapshot: &Snapshot{}}
+	p := &securityv1.AuthorizationPolicy{}
+	for range 3 * maxCallers {
+		p.Spec.Rules = append(p.Spec.Rules, &securityapi.Rule{From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: []string{"cluster.local/ns/batch/sa/job"}}}}})
+	}
+	p.Spec.Rules = append(p.Spec.Rules, &securityapi.Rule{From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: []string{"cluster.local/ns/batch/sa/last"}}}}})
+	ids := m.callers([]*securityv1.AuthorizationPolicy{p})
+	if !slices.ContainsFunc(ids, func(id spiffeid.ID) bool { return id.Path() == "/ns/batch/sa/last" }) || len(ids) > 8 {
+		t.Errorf("%d callers, and the last is not among them: %v", len(ids), ids[:min(len(ids), 8)])
+	}
+}

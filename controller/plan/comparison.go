@@ -19,21 +19,34 @@ type comparison struct {
 	before     []*policy.Point     // at each of these kinds, by the policies of others
 	atWaypoint *policy.Point       // by those
 	callers    []spiffeid.ID
+	many       bool // policies tell apart more callers than are looked at
+	denies     bool // it is about what before denies alone
 }
 
-// callersOfAll are callers between whom policies may tell: at the pods of a backend, or at its waypoint. The gateways and the pods that are seen are among
-// them, the waypoint is not.
-func (m *maker) callersOfAll(b *backend, at []*policy.Point) []spiffeid.ID {
-	list := m.policiesAt(m.atWaypoint(b.waypoint, b.key))
+// tell notes the callers that are looked at: those between whom policies tell at the pods of a backend, or at its waypoint, as the mesh's trust domain and its
+// aliases have them; and the gateways, and pods that are seen, as far as there is room. The waypoint is none of them.
+func (c *comparison) tell(at []*policy.Point) {
+	m := c.m
+	list := m.policiesAt(c.atWaypoint)
 	for _, p := range at {
 		list = append(list, m.policiesAt(p)...)
 	}
-	callers := m.strangers(b, m.callers(list))
+	c.callers = m.callers(list)
+	c.many = len(c.callers) >= maxCallers
 	for _, g := range m.gateways {
-		callers = append(callers, parseIDs(g.identities(m.trustDomain()))...)
+		c.callers = append(c.callers, parseIDs(g.identities(m.trustDomain()))...)
 	}
-	waypoint := m.waypointIDs(b.waypoint)
-	return slices.DeleteFunc(callers, func(id spiffeid.ID) bool { return slices.Contains(waypoint, id) })
+	for _, alias := range m.TrustDomainAliases {
+		for _, id := range slices.Clip(c.callers) {
+			if id.TrustDomain().Name() == m.trustDomain() {
+				c.callers = append(c.callers, parseIDs([]string{"spiffe://" + alias + id.Path()})...)
+			}
+		}
+	}
+	seen := m.strangers(c.b, nil)
+	c.callers = append(c.callers, seen[:min(len(seen), max(maxCallers-len(c.callers), 0))]...)
+	waypoint := m.ownIDs(c.b.waypoint)
+	c.callers = slices.DeleteFunc(c.callers, func(id spiffeid.ID) bool { return slices.Contains(waypoint, id) })
 }
 
 // differs says who would get another answer by the waypoint than from the pods, if policies were these; nil where nobody would. What policies of others
@@ -41,12 +54,12 @@ func (m *maker) callersOfAll(b *backend, at []*policy.Point) []spiffeid.ID {
 // refuse.
 func (c *comparison) differs(policies []*securityv1.AuthorizationPolicy) *obstacle {
 	m := c.m
-	waypoint := m.waypointIDs(c.b.waypoint)
-	if len(waypoint) == 0 || len(c.callers) >= maxCallers {
+	waypoint := m.ownIDs(c.b.waypoint)
+	if len(waypoint) == 0 || c.many {
 		return &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", why: "has policies that tell too many callers apart to see that nothing changes for anybody", fix: "have them name fewer"}
 	}
 	was := m.policies
-	m.policies = m.indexOf(policies)
+	m.policies = m.indexOf(among(policies, c.b.key.Namespace, c.b.waypoint.Namespace, m.Root()))
 	defer func() { m.policies = was }()
 	at := m.atWaypoint(c.b.waypoint, c.b.key)
 	for i, labels := range c.kinds {
@@ -55,7 +68,7 @@ func (c *comparison) differs(policies []*securityv1.AuthorizationPolicy) *obstac
 			for _, id := range c.callers {
 				r := port.request(policy.Of(id))
 				before, theirs, after := c.before[i].Decide(r), c.atWaypoint.Decide(r).Verdict, path.Decide(r)
-				if !kept(before.Verdict, theirs, after.Verdict) {
+				if !kept(before.Verdict, theirs, after.Verdict) && !(c.denies && before.Verdict == policy.Allow) {
 					return c.obstacle(before, after, id)
 				}
 			}
@@ -89,7 +102,7 @@ func (c *comparison) obstacle(before policy.Decision, after policy.Answer, id sp
 	if before.Verdict == policy.Allow {
 		if d = after.Deciding(); after.Workload.Verdict == policy.Deny {
 			d = after.Workload
-			why = fmt.Sprintf("refuses the waypoint itself, as %s: no list can admit what it denies", short(c.m.waypointIDs(c.b.waypoint)[0]))
+			why = fmt.Sprintf("refuses the waypoint itself, as %s: no list can admit what it denies", short(c.m.ownIDs(c.b.waypoint)[0]))
 			o.fix = "have it leave out that principal"
 		}
 	}

@@ -34,6 +34,9 @@ func (m *maker) users(key types.NamespacedName) (heirs []string, used bool) {
 	path := labelled(LabelUseWaypoint, "").managed()
 	for i := range m.Services {
 		s := &m.Services[i]
+		if isWitness(s) && m.created(s) {
+			continue // it goes before
+		}
 		if holds(s, m.Edge.FieldOwner(), path...) && m.wrote(s) && !m.shared(s, path) {
 			continue
 		}

@@ -122,7 +122,7 @@ func takesBack(p part) bool {
 // causes are what holds a step back; why is set where it is not an error about it. A waypoint is made, and looked at, while a Service of it is free.
 func (p *Plan) causes(s *Step) (list []cause, why string) {
 	h := &p.holds
-	if s.part == partWaypoint {
+	if s.part == partWaypoint || s.part == partWitness {
 		if len(s.of) == 0 || slices.ContainsFunc(s.of, func(o string) bool { return len(h.by[o]) == 0 }) {
 			return nil, ""
 		}
@@ -131,7 +131,7 @@ func (p *Plan) causes(s *Step) (list []cause, why string) {
 	if s.wide && !takesBack(s.part) && !h.begun && h.all() {
 		return nil, "every backend is held back"
 	}
-	if s.watched {
+	if s.watched || s.revokes {
 		return nil, "" // a route is not a Service's
 	}
 	of := s.of
@@ -159,7 +159,7 @@ func (p *Plan) concerned(w *Write) []string {
 		return nil
 	case takesBack(s.part):
 		return []string{s.Object}
-	case s.part == partLock, s.part == partPair:
+	case s.part == partLock, s.part == partPair && len(s.of) > 0:
 		return s.of[:1] // others are of the same pods
 	default:
 		return s.of

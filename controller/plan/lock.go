@@ -92,21 +92,18 @@ func (m *maker) lockOne(b *backend) {
 			f := &m.plan.Findings[len(m.plan.Findings)-1]
 			f.Message = fmt.Sprintf("%s locks the pods of this Service for the gateway, and should not as things are: %s; it stays as it is", object("AuthorizationPolicy", key), why)
 		}
-	case p == nil || !m.made(p) || !sameSpec(p, spec):
+	case p == nil || !m.made(p) || !sameSpec(p, spec) || dryRun(p):
 		s.State, s.Reason = v1alpha1.StepNext, fmt.Sprintf("have the gateway reach the pods of %s by waypoint %s only", b, b.waypoint)
 		if !m.ask(key.Namespace, securityGroup, "AuthorizationPolicy", "lock "+b.String()) {
 			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
 			break
 		}
-		s.Write = m.newLock(key, spec)
-		if p != nil { // somebody has changed it, or it is for other pods or ports now
-			s.Write.UID, s.Write.Force = p.UID, true
-		}
+		s.Write = m.over(m.newLock(key, spec), p) // somebody has changed it, or it is for other pods or ports now
 	}
 	if spec != nil {
 		s.wants = func() *Write { return m.newLock(key, spec) }
 	}
-	m.add(s, partEnrol, partWaypoint, partPair, partWire)
+	m.add(s, partEnrol, partWaypoint, partPair, partWitness, partWire)
 }
 
 // notLocked finds a Service whose pods are not locked.
@@ -343,7 +340,7 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 		}
 	}
 	for _, p := range m.Policies {
-		if kept[keyOf(p)] || !m.created(p) || m.pairs(p) {
+		if kept[keyOf(p)] || !m.created(p) || m.pairs(p) || m.witnessed(p) {
 			continue
 		}
 		obj := object("AuthorizationPolicy", keyOf(p))

@@ -17,11 +17,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-// Pair is not offered: the CRD does not take authorization.mode Pair, and the controller's bounds do not let it write what this plans. It lacks:
-// a DENY that comes after the wiring gets no twin where nothing of ours stands; an obstacle freezes the twins that stand, so that what is revoked at
-// the pods goes on; pods that are gone for a moment take twins with them; the callers that are compared are cut before they are told apart; a twin
-// with istio.io/dry-run counts; the waypoint's identity is believed of any pod with its label; and nobody probes whether a twin is in force.
-
 // pairPrefix begins the names of the policies by which a waypoint answers as the pods of a Service did. These end with what they do.
 const pairPrefix = "isthmus-pair-"
 
@@ -40,6 +35,7 @@ type pairing struct {
 
 	wanted   []*securityv1.AuthorizationPolicy // in order
 	obstacle *obstacle                         // why it cannot be had, and nothing more of it is made
+	narrow   []*securityv1.AuthorizationPolicy // twins to have in place of those that stand, where it cannot be had
 	led      bool                              // it leads to a waypoint already without anything of ours, and that is how it is
 	unseen   bool                              // it has no pod in the mesh that would tell: what stands stays
 	lists    bool                              // the pods have a list of others, beside which the waypoint is admitted
@@ -98,7 +94,7 @@ func (m *maker) pair() {
 	}
 	var theirs []*securityv1.AuthorizationPolicy
 	for _, p := range m.Policies {
-		if !m.pairs(p) && !m.pairsFor(p) {
+		if !m.pairs(p) && !m.pairsFor(p) && !m.witnessed(p) {
 			theirs = append(theirs, p)
 		}
 	}
@@ -106,16 +102,24 @@ func (m *maker) pair() {
 	for _, b := range m.backends {
 		if b.wanted && !b.hidden {
 			m.pairings = append(m.pairings, m.pairingOf(b, theirs))
+			if m.pairingBy == nil {
+				m.pairingBy = map[types.NamespacedName]*pairing{}
+			}
+			m.pairingBy[b.key] = m.pairings[len(m.pairings)-1]
 		}
 	}
 	m.policies = m.indexOf(m.asPlanned())
 	for _, role := range pairRoles {
+		if role == pairAdmit {
+			m.witness()
+		}
 		for _, x := range m.pairings {
 			m.about(x.itself(), func() { m.pairSteps(x, role) })
 		}
 	}
 	for _, x := range m.pairings {
 		m.about(x.itself(), func() { m.hinders(x) })
+		m.narrowSteps(x)
 	}
 }
 
@@ -124,12 +128,12 @@ func (m *maker) asPlanned() (list []*securityv1.AuthorizationPolicy) {
 	for _, p := range m.Policies {
 		service, _ := pairedFor(p)
 		x := m.pairingFor(service)
-		if !m.pairs(p) || x == nil || x.stays() {
+		if !m.pairs(p) || x == nil || x.stays() && !slices.ContainsFunc(x.narrow, func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) }) {
 			list = append(list, p)
 		}
 	}
 	for _, x := range m.pairings {
-		if !x.stays() {
+		if list = append(list, x.narrow...); !x.stays() {
 			list = append(list, x.wanted...)
 		}
 	}
@@ -137,14 +141,7 @@ func (m *maker) asPlanned() (list []*securityv1.AuthorizationPolicy) {
 }
 
 // pairingFor is the pairing of a Service, or nil.
-func (m *maker) pairingFor(service types.NamespacedName) *pairing {
-	for _, x := range m.pairings {
-		if x.key == service {
-			return x
-		}
-	}
-	return nil
-}
+func (m *maker) pairingFor(service types.NamespacedName) *pairing { return m.pairingBy[service] }
 
 // pairSteps adds the step of one policy of a pairing, where it is wanted.
 func (m *maker) pairSteps(x *pairing, role string) {
@@ -156,26 +153,33 @@ func (m *maker) pairSteps(x *pairing, role string) {
 		if role == pairAdmit {
 			s.of = m.samePods(x.backend)
 		}
-		write := func() *Write { return m.newPair(want) }
-		s.wants = write
-		switch p := m.policyAt(keyOf(want)); {
-		case p != nil && !m.created(p):
-			s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
-			m.found(v1alpha1.Finding{
-				Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityError, Object: s.Object,
-				Message: fmt.Sprintf("this has the name of a policy that AmbientEdge %s would make for %s, and is none of its; it is not overwritten", keyOf(m.Edge), x.backend),
-				Fix:     "delete it, or give it another name",
-			})
-		case p != nil && m.made(p) && sameRules(p, want):
-			m.seenInForce(&s, x, p, role)
-		case !m.ask(want.Namespace, securityGroup, "AuthorizationPolicy", "pair "+x.String()):
-			s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
-		default:
-			if s.Write = write(); p != nil {
-				s.Write.UID, s.Write.Force = p.UID, true
-			}
+		m.pairStep(&s, x, want, role)
+		if s.revokes = role != pairAdmit && m.present(x.backend) == x.waypoint; s.revokes {
+			m.add(s)
+			continue
 		}
-		m.add(s, partEnrol, partWaypoint, partPair)
+		m.add(s, partEnrol, partWaypoint, partPair, partWitness)
+	}
+}
+
+// pairStep says how far a policy of a pairing is, and what is to be written for it.
+func (m *maker) pairStep(s *Step, x *pairing, want *securityv1.AuthorizationPolicy, role string) {
+	p := m.policyAt(keyOf(want))
+	s.wants = func() *Write { return m.newPair(want, nil) }
+	switch {
+	case p != nil && !m.created(p):
+		s.State, s.Reason = v1alpha1.StepBlocked, "another policy has its name"
+		m.found(v1alpha1.Finding{
+			Code: v1alpha1.FindingPair, Severity: v1alpha1.SeverityError, Object: s.Object,
+			Message: fmt.Sprintf("this has the name of a policy that AmbientEdge %s would make for %s, and is none of its; it is not overwritten", keyOf(m.Edge), x.backend),
+			Fix:     "delete it, or give it another name",
+		})
+	case p != nil && m.made(p) && sameRules(p, want) && !dryRun(p):
+		m.seenInForce(s, x, p, role)
+	case !m.ask(want.Namespace, securityGroup, "AuthorizationPolicy", "pair "+x.String()):
+		s.State, s.Reason = v1alpha1.StepBlocked, "no consent"
+	default:
+		s.Write = m.newPair(want, p)
 	}
 }
 
@@ -223,16 +227,17 @@ func (m *maker) seenInForce(s *Step, x *pairing, p *securityv1.AuthorizationPoli
 	}
 }
 
-// newPair is the write of a policy that is wanted.
-func (m *maker) newPair(p *securityv1.AuthorizationPolicy) *Write {
-	spec := specOf(p)
-	spec["action"] = p.Spec.GetAction().String()
+// newPair is the write of a policy that is wanted, in place of one that stands.
+func (m *maker) newPair(want, stands *securityv1.AuthorizationPolicy) *Write {
+	spec := specOf(want)
+	spec["action"] = want.Spec.GetAction().String()
 	if spec["rules"] == nil {
 		spec["rules"] = []any{} // what was there before goes
 	}
-	return &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(p), Fields: map[string]any{
+	w := &Write{APIVersion: policyAPI, Kind: "AuthorizationPolicy", Key: keyOf(want), Fields: map[string]any{
 		"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelOwner: m.Edge.Owner()}}, "spec": spec,
 	}}
+	return m.over(w, stands)
 }
 
 // specOf is a policy's spec as JSON has it.

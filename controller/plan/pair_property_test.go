@@ -151,7 +151,7 @@ func TestPairKeepsEverybodysAnswer(t *testing.T) {
 				admitted++
 			}
 		default:
-			if refused++; len(said(p, v1alpha1.FindingVoided))+len(said(p, v1alpha1.FindingNotAdmitted)) == 0 {
+			if refused++; len(said(p, v1alpha1.FindingVoided))+len(said(p, v1alpha1.FindingNotAdmitted))+len(said(p, v1alpha1.FindingPair)) == 0 {
 				t.Fatalf("seed %d: it is not wired, and nothing says why: %s", seed, describe(p, s.Edge))
 			}
 		}
@@ -165,6 +165,9 @@ func TestPairKeepsEverybodysAnswer(t *testing.T) {
 		}
 		if d := cmp.Diff(names(theirs), names(s.Policies)); d != "" {
 			t.Fatalf("seed %d: policies are left, or gone:\n%s", seed, d)
+		}
+		if n := len(s.Services); n != 2 {
+			t.Fatalf("seed %d: %d Services are there: a witness is left", seed, n)
 		}
 		if d := cmp.Diff(labelsOf(start.Labels), labelsOf(s.Services[0].Labels)); d != "" {
 			t.Fatalf("seed %d: labels are left, or gone:\n%s", seed, d)

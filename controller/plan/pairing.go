@@ -8,14 +8,17 @@ import (
 	securityapi "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 // pairingOf finds what has to stand for a backend. theirs are the policies of others, which m.policies has for now. Nothing has to stand where every caller
-// gets by the waypoint what the pods give him. Nor has it where the Service leads to a waypoint already and nothing of ours stands: what its callers get there
-// would change, but where we have led it there, and its pods refuse the waypoint by now and so everybody.
+// gets by the waypoint what the pods give him. Nor has it where somebody else leads the Service to a waypoint already and nothing of ours stands: what its callers
+// get there would change. Where we have led it there it has, whenever a policy came or something of ours went: but if its pods admit the waypoint, as somebody
+// wants, what their lists let in by it stays, and what they deny is denied.
 func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) *pairing {
 	x := &pairing{backend: b}
 	kinds := m.podKinds(b)
@@ -24,33 +27,68 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 		before = append(before, m.ztunnel(b.key.Namespace, labels))
 	}
 	paired := m.paired(b)
-	x.unseen = len(kinds) == 0 && paired
-	x.led = !paired && m.present(b).Name != "" && (!m.ledByUs(b) || !m.refuseWaypoint(b, before))
 	x.lists = slices.ContainsFunc(before, func(p *policy.Point) bool { return p.DefaultDeny() })
+	if x.unseen = paired && !m.told(b); x.unseen {
+		return x
+	}
+	leads := !paired && m.present(b).Name != ""
+	denies := false // and nothing else is looked at
+	if leads {
+		x.led = !m.ledByUs(b)
+		denies = x.lists && !m.refuseWaypoint(b, before)
+	}
 	if x.led || len(kinds) == 0 || len(m.policiesAt(before[0])) == 0 && m.alike(before) {
 		return x
 	}
-	c := &comparison{m: m, b: b, ports: m.twinsFor(b).ports, kinds: kinds, before: before, atWaypoint: m.atWaypoint(b.waypoint, b.key), callers: m.callersOfAll(b, before)}
-	if c.differs(theirs) == nil {
-		return x
-	}
-	if x.obstacle = m.pairable(b, before, paired); x.obstacle != nil {
-		return x
-	}
-	list, o := m.twinPolicies(b, m.policiesAt(before[0]))
-	if o == nil && slices.ContainsFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
-		return p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW
-	}) {
-		var admit *securityv1.AuthorizationPolicy
-		if admit, o = m.admission(b); o == nil {
-			list = append(list, admit)
+	if denies {
+		before = nil
+		for _, labels := range kinds {
+			before = append(before, m.denying(b, labels))
 		}
 	}
+	c := &comparison{m: m, b: b, ports: m.twinsFor(b).ports, kinds: kinds, before: before, atWaypoint: m.atWaypoint(b.waypoint, b.key), denies: denies}
+	if c.tell(before); c.differs(theirs) == nil {
+		return x
+	}
+	list, o := m.twinsOf(b, before, paired)
 	if o == nil {
 		o = c.differs(append(slices.Clip(theirs), list...))
 	}
-	x.wanted, x.obstacle = list, o
+	if x.wanted, x.obstacle = list, o; o != nil && (paired || leads) {
+		x.narrow = m.narrowed(b, before)
+	}
 	return x
+}
+
+// twinsOf are the policies of a pairing, or why it cannot be had.
+func (m *maker) twinsOf(b *backend, before []*policy.Point, paired bool) ([]*securityv1.AuthorizationPolicy, *obstacle) {
+	if o := m.pairable(b, before, paired); o != nil {
+		return nil, o
+	}
+	list, o := m.twinPolicies(b, m.policiesAt(before[0]))
+	if o != nil || !slices.ContainsFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
+		return p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW
+	}) {
+		return list, o
+	}
+	admit, o := m.admission(b)
+	if o != nil {
+		return nil, o
+	}
+	return append(list, admit), nil
+}
+
+// told says whether a backend has pods that tell which policies hold for them.
+func (m *maker) told(b *backend) bool {
+	return slices.ContainsFunc(m.podsWith(b.key.Namespace, b.service.Spec.Selector), enforces)
+}
+
+// denying is what denies at pods of a backend, without what allows.
+func (m *maker) denying(b *backend, labels map[string]string) *policy.Point {
+	list := slices.DeleteFunc(m.policiesAt(m.ztunnel(b.key.Namespace, labels)), func(p *securityv1.AuthorizationPolicy) bool {
+		return p.Spec.GetAction() != securityapi.AuthorizationPolicy_DENY
+	})
+	return m.set(list, b.key.Namespace).Ztunnel(policy.Workload{Namespace: b.key.Namespace, Labels: labels})
 }
 
 // hinders finds why a pairing cannot be had.
@@ -62,6 +100,9 @@ func (m *maker) hinders(x *pairing) {
 	f := v1alpha1.Finding{
 		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: x.String(), Field: o.field, Fix: o.fix,
 		Message: "this " + o.why + ". Authorization Pair leads a Service to a waypoint only if every caller gets the answer there that he has got",
+	}
+	if len(x.narrow) > 0 {
+		f.Message += "; it leads there, and until then what its pods do not let in any more is refused there too, and nobody else is let in"
 	}
 	switch {
 	case o.policy == nil:
@@ -90,17 +131,16 @@ func (m *maker) unpaired() {
 	}
 }
 
-// ledByUs says whether a backend leads to its waypoint by our label, and nobody else's.
+// ledByUs says whether a backend leads to its waypoint by our label. Whoever holds it too came later: what others have set stays theirs.
 func (m *maker) ledByUs(b *backend) bool {
-	path := labelled(LabelUseWaypoint, "").managed()
-	return m.present(b) == b.waypoint && holds(b.service, m.Edge.FieldOwner(), path...) && len(othersHold(b.service, path...)) == 0
+	return m.present(b) == b.waypoint && holds(b.service, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...)
 }
 
 // refuseWaypoint says whether pods refuse a backend's waypoint at each port.
 func (m *maker) refuseWaypoint(b *backend, at []*policy.Point) bool {
 	for _, p := range at {
 		for _, port := range m.twinsFor(b).ports {
-			if p.Decide(port.request(policy.Of(m.waypointIDs(b.waypoint)...))).Verdict != policy.Deny {
+			if p.Decide(port.request(policy.Of(m.ownIDs(b.waypoint)...))).Verdict != policy.Deny {
 				return false
 			}
 		}
@@ -110,10 +150,16 @@ func (m *maker) refuseWaypoint(b *backend, at []*policy.Point) bool {
 
 // paired says whether something of a pairing stands for a backend.
 func (m *maker) paired(b *backend) bool {
-	return slices.ContainsFunc(m.Policies, func(p *securityv1.AuthorizationPolicy) bool {
-		service, _ := pairedFor(p)
-		return service == b.key && m.pairs(p)
-	})
+	if m.known.paired == nil {
+		m.known.paired = map[types.NamespacedName]bool{}
+		for _, p := range m.Policies {
+			if m.pairs(p) {
+				service, _ := pairedFor(p)
+				m.known.paired[service] = true
+			}
+		}
+	}
+	return m.known.paired[b.key]
 }
 
 // alike says whether points enforce the same policies.
@@ -137,9 +183,35 @@ func (m *maker) pairable(b *backend, before []*policy.Point, paired bool) *obsta
 			return &obstacle{field: "spec.selector", why: fmt.Sprintf("has %s, which is outside the mesh: no policy is enforced there, and a waypoint does not tell it from the others", object("Pod", keyOf(p))), fix: "bring the pod into the mesh"}
 		}
 	}
+	if o := m.untoldBy(b); o != nil && !paired {
+		return o
+	}
 	if g := m.gateway(b.waypoint); g != nil && g.Labels[LabelWaypointFor] == "all" {
 		return &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", fix: "name another in spec.waypoint.name",
 			why: fmt.Sprintf("would lead to waypoint %s, which takes what is sent to pods too: policies that target a Service are not for that", b.waypoint)}
+	}
+	return nil
+}
+
+// untoldBy is a policy that pods of a backend may come under, and there is none that tells.
+func (m *maker) untoldBy(b *backend) *obstacle {
+	if m.told(b) {
+		return nil
+	}
+	for _, ns := range unique([]string{b.key.Namespace, m.Root()}) {
+		for one, list := range m.index().atPods[ns] {
+			for _, p := range list {
+				labels := p.Spec.GetSelector().GetMatchLabels()
+				more, other := false, false
+				for k, v := range labels {
+					is, has := b.service.Spec.Selector[k]
+					more, other = more || !has, other || has && is != v
+				}
+				if one != "" && more && !other {
+					return &obstacle{policy: p, field: "selector", why: fmt.Sprintf("may be for the pods of %s, of which there is none that tells by its labels", b), fix: "start one of them"}
+				}
+			}
+		}
 	}
 	return nil
 }
@@ -185,17 +257,27 @@ func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacl
 		return nil, &obstacle{field: "spec.selector", why: fmt.Sprintf("has pods that %s serves too, and whose callers may come by waypoint %s: they would be admitted with it", other, b.waypoint),
 			fix: "have this AmbientEdge send to that too, or give it ports of its own"}
 	}
-	ids := m.waypointIDs(b.waypoint)
+	if o := m.forwards(b, pods); o != nil {
+		return nil, o
+	}
+	at := []types.NamespacedName{b.waypoint}
 	if is := m.present(b); is.Name != "" && is != b.waypoint && holds(b.service, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
-		ids = append(ids, m.waypointIDs(is)...)
+		at = append(at, is)
 	}
 	var principals []string
-	for _, id := range ids {
-		if other := m.sameAccount(b, id.String()); other != nil {
-			return nil, &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(other)), b.waypoint),
-				fix: "give that pod a service account of its own"}
+	for _, waypoint := range at {
+		field := "metadata.labels[" + LabelUseWaypoint + "]"
+		if p := m.poser(waypoint); p != nil {
+			return nil, &obstacle{field: field, fix: "take that name from the pod's labels, or give it the waypoint's service account",
+				why: fmt.Sprintf("would lead to waypoint %s, by whose name %s goes, which has another service account than the waypoint's Deployment: it would get requests, and the pods would not admit it", waypoint, object("Pod", keyOf(p)))}
 		}
-		principals = append(principals, short(id))
+		if p := m.sameAccount(waypoint); p != nil {
+			return nil, &obstacle{field: field, fix: "give that pod a service account of its own",
+				why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(p)), waypoint)}
+		}
+		for _, id := range m.ownIDs(waypoint) {
+			principals = append(principals, short(id))
+		}
 	}
 	p := m.planned(b, pairAdmit)
 	p.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: selector}
@@ -208,10 +290,10 @@ func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacl
 
 // ledThere is another Service or ServiceEntry of the same pods and ports that leads to a backend's waypoint and gets no pairing, or "".
 func (m *maker) ledThere(b *backend, pods []*Pod, numbers []string) string {
-	for i := range m.Services {
-		o := &backend{key: keyOf(&m.Services[i]), service: &m.Services[i]}
+	for _, service := range m.servicesIn(b.key.Namespace) {
+		o := &backend{key: keyOf(service), service: service}
 		ours := slices.ContainsFunc(m.backends, func(x *backend) bool { return x.wanted && x.key == o.key && (m.present(x).Name == "" || m.paired(x)) })
-		if o.key.Namespace != b.key.Namespace || o.key == b.key || ours || m.present(o) != b.waypoint {
+		if o.key == b.key || ours || m.present(o) != b.waypoint {
 			continue
 		}
 		var both []*Pod
@@ -226,16 +308,4 @@ func (m *maker) ledThere(b *backend, pods []*Pod, numbers []string) string {
 		}
 	}
 	return m.alsoEntered(b, pods, numbers)
-}
-
-// sameAccount is a pod with the identity of a backend's waypoint that is none of the pods of a waypoint, or nil.
-func (m *maker) sameAccount(b *backend, id string) *Pod {
-	of := slices.Concat(WaypointPods(m.Snapshot, b.waypoint), WaypointPods(m.Snapshot, m.present(b)))
-	for i := range m.Pods {
-		p := &m.Pods[i]
-		if alive(p) && identity(m.trustDomain(), p) == id && !slices.ContainsFunc(of, func(o *Pod) bool { return keyOf(o) == keyOf(p) }) {
-			return p
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type dataPlane struct {
 	policies map[types.NamespacedName]*securityv1.AuthorizationPolicy
 	led      bool // orders leads to its waypoint
 	unheard  []func()
+	sent     []func() // of those the policies for waypoints, in order
 	check    func(after string)
 	uid      int
 }
@@ -59,6 +61,10 @@ func (d *dataPlane) write(w *plan.Write) {
 	case "AuthorizationPolicy":
 		d.writePolicy(w)
 	case "Service":
+		if w.Delete || w.UID == "" {
+			d.writeWitness(w)
+			return
+		}
 		i := slices.IndexFunc(d.s.Services, func(o corev1.Service) bool { return nameOf(&o) == w.Key })
 		label(&d.s.Services[i], w, d.s.Edge.FieldOwner())
 		if w.Key == orders {
@@ -75,6 +81,57 @@ func (d *dataPlane) write(w *plan.Write) {
 	default:
 		d.t.Fatalf("it writes %s", w)
 	}
+}
+
+// writeWitness makes or deletes the Service of a witness.
+func (d *dataPlane) writeWitness(w *plan.Write) {
+	at := func(o corev1.Service) bool { return nameOf(&o) == w.Key }
+	if w.Delete {
+		d.s.Services = slices.DeleteFunc(slices.Clone(d.s.Services), at)
+		return
+	}
+	o := corev1.Service{}
+	text, err := json.Marshal(w.Fields)
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	if err != nil || slices.ContainsFunc(d.s.Services, at) || len(o.Spec.Selector) > 0 {
+		d.t.Fatalf("it makes %s: %v", w, err)
+	}
+	d.uid++
+	o.Namespace, o.Name, o.UID, o.Spec.ClusterIP = w.Key.Namespace, w.Key.Name, types.UID(fmt.Sprint("made-", d.uid)), "10.96.0.7"
+	o.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: d.s.Edge.FieldOwner(), Operation: metav1.ManagedFieldsOperationUpdate, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)}}
+	d.s.Services = append(slices.Clone(d.s.Services), o)
+}
+
+// asked is what the controller finds out: the waypoint shows what it has heard of.
+func (d *dataPlane) asked() {
+	asked(d.s)
+	for _, q := range plan.WitnessesToAsk(d.s) {
+		p := d.policies[nameOf(q.Service)]
+		if p == nil || p.Spec.Rules[0].To[0].Operation.NotPaths[0] != q.Path {
+			d.s.Shown[q.Waypoint] = plan.WitnessFact{Path: q.Path}
+		}
+	}
+}
+
+// hears has the data planes hear of a write once. Of a witness's policy they hear when they have heard of all policies for waypoints before it.
+func (d *dataPlane) hears(p *securityv1.AuthorizationPolicy, key types.NamespacedName, hear func()) {
+	once := sync.OnceFunc(hear)
+	atWaypoint := p != nil && len(p.Spec.GetTargetRefs()) > 0
+	if strings.HasPrefix(key.Name, "isthmus-witness-") {
+		before := slices.Clone(d.sent)
+		once = sync.OnceFunc(func() {
+			for _, earlier := range before {
+				earlier()
+			}
+			hear()
+		})
+	}
+	if atWaypoint {
+		d.sent = append(d.sent, once)
+	}
+	d.unheard = append(d.unheard, once)
 }
 
 // bind is istiod's turn when a label has come or gone.
@@ -131,7 +188,7 @@ func (d *dataPlane) writePolicy(w *plan.Write) {
 		p.UID = d.s.Policies[i].UID
 		d.s.Policies[i] = p
 	}
-	d.unheard = append(d.unheard, func() { d.policies[w.Key] = p; d.accept(p) })
+	d.hears(p, w.Key, func() { d.policies[w.Key] = p; d.accept(p) })
 }
 
 // label gives an object the labels of a write, and takes away those that were written before and are not in it.
@@ -170,8 +227,8 @@ func label(o metav1.Object, w *plan.Write, manager string) {
 // walk carries out plans until nothing is left that they write. Data planes hear of a write when they do, and of all that goes before the next plan: for
 // that the controller waits.
 func (d *dataPlane) walk() *plan.Plan {
-	for range 60 {
-		asked(d.s)
+	for range 100 {
+		d.asked()
 		p := plan.Make(d.s)
 		writes := p.Writes()
 		if len(writes) == 0 && len(d.unheard) == 0 {

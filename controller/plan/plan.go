@@ -44,6 +44,8 @@ type Step struct {
 	wide bool
 	// waypoint is that of a Service's steps of wiring, leads the one that it leads to already by its label; as findings name them.
 	waypoint, leads string
+	// revokes: a Service leads to its waypoint, and what its pods stop to allow ends there by this. Nothing holds it back, and no error stops it.
+	revokes bool
 	// watched: a watch tells when it is done, so that nobody has to look again soon.
 	watched bool
 	own     own
@@ -65,6 +67,7 @@ const (
 	VerbAsk      = "Ask"     // see that a waypoint answers to which Services lead by themselves, and a gateway will follow
 	VerbAwait    = "Await"   // see that a waypoint answers, that what it was made of is gone, or that a route counts
 	VerbPair     = "Pair"    // have a waypoint answer callers as a Service's pods do, and these admit it
+	VerbWitness  = "Witness" // see by requests that a waypoint enforces what was written for it
 	VerbWire     = "Wire"    // let a Service lead to its waypoint
 	VerbSwitch   = "Switch"  // set the gateway's own switch
 	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
@@ -85,6 +88,7 @@ const (
 	partEnrol part = iota
 	partWaypoint
 	partPair
+	partWitness
 	partWire
 	partLock
 	partUnlock
@@ -104,7 +108,7 @@ type Write struct {
 	// the root of the object. Fields that were ours and are not there are taken away.
 	Delete bool
 	Fields map[string]any
-	// Force takes Fields from their managers: the object was made for the edge.
+	// Force takes Fields from their managers, and takes away those that are nil: the object was made for the edge.
 	Force bool `json:",omitempty"`
 	// TakeOver are the paths of those of Fields that are taken from their managers, as spec.takeOver says. No other is.
 	TakeOver [][]string `json:",omitempty"`
@@ -141,9 +145,13 @@ type maker struct {
 	trees    map[any]map[string]any // of objects, by pointer; see tree
 	policies *policies              // see index
 	pairings []*pairing             // see pair
-	passes   *passage               // see passing
-	inbound  *inbound               // see gate
-	sighted  *sightings             // see strangers
+	// pairingBy are pairings by their Services.
+	pairingBy map[types.NamespacedName]*pairing
+	known     known
+	witnesses map[types.NamespacedName]bool // those that stay
+	passes    *passage                      // see passing
+	inbound   *inbound                      // see gate
+	sighted   *sightings                    // see strangers
 	// allRoutes, allFollowed and veiled are of routes, follow and veil.
 	allRoutes   []*route
 	allFollowed []*followed
@@ -154,7 +162,7 @@ type maker struct {
 
 // Make decides. It does not change the snapshot.
 func Make(s *Snapshot) *Plan {
-	m := &maker{Snapshot: s}
+	m := &maker{Snapshot: s, witnesses: map[types.NamespacedName]bool{}}
 	m.plan.observer = s.ObserveOnly
 	if s.Edge.DeletionTimestamp != nil {
 		m.plan.Undoing = true
@@ -265,7 +273,7 @@ func (p *Plan) stop() {
 		return
 	}
 	for i := range p.Steps {
-		if s := &p.Steps[i]; s.Write != nil {
+		if s := &p.Steps[i]; s.Write != nil && !s.revokes {
 			s.Write, s.State = nil, v1alpha1.StepBlocked
 		}
 	}

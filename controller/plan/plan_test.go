@@ -36,8 +36,8 @@ const separator = "---plan---\n"
 
 // TestPlans reads testdata/*.yaml: the objects of a cluster, the first AmbientEdge being the one to plan for, and then the plan. A
 // waypoint answers when it has the annotation test/answers, does not for the reason in test/why, and serves a Service that has not test/silent;
-// with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can, with test/observe-only nobody may write, kinds in test/hidden may not be read, and with
-// test/paper there are files alone.
+// a witness is shown unless it has the reason in test/hides; with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can,
+// with test/observe-only nobody may write, kinds in test/hidden may not be read, and with test/paper there are files alone.
 func TestPlans(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -194,6 +194,13 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 		} else if why := g.Annotations["test/why"]; why != "" {
 			s.Waypoints[types.NamespacedName{Namespace: g.Namespace, Name: g.Name}] = plan.WaypointFact{Why: why}
 		}
+	}
+	s.Shown = map[types.NamespacedName]plan.WitnessFact{}
+	for _, q := range plan.WitnessesToAsk(s) {
+		fact := plan.WitnessFact{Path: q.Path}
+		fact.Why = q.Service.Annotations["test/hides"]
+		fact.Answers = fact.Why == ""
+		s.Shown[q.Waypoint] = fact
 	}
 	for _, q := range plan.ServicesToAsk(s) {
 		if q.Service.Annotations["test/silent"] == "" {

@@ -135,7 +135,7 @@ func (m *maker) set(list []*securityv1.AuthorizationPolicy, namespaces ...string
 	namespaces = append(namespaces, m.Root())
 	return policy.New(policy.Mesh{
 		AuthorizationPolicies: slices.Compact(list), RequestAuthentications: m.tokensIn(namespaces...), PeerAuthentications: m.strictIn(namespaces...),
-		RootNamespace: m.Root(), TrustDomain: m.trustDomain(),
+		RootNamespace: m.Root(), TrustDomain: m.trustDomain(), TrustDomainAliases: m.TrustDomainAliases,
 	})
 }
 

@@ -25,6 +25,8 @@ type Snapshot struct {
 	Edges []v1alpha1.AmbientEdge
 	// TrustDomain is the mesh's. Empty means cluster.local.
 	TrustDomain string
+	// TrustDomainAliases are the mesh's: waypoints take a principal of one domain for one of each, ztunnel does not.
+	TrustDomainAliases []string
 
 	Namespaces  []corev1.Namespace
 	Pods        []Pod
@@ -63,6 +65,8 @@ type Snapshot struct {
 	Waypoints map[types.NamespacedName]WaypointFact
 	// Served is what was found by asking the waypoints of wired Services for those Services, by the Service.
 	Served map[types.NamespacedName]WaypointFact
+	// Shown is what was found by asking the pods of waypoints for witnesses, by the waypoint.
+	Shown map[types.NamespacedName]WitnessFact
 	// Hearsay: who makes the plan cannot ask, and Waypoints and Served are empty. What the edge's status tells about its present
 	// generation is taken instead; what it does not tell is StepUnknown.
 	Hearsay bool

@@ -17,7 +17,7 @@ func (p *Plan) Status(e *v1alpha1.AmbientEdge) v1alpha1.AmbientEdgeStatus {
 		Conditions: []metav1.Condition{
 			p.ready(e),
 			p.condition(e, v1alpha1.ConditionEnrolled, partEnrol),
-			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partPair, partWire, partRefused),
+			p.condition(e, v1alpha1.ConditionWaypointsReady, partWaypoint, partPair, partWitness, partWire, partRefused),
 		},
 		Plan: v1alpha1.Plan{Digest: p.Digest, Approval: ApprovedAs(e)},
 	}

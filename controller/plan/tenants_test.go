@@ -152,6 +152,10 @@ func asked(s *plan.Snapshot) {
 	for _, q := range plan.ServicesToAsk(s) {
 		s.Served[types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}] = plan.WaypointFact{Answers: true}
 	}
+	s.Shown = map[types.NamespacedName]plan.WitnessFact{}
+	for _, q := range plan.WitnessesToAsk(s) {
+		s.Shown[q.Waypoint] = plan.WitnessFact{WaypointFact: plan.WaypointFact{Answers: true}, Path: q.Path}
+	}
 }
 
 // held looks for the second tenant's Service as held back by a finding, and for what the status tells of that.

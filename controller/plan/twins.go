@@ -25,6 +25,8 @@ type twins struct {
 	m     *maker
 	ports []port // of the Service, with their numbers at the pods
 	named string // the name of a port at the pods whose number nobody tells, or ""
+	// lenient: what cannot be had is no obstacle. Rules that allow are left out then, and rules that deny are widened; denies: it is about these.
+	lenient, denies bool
 }
 
 // maxTwinRules is how many rules one policy may have.
@@ -53,11 +55,22 @@ func (m *maker) twinsFor(b *backend) *twins {
 // left without these, where something is.
 func (t *twins) rules(p *securityv1.AuthorizationPolicy) (list []*securityapi.Rule, o *obstacle) {
 	allow := p.Spec.GetAction() == securityapi.AuthorizationPolicy_ALLOW
+	t.denies = !allow
 	for i, r := range p.Spec.GetRules() {
 		if r == nil || allow && policy.OnlyHTTP(r) {
 			continue
 		}
 		twin, o := t.rule(p, r, fmt.Sprintf("rules[%d].", i))
+		if o != nil && t.lenient {
+			if wide := widened(r); allow || wide == nil {
+				continue
+			} else if twin, o = t.rule(p, wide, ""); o != nil {
+				wide.To = nil // of which nobody knows the ports
+				if twin, o = t.rule(p, wide, ""); o != nil {
+					continue
+				}
+			}
+		}
 		if o != nil {
 			o.policy = p
 			return nil, o
@@ -151,7 +164,7 @@ func (t *twins) source(namespace string, s *securityapi.Source, at string) (twin
 		Principals: s.GetPrincipals(), NotPrincipals: s.GetNotPrincipals(), Namespaces: s.GetNamespaces(), NotNamespaces: s.GetNotNamespaces(),
 		ServiceAccounts: qualified(s.GetServiceAccounts(), namespace), NotServiceAccounts: qualified(s.GetNotServiceAccounts(), namespace),
 	}
-	if len(twin.Principals)+len(twin.NotPrincipals)+len(twin.Namespaces)+len(twin.NotNamespaces)+len(twin.ServiceAccounts)+len(twin.NotServiceAccounts) == 0 {
+	if !tellsSource(twin) {
 		return nil, true, nil
 	}
 	return twin, false, t.aliased(slices.Concat(twin.Principals, twin.NotPrincipals), at+"principals")
@@ -170,6 +183,9 @@ func qualified(accounts []string, namespace string) (list []string) {
 
 // aliased finds principals of a trust domain that is not the mesh's: a waypoint takes those of an alias for the mesh's own, and ztunnel does not.
 func (t *twins) aliased(principals []string, field string) *obstacle {
+	if t.lenient && t.denies {
+		return nil // then it denies more
+	}
 	for _, p := range principals {
 		domain, _, whole := strings.Cut(p, "/")
 		if whole && !strings.HasPrefix(p, "*") && domain != t.m.trustDomain() {

@@ -25,6 +25,7 @@ func (m *maker) undo() {
 	m.unswitch(nil, nil)
 	m.unwire(nil)
 	m.unpair(nil)
+	m.unwitness()
 	m.deleteWaypoints(nil)
 	m.unenrol(nil)
 	m.plaintext()
@@ -62,6 +63,7 @@ func (m *maker) release() {
 	m.unswitch(objects, services)
 	m.unwire(services)
 	m.unpair(services)
+	m.unwitness()
 	m.deleteWaypoints(waypoints)
 	m.unenrol(objects)
 }

@@ -93,10 +93,16 @@ func (m *maker) stillNeeded(s *Step, b *backend) {
 			others = append(others, p)
 		}
 	}
-	callers := m.callers(m.Policies)
+	var near []*securityv1.AuthorizationPolicy // of all that decide there, ours too
+	for _, p := range among(m.Policies, b.key.Namespace, b.waypoint.Namespace, m.Root()) {
+		if m.decidesFor(p, b) {
+			near = append(near, p)
+		}
+	}
+	callers := m.callers(near)
 	answers := func(list []*securityv1.AuthorizationPolicy) (all []policy.Verdict) {
 		m.policies = newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.standsForLock(p) })
-		path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(m.waypointIDs(b.waypoint)...)}
+		path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(m.ownIDs(b.waypoint)...)}
 		for _, labels := range m.podKinds(b) {
 			path.Workload = m.ztunnel(b.key.Namespace, labels)
 			for _, port := range m.twinsFor(b).ports {
@@ -113,4 +119,13 @@ func (m *maker) stillNeeded(s *Step, b *backend) {
 	if m.halt(s.Object, fmt.Sprintf("%s leads to waypoint %s, and without it the waypoint or the pods would not answer its callers as they do", b, b.waypoint)) {
 		m.stay(s)
 	}
+}
+
+// decidesFor says whether a policy may decide about requests to a backend: at its pods, or at its waypoint.
+func (m *maker) decidesFor(p *securityv1.AuthorizationPolicy, b *backend) bool {
+	if hasTargets(p) {
+		return targets(p, &p.Spec, b.key, "Service") || targets(p, &p.Spec, b.waypoint, "Gateway") || m.targetsClass(p, &p.Spec)
+	}
+	labels := p.Spec.GetSelector().GetMatchLabels()
+	return len(labels) == 0 || slices.ContainsFunc(m.podKinds(b), func(kind map[string]string) bool { return hasLabels(kind, labels) })
 }

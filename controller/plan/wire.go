@@ -50,7 +50,7 @@ func (m *maker) addWiring(b *backend, s Step) {
 	if is := m.present(b); is.Name != "" {
 		s.leads = object("Gateway", is)
 	}
-	m.add(s, partEnrol, partWaypoint, partPair, partWire)
+	m.add(s, partEnrol, partWaypoint, partPair, partWitness, partWire)
 }
 
 // way are the labels that lead a Service to its waypoint, none where its namespace does.

@@ -198,7 +198,7 @@ func (c *concerns) service(o *corev1.Service, all set) {
 	all.add(c.services[client.ObjectKeyFromObject(o)])
 	all.add(c.homes[o.Namespace])
 	c.gatewayOf(o, all)
-	for _, owner := range holders(o) {
+	for _, owner := range holdersAny(o) {
 		c.owner(owner, all)
 	}
 	c.leads(o.Namespace, o.Labels, all)

@@ -46,7 +46,10 @@ type mute struct {
 }
 
 // fact is a good answer: of a waypoint, or of one about a Service. Objects are known by what they are, as another may come under their name.
-type fact struct{ waypoint, service types.UID }
+type fact struct {
+	waypoint, service types.UID
+	shown             string // of a witness: what is shown, and by which pods
+}
 
 // ask fills in the facts that the plan needs.
 func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
@@ -82,8 +85,9 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	s.Served = together(services, func(q plan.ServiceToAsk) types.NamespacedName {
 		return types.NamespacedName{Namespace: q.Service.Namespace, Name: q.Service.Name}
 	}, func(q plan.ServiceToAsk) plan.WaypointFact {
-		return f.known(fact{gatewayUID(s, q.Waypoint), q.Service.UID}, unable, func() error { return f.serves(ctx, s, q) })
+		return f.known(fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID}, unable, func() error { return f.serves(ctx, s, q) })
 	})
+	s.Shown = f.shows(ctx, s, unable)
 }
 
 // needs notes what the plan of an edge depends on. What the one before depended on, and no plan does now, is forgotten: a Service that is led to a waypoint

@@ -36,7 +36,7 @@ func index(ctx context.Context, in client.FieldIndexer) error {
 		field  string
 		values func(client.Object) []string
 	}{
-		{&corev1.Service{}, indexOwner, func(o client.Object) []string { return holders(o) }},
+		{&corev1.Service{}, indexOwner, func(o client.Object) []string { return holdersAny(o) }},
 		{&corev1.Service{}, indexWaypoint, led},
 		{&corev1.Namespace{}, indexWaypoint, led},
 		{&corev1.Pod{}, indexWaypoint, led},

@@ -70,7 +70,7 @@ func (v *viewer) first(kind string, key types.NamespacedName) bool {
 
 // all reads in an order in which each finds what those before it name.
 func (v *viewer) all() error {
-	for _, read := range []func() error{v.edges, v.known, v.targets, v.proxies, v.backends, v.held, v.spaces, v.waypoints, v.surroundings} {
+	for _, read := range []func() error{v.edges, v.known, v.targets, v.proxies, v.backends, v.held, v.spaces, v.waypoints, v.aside, v.surroundings} {
 		if err := read(); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package run
 
 import (
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -13,12 +14,12 @@ import (
 )
 
 // parentName is the name by which indexes and scopes know what a route may name as its parent: namespace/name of a Gateway, "Kind namespace/name" of
-// a ListenerSet, and empty for all else.
+// a ListenerSet, a Service or a ServiceEntry, and empty for all else.
 func parentName(kind string, key types.NamespacedName) string {
 	switch {
 	case kind == "Gateway":
 		return key.String()
-	case isListenerSet(kind):
+	case isListenerSet(kind), kind == "Service", kind == "ServiceEntry":
 		return kind + " " + key.String()
 	}
 	return ""
@@ -76,11 +77,45 @@ func (v *viewer) targets() error {
 	}
 	sortObjects(v.s.HTTPRoutes) // the scope has the order of backends
 	v.s.OtherRoutes = slices.DeleteFunc(routes, func(o *unstructured.Unstructured) bool {
-		return !slices.ContainsFunc(parents(o), func(name string) bool { return v.scope.parents[name] })
+		return !slices.ContainsFunc(parents(o), func(name string) bool { return v.scope.parents[name] || v.edge.Pairs() && ofService(name) })
 	})
 	for _, o := range v.s.OtherRoutes {
 		v.scope.near[o.GetNamespace()] = true
 	}
+	return nil
+}
+
+// ofService says whether a parent's name is that of a Service or a ServiceEntry: its waypoint obeys its routes.
+func ofService(name string) bool { return strings.HasPrefix(name, "Service") }
+
+// aside are the HTTPRoutes of Services and ServiceEntries that may lead to the waypoints of an edge that pairs: by them waypoints may send to its backends.
+func (v *viewer) aside() error {
+	if !v.edge.Pairs() {
+		return nil
+	}
+	var names []string
+	for i := range v.s.Services {
+		names = append(names, parentName("Service", client.ObjectKeyFromObject(&v.s.Services[i])))
+	}
+	for _, o := range v.s.ServiceEntries {
+		names = append(names, parentName("ServiceEntry", client.ObjectKeyFromObject(o)))
+	}
+	for key := range v.scope.gateways {
+		names = append(names, parentName("Gateway", key))
+	}
+	for _, name := range names {
+		v.scope.parents[name] = true
+		var list gatewayv1.HTTPRouteList
+		if err := v.list("HTTPRoutes", &list, client.MatchingFields{indexParent: name}); err != nil {
+			return err
+		}
+		for i := range list.Items {
+			if o := &list.Items[i]; v.first("HTTPRoute", client.ObjectKeyFromObject(o)) {
+				v.s.HTTPRoutes = append(v.s.HTTPRoutes, *o)
+			}
+		}
+	}
+	sortObjects(v.s.HTTPRoutes)
 	return nil
 }
 

@@ -31,6 +31,7 @@ type reconciler struct {
 	client      client.Client
 	live        client.Reader // without a cache
 	trustDomain string
+	aliases     []string // of the mesh's trust domain
 	// rootNamespace is the mesh's; empty means istio-system.
 	rootNamespace string
 	observeOnly   bool
@@ -147,12 +148,17 @@ func unanswered(s *plan.Snapshot) bool {
 		}
 		return false
 	}
+	for _, f := range s.Shown {
+		if !f.Answers && s.Unable == "" {
+			return true
+		}
+	}
 	return s.Unable == "" && (silent(s.Waypoints) || silent(s.Served))
 }
 
 // plan decides on what was observed, and on what is found out by asking.
 func (r *reconciler) plan(ctx context.Context, s *plan.Snapshot) *plan.Plan {
-	s.TrustDomain, s.RootNamespace, s.ObserveOnly = r.trustDomain, r.rootNamespace, r.observeOnly
+	s.TrustDomain, s.TrustDomainAliases, s.RootNamespace, s.ObserveOnly = r.trustDomain, r.aliases, r.rootNamespace, r.observeOnly
 	r.facts.ask(ctx, s)
 	return plan.Make(s)
 }

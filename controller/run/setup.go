@@ -34,6 +34,8 @@ type Options struct {
 	Able func() error
 	// TrustDomain is the mesh's. Empty means cluster.local.
 	TrustDomain string
+	// TrustDomainAliases are the mesh's.
+	TrustDomainAliases []string
 	// RootNamespace is the mesh's. Empty means istio-system.
 	RootNamespace string
 	// ObserveOnly: nothing is written but status, whatever the AmbientEdges say.
@@ -104,7 +106,7 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	}
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("isthmus-controller"),
-		trustDomain: o.TrustDomain, rootNamespace: o.RootNamespace, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
+		trustDomain: o.TrustDomain, aliases: o.TrustDomainAliases, rootNamespace: o.RootNamespace, observeOnly: o.ObserveOnly, facts: facts{prober: o.Prober, able: o.Able},
 	}
 	server, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {

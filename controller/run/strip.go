@@ -15,6 +15,7 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
@@ -131,6 +132,9 @@ func stripPod(o *corev1.Pod) {
 	}
 	o.Spec = spec
 	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
+	if o.Labels[edge.LabelGatewayName] != "" {
+		status.PodIP = o.Status.PodIP // where a waypoint's is asked
+	}
 	for i := range o.Status.Conditions {
 		if c := &o.Status.Conditions[i]; c.Type == corev1.PodReady {
 			status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}

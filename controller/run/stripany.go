@@ -48,7 +48,7 @@ func looksAt(group, kind string) [][]string {
 	}
 	switch {
 	case kind == "ServiceEntry":
-		return paths("spec.workloadSelector", "spec.ports.number", "spec.ports.targetPort")
+		return paths("spec.workloadSelector", "spec.ports.number", "spec.ports.targetPort", "spec.resolution", "spec.hosts", "spec.endpoints.address")
 	case kind == "APIService":
 		return paths("spec.service")
 	case strings.HasSuffix(kind, "WebhookConfiguration"):

@@ -21,9 +21,9 @@ func TestCachesKeepLittleOfWhatHasNoType(t *testing.T) {
 			`{apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: a}, spec: {caBundle: LONG, service: {name: s}}, status: {conditions: [{message: LONG}]}}`,
 			`{apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: a}, spec: {service: {name: s}}}`,
 		},
-		"endpoints of a ServiceEntry": {
-			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {hosts: [LONG], endpoints: [{address: LONG}], workloadSelector: {labels: {app: a}}, ports: [{name: LONG, number: 80, targetPort: 8080}]}}`,
-			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {workloadSelector: {labels: {app: a}}, ports: [{number: 80, targetPort: 8080}]}}`,
+		"names of a ServiceEntry's ports": {
+			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {hosts: [a.test], resolution: STATIC, location: LONG, endpoints: [{address: 10.0.0.1, labels: {a: LONG}}], workloadSelector: {labels: {app: a}}, ports: [{name: LONG, number: 80, targetPort: 8080}]}}`,
+			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1}], workloadSelector: {labels: {app: a}}, ports: [{number: 80, targetPort: 8080}]}}`,
 		},
 		"matches of a route": {
 			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a, annotations: {note: LONG}, managedFields: [{manager: m, operation: Apply}]}, spec: {hostnames: [LONG], parentRefs: [{name: p, port: 80}],

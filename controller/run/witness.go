@@ -1,0 +1,116 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/controller/plan"
+	"github.com/isthmus-mesh/isthmus/hbone"
+)
+
+// Witness asks pods of waypoints what they show of their configuration. A Prober may be one; by another nobody sees whether twins are in force.
+type Witness interface {
+	// Shows asks for a tunnel to authority at a pod that has one of the identities, and in it for two paths. It says why the pod does not show the first: that is
+	// let through, to a Service without endpoints, and the other is refused by a policy. It blocks until there are answers or ctx ends.
+	Shows(ctx context.Context, pod netip.AddrPort, peers []spiffeid.ID, authority, shown, hidden string) error
+}
+
+// What Envoy answers for a policy that refuses a request, and where a Service has no endpoint. Who answers otherwise, as an external authorizer does, shows nothing.
+const (
+	refusedBody = "RBAC: access denied"
+	nobodyBody  = "no healthy upstream"
+)
+
+// Shows makes one connection.
+func (p *HBONEProber) Shows(ctx context.Context, pod netip.AddrPort, peers []spiffeid.ID, authority, shown, hidden string) error {
+	d := &hbone.Dialer{Identity: p.Identity, NetDial: p.NetDial}
+	defer d.Close()
+	way := hbone.Route{Hops: []hbone.Hop{{Addr: pod, Authority: authority, Peers: peers}}, Target: authority}
+	c := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialRoute(ctx, way) },
+	}}
+	defer c.CloseIdleConnections()
+	if err := answers(ctx, c, authority, hidden, http.StatusForbidden, refusedBody); err != nil {
+		return briefly(pod, err)
+	}
+	return briefly(pod, answers(ctx, c, authority, shown, http.StatusServiceUnavailable, nobodyBody))
+}
+
+// answers asks for a path, and says how the answer differs from what is wanted.
+func answers(ctx context.Context, c *http.Client, host, path string, status int, body string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 256))
+	if err != nil {
+		return fmt.Errorf("read the answer for %s: %w", path, err)
+	}
+	if res.StatusCode != status || strings.TrimSpace(string(text)) != body {
+		return fmt.Errorf("it answers %d %q for %s, and not %d %q", res.StatusCode, text, path, status, body)
+	}
+	return nil
+}
+
+// shows asks all pods of a waypoint that are ready for what they are to show. One that is not takes no requests, and has what istiod has when it begins.
+func (f *facts) shows(ctx context.Context, s *plan.Snapshot, unable error) map[types.NamespacedName]plan.WitnessFact {
+	facts := map[types.NamespacedName]plan.WitnessFact{}
+	asked := plan.WitnessesToAsk(s)
+	answers := together(asked, func(q plan.WitnessToAsk) types.NamespacedName { return q.Waypoint }, func(q plan.WitnessToAsk) plan.WaypointFact {
+		pods := slices.DeleteFunc(slices.Clone(q.Pods), func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil || !ready(p) })
+		key := fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID, shown: q.Path}
+		for _, p := range pods {
+			key.shown += " " + string(p.UID)
+		}
+		return f.known(key, unable, func() error { return f.allShow(ctx, &q, pods) })
+	})
+	for _, q := range asked {
+		facts[q.Waypoint] = plan.WitnessFact{WaypointFact: answers[q.Waypoint], Path: q.Path}
+	}
+	return facts
+}
+
+func (f *facts) allShow(ctx context.Context, q *plan.WitnessToAsk, pods []*corev1.Pod) error {
+	w, is := f.prober.(Witness)
+	if !is {
+		return errors.New("nobody can ask for it here")
+	}
+	if len(pods) == 0 {
+		return errors.New("none of its pods is ready")
+	}
+	addr, err := netip.ParseAddr(q.Service.Spec.ClusterIP)
+	if err != nil {
+		return fmt.Errorf("service %s/%s has no address: %q", q.Service.Namespace, q.Service.Name, q.Service.Spec.ClusterIP)
+	}
+	authority := netip.AddrPortFrom(addr, uint16(q.Service.Spec.Ports[0].Port)).String()
+	return each(len(pods), atOnce, func(i int) error {
+		pod, err := netip.ParseAddr(pods[i].Status.PodIP)
+		if err != nil {
+			return fmt.Errorf("pod %s/%s has no address: %q", pods[i].Namespace, pods[i].Name, pods[i].Status.PodIP)
+		}
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		if err := w.Shows(ctx, netip.AddrPortFrom(pod, hbonePort), q.IDs, authority, q.Path, q.Hidden); err != nil {
+			return fmt.Errorf("pod %s/%s: %w", pods[i].Namespace, pods[i].Name, err)
+		}
+		return nil
+	})
+}
+
+var _ Witness = (*HBONEProber)(nil)
