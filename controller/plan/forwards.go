@@ -15,7 +15,7 @@ import (
 
 // forwards is something else by which a waypoint sends requests to the pods of a backend, and by whose policies it answers them: a route that belongs to
 // another Service, a Service whose endpoints somebody writes by hand, or a ServiceEntry with their addresses. Nil: there is none that can be seen.
-func (m *maker) forwards(b *backend, pods []*corev1.Pod) *obstacle {
+func (m *maker) forwards(b *backend, pods []*Pod) *obstacle {
 	field := "metadata.labels[" + LabelUseWaypoint + "]"
 	why := func(what string) *obstacle {
 		return &obstacle{field: field, why: fmt.Sprintf("would have its pods admit waypoint %s, which sends them requests for %s too: who calls that would be admitted with it", b.waypoint, what),
@@ -104,7 +104,7 @@ func (m *maker) sideRoutes() []sideRoute {
 }
 
 // routesTo is the parent of a route, other than a backend itself, by which its waypoint sends to the backend's pods, or "".
-func (m *maker) routesTo(b *backend, r sideRoute, pods []*corev1.Pod) string {
+func (m *maker) routesTo(b *backend, r sideRoute, pods []*Pod) string {
 	if !slices.ContainsFunc(r.to, func(key types.NamespacedName) bool { return key == b.key || m.samePodsAs(key, b, pods) }) {
 		return ""
 	}
@@ -118,9 +118,9 @@ func (m *maker) routesTo(b *backend, r sideRoute, pods []*corev1.Pod) string {
 }
 
 // samePodsAs says whether a Service has pods of a backend.
-func (m *maker) samePodsAs(key types.NamespacedName, b *backend, pods []*corev1.Pod) bool {
+func (m *maker) samePodsAs(key types.NamespacedName, b *backend, pods []*Pod) bool {
 	o := m.service(key)
-	return o != nil && key.Namespace == b.key.Namespace && slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, o.Spec.Selector) })
+	return o != nil && key.Namespace == b.key.Namespace && slices.ContainsFunc(pods, func(p *Pod) bool { return hasLabels(p.Labels, o.Spec.Selector) })
 }
 
 // serviceLedBeside: one that is not known is taken for one.
@@ -135,9 +135,9 @@ func (m *maker) entryLedBeside(b *backend, key types.NamespacedName) bool {
 
 // reachesPods says whether a ServiceEntry leads to pods of a backend: by their labels, their addresses or the backend's, or by a name within the cluster. Where the
 // addresses of pods are not known, any may be theirs.
-func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*corev1.Pod) bool {
+func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*Pod) bool {
 	labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "workloadSelector", "labels")
-	if o.GetNamespace() == b.key.Namespace && slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return hasLabels(p.Labels, labels) }) {
+	if o.GetNamespace() == b.key.Namespace && slices.ContainsFunc(pods, func(p *Pod) bool { return hasLabels(p.Labels, labels) }) {
 		return true
 	}
 	var to []string
@@ -153,7 +153,7 @@ func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*co
 	return slices.ContainsFunc(to, func(address string) bool {
 		return address == b.service.Spec.ClusterIP || slices.Contains(b.service.Spec.ClusterIPs, address) || strings.Contains(address+".", ".svc.") ||
 			address == b.key.Name || address == b.key.Name+"."+b.key.Namespace ||
-			slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+			slices.ContainsFunc(pods, func(p *Pod) bool {
 				return p.Status.PodIP == address || p.Status.PodIP == "" && net.ParseIP(address) != nil
 			})
 	})

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
@@ -285,7 +284,7 @@ func TestAccountsOfTenantsAreNoObstacle(t *testing.T) {
 {apiVersion: v1, kind: Service, metadata: {name: many, namespace: tenant, uid: s2}, spec: {selector: {app: many}, ports: [{port: 80, targetPort: 8080}]}}`
 	s := snapshot(t, fresh)
 	for i := range 2100 {
-		p := corev1.Pod{Spec: corev1.PodSpec{ServiceAccountName: fmt.Sprint("sa-", i)}}
+		p := plan.Pod{Spec: plan.PodSpec{ServiceAccountName: fmt.Sprint("sa-", i)}}
 		p.Namespace, p.Name, p.Labels = "tenant", fmt.Sprint("many-", i), map[string]string{"app": "many"}
 		p.Annotations = map[string]string{plan.AnnotationRedirection: "enabled"}
 		s.Pods = append(s.Pods, p)

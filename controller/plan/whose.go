@@ -6,7 +6,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -39,7 +38,7 @@ func WaypointIDs(s *Snapshot, key types.NamespacedName) []spiffeid.ID {
 	m := &maker{Snapshot: s}
 	var ids []spiffeid.ID
 	for _, d := range s.runsWaypoint(key) {
-		ids = append(ids, parseIDs([]string{identity(s.trustDomain(), &corev1.Pod{ObjectMeta: d.ObjectMeta, Spec: d.Spec.Template.Spec})})...)
+		ids = append(ids, parseIDs([]string{identity(s.trustDomain(), &Pod{ObjectMeta: d.ObjectMeta, Spec: SpecOf(&d.Spec.Template.Spec)})})...)
 	}
 	if len(ids) == 0 {
 		ids = m.ids(key.Namespace, key.Name)
@@ -49,7 +48,7 @@ func WaypointIDs(s *Snapshot, key types.NamespacedName) []spiffeid.ID {
 }
 
 // OwnWaypointPods are the pods that go by a waypoint's name, have its identity, and are of ReplicaSets of its Deployments.
-func OwnWaypointPods(s *Snapshot, key types.NamespacedName) (list []*corev1.Pod) {
+func OwnWaypointPods(s *Snapshot, key types.NamespacedName) (list []*Pod) {
 	runs, ids := s.runsWaypoint(key), WaypointIDs(s, key)
 	for _, p := range WaypointPods(s, key) {
 		by := len(runs) == 0 || slices.ContainsFunc(runs, func(d *appsv1.Deployment) bool { return ranBy(p, d) })
@@ -61,7 +60,7 @@ func OwnWaypointPods(s *Snapshot, key types.NamespacedName) (list []*corev1.Pod)
 }
 
 // ranBy says whether a pod is of a ReplicaSet of a Deployment.
-func ranBy(p *corev1.Pod, d *appsv1.Deployment) bool {
+func ranBy(p *Pod, d *appsv1.Deployment) bool {
 	for _, r := range p.OwnerReferences {
 		if hash, is := strings.CutPrefix(r.Name, d.Name+"-"); r.Kind == "ReplicaSet" && is && !strings.Contains(hash, "-") {
 			return true
@@ -84,7 +83,7 @@ func (m *maker) ownIDs(key types.NamespacedName) []spiffeid.ID {
 }
 
 // poser is a pod that goes by the name of a waypoint, and gets what is sent to it, with another identity than the waypoint's; or nil.
-func (m *maker) poser(key types.NamespacedName) *corev1.Pod {
+func (m *maker) poser(key types.NamespacedName) *Pod {
 	ids := m.ownIDs(key)
 	for _, p := range WaypointPods(m.Snapshot, key) {
 		if id, err := spiffeid.FromString(identity(m.trustDomain(), p)); err != nil || !slices.Contains(ids, id) {
@@ -95,7 +94,7 @@ func (m *maker) poser(key types.NamespacedName) *corev1.Pod {
 }
 
 // sameAccount is a pod with the identity of a waypoint that is none of its pods, or nil.
-func (m *maker) sameAccount(key types.NamespacedName) *corev1.Pod {
+func (m *maker) sameAccount(key types.NamespacedName) *Pod {
 	if p, known := m.known.same[key]; known {
 		return p
 	}
@@ -104,7 +103,7 @@ func (m *maker) sameAccount(key types.NamespacedName) *corev1.Pod {
 		own[keyOf(p)] = true
 	}
 	ids := m.ownIDs(key)
-	var found *corev1.Pod
+	var found *Pod
 	for i := range m.Pods {
 		p := &m.Pods[i]
 		if !alive(p) || own[keyOf(p)] {
@@ -116,7 +115,7 @@ func (m *maker) sameAccount(key types.NamespacedName) *corev1.Pod {
 		}
 	}
 	if m.known.same == nil {
-		m.known.same = map[types.NamespacedName]*corev1.Pod{}
+		m.known.same = map[types.NamespacedName]*Pod{}
 	}
 	m.known.same[key] = found
 	return found
@@ -125,7 +124,7 @@ func (m *maker) sameAccount(key types.NamespacedName) *corev1.Pod {
 // known is what is found once for many backends.
 type known struct {
 	ids    map[types.NamespacedName][]spiffeid.ID
-	same   map[types.NamespacedName]*corev1.Pod
+	same   map[types.NamespacedName]*Pod
 	paired map[types.NamespacedName]bool // Services for which something of a pairing stands
 	routes []sideRoute                   // see sideRoutes
 }

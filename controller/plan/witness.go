@@ -298,7 +298,7 @@ type WitnessToAsk struct {
 	// Path is allowed by the policy as it stands, Hidden is not.
 	Path, Hidden string
 	// Pods are those of the waypoint, and IDs who they may be.
-	Pods []*corev1.Pod
+	Pods []*Pod
 	IDs  []spiffeid.ID
 }
 

@@ -79,7 +79,11 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	})
 	services := plan.ServicesToAsk(s)
 	for _, q := range services {
-		asked[fact{gatewayUID(s, q.Waypoint), q.Service.UID}] = true
+		asked[fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID}] = true
+	}
+	witnesses := witnessesToAsk(s)
+	for _, w := range witnesses {
+		asked[w.fact] = true
 	}
 	f.needs(e, asked)
 	s.Served = together(services, func(q plan.ServiceToAsk) types.NamespacedName {
@@ -87,7 +91,7 @@ func (f *facts) ask(ctx context.Context, s *plan.Snapshot) {
 	}, func(q plan.ServiceToAsk) plan.WaypointFact {
 		return f.known(fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID}, unable, func() error { return f.serves(ctx, s, q) })
 	})
-	s.Shown = f.shows(ctx, s, unable)
+	s.Shown = f.shows(ctx, witnesses, unable)
 }
 
 // needs notes what the plan of an edge depends on. What the one before depended on, and no plan does now, is forgotten: a Service that is led to a waypoint

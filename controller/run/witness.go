@@ -68,25 +68,42 @@ func answers(ctx context.Context, c *http.Client, host, path string, status int,
 	return nil
 }
 
-// shows asks all pods of a waypoint that are ready for what they are to show. One that is not takes no requests, and has what istiod has when it begins.
-func (f *facts) shows(ctx context.Context, s *plan.Snapshot, unable error) map[types.NamespacedName]plan.WitnessFact {
-	facts := map[types.NamespacedName]plan.WitnessFact{}
-	asked := plan.WitnessesToAsk(s)
-	answers := together(asked, func(q plan.WitnessToAsk) types.NamespacedName { return q.Waypoint }, func(q plan.WitnessToAsk) plan.WaypointFact {
-		pods := slices.DeleteFunc(slices.Clone(q.Pods), func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil || !ready(p) })
-		key := fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID, shown: q.Path}
-		for _, p := range pods {
-			key.shown += " " + string(p.UID)
+// toShow is a witness to be asked for, at the pods of its waypoint that are ready.
+type toShow struct {
+	plan.WitnessToAsk
+	ready []*plan.Pod
+	fact  fact
+}
+
+// witnessesToAsk are those that the plan needs. A pod that is not ready takes no requests, and has what istiod has when it begins.
+func witnessesToAsk(s *plan.Snapshot) []toShow {
+	var list []toShow
+	for _, q := range plan.WitnessesToAsk(s) {
+		w := toShow{WitnessToAsk: q, fact: fact{waypoint: gatewayUID(s, q.Waypoint), service: q.Service.UID, shown: q.Path}}
+		for _, p := range q.Pods {
+			if p.DeletionTimestamp == nil && ready(p) {
+				w.ready = append(w.ready, p)
+				w.fact.shown += " " + string(p.UID)
+			}
 		}
-		return f.known(key, unable, func() error { return f.allShow(ctx, &q, pods) })
+		list = append(list, w)
+	}
+	return list
+}
+
+// shows asks for witnesses.
+func (f *facts) shows(ctx context.Context, asked []toShow, unable error) map[types.NamespacedName]plan.WitnessFact {
+	facts := map[types.NamespacedName]plan.WitnessFact{}
+	answers := together(asked, func(w toShow) types.NamespacedName { return w.Waypoint }, func(w toShow) plan.WaypointFact {
+		return f.known(w.fact, unable, func() error { return f.allShow(ctx, &w.WitnessToAsk, w.ready) })
 	})
-	for _, q := range asked {
-		facts[q.Waypoint] = plan.WitnessFact{WaypointFact: answers[q.Waypoint], Path: q.Path}
+	for _, w := range asked {
+		facts[w.Waypoint] = plan.WitnessFact{WaypointFact: answers[w.Waypoint], Path: w.Path}
 	}
 	return facts
 }
 
-func (f *facts) allShow(ctx context.Context, q *plan.WitnessToAsk, pods []*corev1.Pod) error {
+func (f *facts) allShow(ctx context.Context, q *plan.WitnessToAsk, pods []*plan.Pod) error {
 	w, is := f.prober.(Witness)
 	if !is {
 		return errors.New("nobody can ask for it here")

@@ -89,10 +89,10 @@ func (w *witnesses) Shows(_ context.Context, pod netip.AddrPort, _ []spiffeid.ID
 
 // TestEveryPodOfAWaypointIsAsked that is ready, and again when another comes.
 func TestEveryPodOfAWaypointIsAsked(t *testing.T) {
-	pod := func(name, ip string, ready corev1.ConditionStatus) corev1.Pod {
-		return corev1.Pod{
+	pod := func(name, ip string, ready corev1.ConditionStatus) plan.Pod {
+		return plan.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-			Status:     corev1.PodStatus{PodIP: ip, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}},
+			Status:     plan.PodStatus{PodIP: ip, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}},
 		}
 	}
 	a, b, starting := pod("a", "10.0.0.1", corev1.ConditionTrue), pod("b", "10.0.0.2", corev1.ConditionTrue), pod("c", "10.0.0.3", corev1.ConditionFalse)
@@ -102,10 +102,10 @@ func TestEveryPodOfAWaypointIsAsked(t *testing.T) {
 	}
 	w := &witnesses{hides: map[string]error{"10.0.0.2": errors.New("it hides")}}
 	f := &facts{prober: w}
-	if err := f.allShow(t.Context(), &q, []*corev1.Pod{&a}); err != nil || len(w.asked) != 1 || w.asked[0] != "10.0.0.1:15008 10.96.0.7:80 /shown" {
+	if err := f.allShow(t.Context(), &q, []*plan.Pod{&a}); err != nil || len(w.asked) != 1 || w.asked[0] != "10.0.0.1:15008 10.96.0.7:80 /shown" {
 		t.Errorf("one pod: %v, asked %v", err, w.asked)
 	}
-	if err := f.allShow(t.Context(), &q, []*corev1.Pod{&a, &b}); err == nil || !strings.Contains(err.Error(), "it hides") {
+	if err := f.allShow(t.Context(), &q, []*plan.Pod{&a, &b}); err == nil || !strings.Contains(err.Error(), "it hides") {
 		t.Errorf("one of two hides: %v", err)
 	}
 	if err := f.allShow(t.Context(), &q, nil); err == nil {
@@ -114,7 +114,7 @@ func TestEveryPodOfAWaypointIsAsked(t *testing.T) {
 	if ready(&starting) {
 		t.Error("a pod that is starting is asked")
 	}
-	if err := (&facts{prober: w.Prober}).allShow(t.Context(), &q, []*corev1.Pod{&a}); err == nil {
+	if err := (&facts{prober: w.Prober}).allShow(t.Context(), &q, []*plan.Pod{&a}); err == nil {
 		t.Error("nobody can ask, and all is shown")
 	}
 }
