@@ -26,11 +26,9 @@ func (m *maker) forwards(b *backend, pods []*Pod) *obstacle {
 			return why(what)
 		}
 	}
-	for _, ns := range unique([]string{b.key.Namespace, b.waypoint.Namespace}) {
-		for _, o := range m.servicesIn(ns) {
-			if len(o.Spec.Selector) == 0 && o.Spec.Type != corev1.ServiceTypeExternalName && keyOf(o) != b.key && !m.onlyShows(o) && m.ledBeside(b, keyOf(o), o.Labels) {
-				return why(object("Service", keyOf(o)) + ", which has no selector")
-			}
+	for _, o := range m.byHand() {
+		if keyOf(o) != b.key && m.ledBeside(b, keyOf(o), o.Labels) && !m.onlyShows(o) {
+			return why(object("Service", keyOf(o)) + ", which has no selector")
 		}
 	}
 	for _, o := range m.ServiceEntries {
@@ -39,6 +37,19 @@ func (m *maker) forwards(b *backend, pods []*Pod) *obstacle {
 		}
 	}
 	return nil
+}
+
+// byHand are the Services whose endpoints somebody writes by hand, wherever they are; found once.
+func (m *maker) byHand() []*corev1.Service {
+	if m.known.byHand == nil {
+		m.known.byHand = []*corev1.Service{}
+		for i := range m.Services {
+			if o := &m.Services[i]; len(o.Spec.Selector) == 0 && o.Spec.Type != corev1.ServiceTypeExternalName {
+				m.known.byHand = append(m.known.byHand, o)
+			}
+		}
+	}
+	return m.known.byHand
 }
 
 // onlyShows says whether a Service is a witness, behind whose policy nothing is to be had.

@@ -127,4 +127,5 @@ type known struct {
 	same   map[types.NamespacedName]*Pod
 	paired map[types.NamespacedName]bool // Services for which something of a pairing stands
 	routes []sideRoute                   // see sideRoutes
+	byHand []*corev1.Service             // see byHand
 }

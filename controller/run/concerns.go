@@ -214,11 +214,11 @@ func (c *concerns) locking(namespace string, all set) {
 	}
 }
 
-// leads adds those for whom the waypoint was made that labels name.
+// leads adds those for whom the waypoint was made that labels name, and those that pair by it.
 func (c *concerns) leads(namespace string, labels map[string]string, all set) {
 	if waypoint, ok := waypointOf(namespace, labels); ok {
 		for e := range c.gateways[waypoint] {
-			if c.scopes[e].made[waypoint] {
+			if c.scopes[e].made[waypoint] || c.scopes[e].pairs {
 				all[e] = true
 			}
 		}

@@ -88,10 +88,17 @@ func (v *viewer) targets() error {
 // ofService says whether a parent's name is that of a Service or a ServiceEntry: its waypoint obeys its routes.
 func ofService(name string) bool { return strings.HasPrefix(name, "Service") }
 
-// aside are the HTTPRoutes of Services and ServiceEntries that may lead to the waypoints of an edge that pairs: by them waypoints may send to its backends.
+// aside are the Services that lead to the waypoints of an edge that pairs, and the HTTPRoutes of Services and ServiceEntries that may: by them waypoints may send
+// to its backends.
 func (v *viewer) aside() error {
 	if !v.edge.Pairs() {
 		return nil
+	}
+	v.scope.pairs = true
+	for key := range v.scope.gateways {
+		if err := v.services(client.MatchingFields{indexWaypoint: key.String()}); err != nil {
+			return err
+		}
 	}
 	var names []string
 	for i := range v.s.Services {
