@@ -112,17 +112,17 @@ func (m *maker) voided(b *backend, d policy.Decision, at *policy.Point, what, fi
 	obj, field := m.decider(b, d, m.policiesAt(at))
 	m.once(v1alpha1.Finding{
 		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: obj, Field: field,
-		Message: m.subject(b, obj) + " " + fmt.Sprintf(what, m.behind(b)), Fix: first + twin(b),
+		Message: m.subject(b, obj) + " " + fmt.Sprintf(what, m.behind(b)), Fix: first + twin(b) + m.orPair(),
 	})
 }
 
 // cutsOff finds that pods refuse the waypoint itself, and so everybody.
 func (m *maker) cutsOff(b *backend, d policy.Decision, at *policy.Point, p port, waypoint spiffeid.ID) {
 	obj, field := m.decider(b, d, m.policiesAt(at))
-	fix := twin(b) + "; then have the policies at the pods admit principal " + short(waypoint) + " too"
+	fix := twin(b) + "; then have the policies at the pods admit principal " + short(waypoint) + " too" + m.orPair()
 	if obj != b.String() {
 		if all := at.WhyNot(p.request(policy.Of(waypoint))); len(all) > 0 {
-			fix = twin(b) + "; then " + changes(all)
+			fix = twin(b) + "; then " + changes(all) + m.orPair()
 			if ref := all[0].Policy; !ref.IsZero() {
 				obj, field = ref.String(), "spec."+all[0].Field
 			}
@@ -149,6 +149,14 @@ func (m *maker) behind(b *backend) string {
 // twin is how a policy at pods is had at a waypoint.
 func twin(b *backend) string {
 	return fmt.Sprintf("create an AuthorizationPolicy with the same action and rules, and in place of a selector targetRefs: [{group: \"\", kind: Service, name: %s}]: the waypoint enforces it, for each caller", b.key.Name)
+}
+
+// orPair is the other way: what an AmbientEdge does that pairs.
+func (m *maker) orPair() string {
+	if m.Edge.Pairs() {
+		return ""
+	}
+	return "; or have the AmbientEdge do so: set its spec.authorization.mode to Pair"
 }
 
 func changes(list []policy.Change) string {

@@ -139,6 +139,7 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	m := wholeMesh(t)
 	t.Run("a gateway that is captured", func(t *testing.T) { capturedGateway(t, wholeSite(t, m, "whole")) })
 	t.Run("a gateway that is locked", func(t *testing.T) { lockedGateway(t, wholeSite(t, m, "locked")) })
+	t.Run("a gateway that is paired", func(t *testing.T) { pairedSwitch(t, wholeSite(t, m, "paired")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, wholeSite(t, m, "ingress")) })
 }
 

@@ -67,6 +67,8 @@ const (
 	patchService    = `{apiGroups: [""], resources: [services], resourceNames: [orders], verbs: [patch]}`
 	patchServices   = `{apiGroups: [""], resources: [services], verbs: [patch]}`
 	patchIngresses  = `{apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [patch]}`
+	makeServices    = `{apiGroups: [""], resources: [services], verbs: [create]}`
+	deleteServices  = `{apiGroups: [""], resources: [services], verbs: [delete]}`
 	createGateways  = `{apiGroups: [gateway.networking.k8s.io], resources: [gateways], verbs: [create]}`
 	createPolicies  = `{apiGroups: [security.istio.io], resources: [authorizationpolicies], verbs: [create]}`
 )
@@ -90,6 +92,8 @@ func TestAuthorNeedsTheRightsThatTheControllerUses(t *testing.T) {
 			map[string]string{patchDeployment: "Deployments", patchServices: "patch those", patchIngresses: "annotates them", createPolicies: "AuthorizationPolicies"}},
 		{"waypoint", `{mode: Manage, capture: None, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: shop, name: orders}]}, waypoint: {policy: Create, name: w}}`,
 			map[string]string{patchDeployment: "Deployments", createGateways: "create Gateways", createPolicies: "AuthorizationPolicies"}},
+		{"pair", `{mode: Manage, workloadRefs: [{kind: Deployment, name: gateway}], backends: {services: [{namespace: edge, name: orders}]}, authorization: {mode: Pair}}`,
+			map[string]string{patchNamespace: "patch this Namespace", patchDeployment: "Deployments", patchService: "patch those", createPolicies: "AuthorizationPolicies", makeServices: "create and delete Services", deleteServices: "create and delete Services"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var all []string

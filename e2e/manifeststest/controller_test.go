@@ -42,6 +42,25 @@ func lockPolicy(name, label, action, selector string) string {
 		"action: " + action + ", rules: [{from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], to: [{operation: {ports: [\"8080\"]}}]}]}}"
 }
 
+// witnessService is a Service of the edge's namespace, more is of its spec, with a comma before it.
+func witnessService(name, labels, more string) string {
+	return "{apiVersion: v1, kind: Service, metadata: {name: " + name + ", namespace: edge, labels: {" + labels + "}}, spec: {ports: [{name: http, port: 80}]" + more + "}}"
+}
+
+// paired is an AuthorizationPolicy of the edge's namespace by a name that Pair gives.
+func paired(name, label, action, at, rules string) string {
+	return "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: " + name + ", namespace: edge, labels: {" + label + "}}, spec: {action: " + action + ", " + at + ", rules: " + rules + "}}"
+}
+
+const (
+	owned     = "isthmus.dev/owner: edge.public"
+	atService = "targetRefs: [{kind: Service, name: orders}]"
+	atPods    = "selector: {matchLabels: {app: orders}}"
+	someRule  = "[{from: [{source: {namespaces: [batch]}}]}]"
+	admitted  = `[{from: [{source: {principals: [cluster.local/ns/edge/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
+	shown     = "[{to: [{operation: {notPaths: [/isthmus/x]}}]}]"
+)
+
 // attempt is a write; an empty patch creates or deletes the object.
 type attempt struct {
 	name, object, patch string
@@ -73,7 +92,8 @@ func bounds(t *testing.T) {
 	t.Helper()
 	m := installed(t)
 	if err := m.Apply(t.Context(), waypoint+"---\n"+copied+"---\n"+lockPolicy("lock", "isthmus.dev/owner: edge.public", "DENY", "selector: {matchLabels: {app: orders}}, ")+"\n---\n"+
-		lockPolicy("theirs", "a: b", "ALLOW", "selector: {matchLabels: {app: orders}}, ")+"\n---\n"+edge("bounds", manages)); err != nil {
+		lockPolicy("theirs", "a: b", "ALLOW", "selector: {matchLabels: {app: orders}}, ")+"\n---\n"+
+		witnessService("isthmus-witness-ours", owned, "")+"\n---\n"+witnessService("isthmus-witness-theirs", "a: b", "")+"\n---\n"+edge("bounds", manages)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -104,6 +124,13 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "change a lock of ours", object: theLock, patch: `{"spec":{"rules":[{"from":[{"source":{"principals":["cluster.local/ns/edge/sa/other"]}}]}]}}`},
 		{name: "release a lock of ours", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "delete a lock of ours", object: theLock, delete: true},
+		{name: "have a waypoint deny", object: paired("isthmus-pair-orders-a-deny", owned, "DENY", atService, someRule)},
+		{name: "have a waypoint allow", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atService, someRule)},
+		{name: "have a waypoint allow nobody", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atService, "[]")},
+		{name: "admit a waypoint", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, admitted)},
+		{name: "have a waypoint show what it enforces", object: paired("isthmus-witness-a", owned, "DENY", "targetRefs: [{kind: Service, name: isthmus-witness-a}]", shown)},
+		{name: "make a witness", object: witnessService("isthmus-witness-b", owned+", istio.io/use-waypoint: waypoint", "")},
+		{name: "delete a witness of ours", object: witnessService("isthmus-witness-ours", owned, ""), delete: true},
 		{name: "hold an AmbientEdge", object: theEdge, patch: `{"metadata":{"finalizers":["isthmus.dev/undo"]}}`},
 		{name: "report", object: theEdge, patch: `{"status":{"observedGeneration":1}}`, sub: "status"},
 		{name: "take the lease", object: `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: isthmus-controller, namespace: isthmus-system}}`},
@@ -137,6 +164,25 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "give a lock to somebody else", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"a.b"}}}`},
 		{name: "change a policy of others", object: thePolicy, patch: `{"spec":{"action":"DENY"}}`},
 		{name: "delete a policy of others", object: thePolicy, delete: true},
+		{name: "have a waypoint allow by another name", object: paired("allow", owned, "ALLOW", atService, someRule)},
+		{name: "have all waypoints of a Gateway allow", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]", someRule)},
+		{name: "allow at pods by the name of a twin", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atPods, someRule)},
+		{name: "have a waypoint allow what a name denies", object: paired("isthmus-pair-orders-a-deny", owned, "ALLOW", atService, someRule)},
+		{name: "admit everybody", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, "[{}]")},
+		{name: "admit a namespace", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, strings.Replace(admitted, "cluster.local/ns/edge/sa/waypoint", `"cluster.local/ns/edge/*"`, 1))},
+		{name: "admit to all ports", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, "[{from: [{source: {principals: [cluster.local/ns/edge/sa/waypoint]}}]}]")},
+		{name: "admit to all pods", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", "selector: {}", admitted)},
+		{name: "admit twice", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, strings.TrimSuffix(admitted, "]")+", {}]")},
+		{name: "admit a waypoint without our label", object: paired("isthmus-pair-orders-a-admit", "a: b", "ALLOW", atPods, admitted)},
+		{name: "allow by the name of a witness", object: paired("isthmus-witness-a", owned, "ALLOW", "targetRefs: [{kind: Service, name: isthmus-witness-a}]", shown)},
+		{name: "deny others by the name of a witness", object: paired("isthmus-witness-a", owned, "DENY", atService, shown)},
+		{name: "make a Service", object: witnessService("x", owned, "")},
+		{name: "make a witness without our label", object: witnessService("isthmus-witness-b", "a: b", "")},
+		{name: "make a witness with pods", object: witnessService("isthmus-witness-b", owned, ", selector: {app: orders}")},
+		{name: "make a witness outside", object: witnessService("isthmus-witness-b", owned, `, externalIPs: ["192.0.2.1"]`)},
+		{name: "make a witness that is elsewhere", object: witnessService("isthmus-witness-b", owned, ", type: ExternalName, externalName: example.com")},
+		{name: "make a witness with labels of others", object: witnessService("isthmus-witness-b", owned+", app: x", "")},
+		{name: "delete a witness of others", object: witnessService("isthmus-witness-theirs", "a: b", ""), delete: true},
 		{name: "make an AmbientEdge", object: edge("x", manages)},
 		{name: "make a Namespace", object: `{apiVersion: v1, kind: Namespace, metadata: {name: x}}`},
 		{name: "make a Gateway without our label", object: `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: x, namespace: edge}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`},

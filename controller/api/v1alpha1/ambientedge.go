@@ -41,8 +41,8 @@ type AmbientEdgeList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && (has(self.backends.services) || (has(self.backends.from) && self.backends.from == 'Ingresses')))",message="with workloadRefs no routes say where the gateway sends to: list backends.services, or set backends.from to Ingresses"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock needs a gateway with an identity of the mesh: capture None has none"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode != 'Lock' || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock leaves the way by the waypoint only: waypoint.policy None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode == 'Off' || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock and Pair need a gateway with an identity of the mesh: capture None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode == 'Off' || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock and Pair leave the way by the waypoint only: waypoint.policy None has none"
 type AmbientEdgeSpec struct {
 	// TargetRefs are the Gateways, in this namespace. Empty: the gateway is named by workloadRefs.
 	//
@@ -225,22 +225,21 @@ type Waypoint struct {
 
 // AuthorizationMode says what is kept up by policies.
 //
-// +kubebuilder:validation:Enum=Off;Lock
+// +kubebuilder:validation:Enum=Off;Lock;Pair
 type AuthorizationMode string
 
 // The modes. The empty one is AuthorizationOff.
 const (
 	AuthorizationOff  AuthorizationMode = "Off"
 	AuthorizationLock AuthorizationMode = "Lock"
-
-	// AuthorizationPair is planned for, and not offered: the API server refuses it. Package plan says what it lacks.
 	AuthorizationPair AuthorizationMode = "Pair"
 )
 
 // Authorization says what is kept up by policies.
 type Authorization struct {
 	// Mode is "Off" (no policy is written; with its quotes, as YAML takes the bare word for false), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
-	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Empty means "Off".
+	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Pair does so too, and before a Service is led to its waypoint it has the waypoint answer every
+	// caller as the policies at the Service's pods do, and these admit the waypoint; where that cannot be had the Service is not led there. Empty means "Off".
 	//
 	// +optional
 	Mode AuthorizationMode `json:"mode,omitempty"`

@@ -87,8 +87,8 @@ func findings() []told {
 			"See the controller's log: what issues its identity has to be reachable and to accept its service account."},
 		{"ISM337", "Warning, Info", "The pods of a Service are not locked for the gateway, as `authorization.mode` Lock asks: they serve another Service, the gateway's identity is not its own, " +
 			"another policy has the lock's name, or connections from before would be cut. One that is there stays. Info: in a plan that is still to be carried out, that it will wait for the gateway's pods to be started anew.", platform, "Do what the finding says."},
-		{"ISM338", "Error, Info", "Of `authorization.mode` Pair, which the API server does not take yet; who plans with it from files is told what it would do for a Service: with Info nothing beside Lock, as by its waypoint every caller gets the answer that its pods give him, or as somebody else leads it there. " +
-			"Error: another policy has the name of one that Pair would make, and the Service is held back.", owner, "Delete that policy, or give it another name."},
+		{"ISM338", "Error, Info", "Of `authorization.mode` Pair. Info: it does nothing for a Service beside what Lock does, as by its waypoint every caller gets the answer that its pods give him, or as somebody else leads it there. " +
+			"Error: something else has the name of a policy or a Service that Pair would make, or policies of others at a waypoint keep it from showing whether twins are in force there; Services are held back.", owner, "Do what the finding says."},
 		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
 			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
 		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,
