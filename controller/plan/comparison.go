@@ -68,7 +68,7 @@ func (c *comparison) differs(policies []*securityv1.AuthorizationPolicy) *obstac
 			for _, id := range c.callers {
 				r := port.request(policy.Of(id))
 				before, theirs, after := c.before[i].Decide(r), c.atWaypoint.Decide(r).Verdict, path.Decide(r)
-				if !kept(before.Verdict, theirs, after.Verdict) && !(c.denies && before.Verdict == policy.Allow) {
+				if !kept(before.Verdict, theirs, after.Verdict) && (!c.denies || before.Verdict != policy.Allow) {
 					return c.obstacle(before, after, id)
 				}
 			}

@@ -205,7 +205,7 @@ func (m *maker) foreignAt(t *testimony, s *Step) bool {
 		return at.Decide(&policy.Request{Method: policy.Of("GET"), Path: policy.Of(path), ServicePort: policy.Of[uint16](witnessPort)})
 	}
 	is, other := decide(t.path()), decide(WitnessPath(t.path()))
-	why := ""
+	var why string
 	switch {
 	case is != other:
 		why = "tells paths apart by which the waypoint is to show what it enforces"
