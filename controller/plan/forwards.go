@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
@@ -162,10 +161,11 @@ func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*Po
 		to, _, _ = unstructured.NestedStringSlice(o.Object, "spec", "hosts")
 	}
 	return slices.ContainsFunc(to, func(address string) bool {
+		isIP := strings.Contains(address, ":") || strings.Trim(address, "0123456789.") == "" // a name has letters
 		return address == b.service.Spec.ClusterIP || slices.Contains(b.service.Spec.ClusterIPs, address) || strings.Contains(address+".", ".svc.") ||
 			address == b.key.Name || address == b.key.Name+"."+b.key.Namespace ||
 			slices.ContainsFunc(pods, func(p *Pod) bool {
-				return p.Status.PodIP == address || p.Status.PodIP == "" && net.ParseIP(address) != nil
+				return p.Status.PodIP == address || p.Status.PodIP == "" && isIP
 			})
 	})
 }
