@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -30,14 +32,6 @@ func (d *Denied) newCache(cfg *rest.Config, o cache.Options) (cache.Cache, error
 
 // WaitForCacheSync waits for the kinds that have Go types. It is true too when all is over: who reads what is not there yet waits then, until he is stopped.
 func (c typedCache) WaitForCacheSync(ctx context.Context) bool {
-	var synced []toolscache.InformerSynced
-	for _, kind := range watched() {
-		i, err := c.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
-		if err != nil {
-			return false
-		}
-		synced = append(synced, i.HasSynced)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -47,7 +41,13 @@ func (c typedCache) WaitForCacheSync(ctx context.Context) bool {
 		case <-ctx.Done():
 		}
 	}()
-	if toolscache.WaitForCacheSync(ctx.Done(), synced...) {
+	var synced []toolscache.InformerSynced
+	for _, kind := range watched() {
+		if i := c.informer(ctx, kind); i != nil {
+			synced = append(synced, i.HasSynced)
+		}
+	}
+	if ctx.Err() == nil && toolscache.WaitForCacheSync(ctx.Done(), synced...) {
 		return true
 	}
 	select {
@@ -56,6 +56,23 @@ func (c typedCache) WaitForCacheSync(ctx context.Context) bool {
 	default:
 		return false
 	}
+}
+
+// informer is that of a kind, nil when ctx ends first. It is asked for until it is there: a manager asks once whether its cache is full, and one to which
+// the API server did not say which kinds there are, at that moment, would wait for ever, in silence.
+func (c typedCache) informer(ctx context.Context, kind client.Object) cache.Informer {
+	for ctx.Err() == nil {
+		i, err := c.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
+		if err == nil {
+			return i
+		}
+		log.FromContext(ctx).Info("objects are not watched yet", "kind", fmt.Sprintf("%T", kind), "reason", err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(unknowing):
+		}
+	}
+	return nil
 }
 
 // watched are the kinds that have Go types.
