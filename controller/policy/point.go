@@ -12,6 +12,7 @@ type Point struct {
 // engine decides by the policies of a point, for one protocol.
 type engine struct {
 	tcp                 bool
+	domains             []string // names of the mesh's trust domain that are one here; none: each is itself
 	normalization       Normalization
 	tokens              []tokenRule
 	written             []string // headers that RequestAuthentications write or take away

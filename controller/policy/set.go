@@ -163,7 +163,8 @@ func (s *Set) atWorkload(p *securityv1.AuthorizationPolicy, w Workload) bool {
 // Waypoint is the enforcement at a waypoint, for what is addressed to service. A zero service is a workload behind a waypoint for workloads.
 // A target's Kind is KindGateway for the waypoint, KindService or KindServiceEntry for the service.
 func (s *Set) Waypoint(waypoint, service Target) *Point {
-	point := &Point{waypoint: true, http: &engine{normalization: s.m.PathNormalization}, tcp: &engine{tcp: true}}
+	domains := append([]string{s.m.TrustDomain}, s.m.TrustDomainAliases...)
+	point := &Point{waypoint: true, http: &engine{domains: domains, normalization: s.m.PathNormalization}, tcp: &engine{domains: domains, tcp: true}}
 	var custom []*securityv1.AuthorizationPolicy
 	for _, p := range s.m.AuthorizationPolicies {
 		if !s.attached(p, &p.Spec, waypoint, service) || dry(p) {

@@ -148,8 +148,10 @@ func (v *view) namesItAlone(c clause) bool {
 		return false
 	}
 	ns, sa, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
+	own, ours := id.TrustDomain().Name(), v.point.domains
 	its := func(m authz.StringMatch) bool {
-		return m.Kind == authz.Exact && strings.HasSuffix(m.Value, "/ns/"+ns+"/sa/"+sa) // of whichever of the mesh's domains
+		domain, account, _ := strings.Cut(m.Value, "/")
+		return m.Kind == authz.Exact && account == "ns/"+ns+"/sa/"+sa && (domain == own || slices.Contains(ours, domain) && slices.Contains(ours, own))
 	}
 	names := func(c cond) bool {
 		switch {

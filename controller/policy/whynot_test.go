@@ -34,6 +34,8 @@ func TestWhyNot(t *testing.T) {
 			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
 		"one of two sources is another": {ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {principals: ["+gw+"]}}, {source: {principals: [other]}}]}"),
 			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
+		"its namesake of another trust domain is named too": {ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {principals: ["+gw+", partner.example/ns/edge/sa/gateway]}}]}"),
+			[]string{"add to AuthorizationPolicy shop/a a rule: from source principals " + gw}, nil},
 		"nobody":                       {ruled("ALLOW", "{from: [{source: {principals: [other]}}]}"), []string{"bring the source into the mesh: it has no identity"}, outside},
 		"a provider that is not there": {"{spec: {action: CUSTOM, provider: {name: x}, rules: [{}]}}", []string{"name an extension provider in AuthorizationPolicy shop/a that the mesh has"}, nil},
 	} {
@@ -52,6 +54,17 @@ func TestWhyNot(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestWhyNotKnowsTheNamesOfTheMesh: at a waypoint, aliases of the mesh's trust domain are one with it.
+func TestWhyNotKnowsTheNamesOfTheMesh(t *testing.T) {
+	r := fromGateway()
+	m := toService(objects(t, ruled("ALLOW", op+"methods: [POST]}}], from: [{source: {principals: [old.example/ns/edge/sa/gateway]}}]}")))
+	m.TrustDomainAliases = []string{"old.example"}
+	got := New(m).Waypoint(shopWay, orders).WhyNot(&r)
+	if len(got) != 1 || got[0].String() != "add GET to rules[0].to[0].operation.methods of AuthorizationPolicy shop/a" {
+		t.Errorf("got %v", got)
 	}
 }
 
