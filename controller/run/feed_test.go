@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,7 +78,13 @@ type informers struct {
 type informer struct {
 	cache.Informer
 	handler toolscache.ResourceEventHandler
-	synced  bool
+	synced  atomic.Bool
+}
+
+func newInformer(synced bool) *informer {
+	i := &informer{}
+	i.synced.Store(synced)
+	return i
 }
 
 func (i *informer) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
@@ -85,7 +92,7 @@ func (i *informer) AddEventHandler(h toolscache.ResourceEventHandler) (toolscach
 	return nil, nil
 }
 
-func (i *informer) HasSynced() bool { return i.synced }
+func (i *informer) HasSynced() bool { return i.synced.Load() }
 
 func nameOf(o client.Object) string {
 	version, kind := o.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
@@ -99,7 +106,7 @@ func (c *informers) GetInformer(_ context.Context, o client.Object, _ ...cache.I
 		return nil, c.err
 	}
 	c.log = append(c.log, "+"+nameOf(o))
-	i := &informer{synced: c.synced}
+	i := newInformer(c.synced)
 	c.of[nameOf(o)] = i
 	return i, nil
 }

@@ -29,11 +29,11 @@ func forbidden(group, resource string) error {
 	return fmt.Errorf("failed to list %s: %w", resource, apierrors.NewForbidden(schema.GroupResource{Group: group, Resource: resource}, "", errors.New("no")))
 }
 
-// synced has the informer of a kind be full.
+// sync has the informer of a kind be full.
 func (c *informers) sync(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.of[name].synced = true
+	c.of[name].synced.Store(true)
 }
 
 func (c *informers) times(entry string) (n int) {

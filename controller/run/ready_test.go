@@ -21,7 +21,7 @@ func (a away) GetInformer(context.Context, client.Object, ...cache.InformerGetOp
 	if time.Now().Before(a.until) {
 		return nil, errors.New("connection refused")
 	}
-	return &informer{synced: true}, nil
+	return newInformer(true), nil
 }
 
 // TestACacheWaitsForAnAPIServerThatIsAway: a manager asks its cache once, and waits for ever when the answer is no.
