@@ -13,7 +13,7 @@ func TestABareOffIsExplained(t *testing.T) {
 		if err := os.WriteFile(file, []byte(paperEdge+"  authorization: {mode: "+mode+"}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := new(app).readEdge(file)
+		_, err := new(app).readEdge(file, true)
 		said := err != nil && strings.Contains(err.Error(), "bare word Off")
 		if said != explained {
 			t.Errorf("mode %s: %v", mode, err)

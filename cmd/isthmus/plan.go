@@ -119,7 +119,7 @@ func newPlan(a *app) *cobra.Command {
 func (a *app) plan(ctx context.Context, f *planFlags, args []string) error {
 	var fromFile *v1alpha1.AmbientEdge
 	if f.file != "" {
-		e, err := a.readEdge(f.file)
+		e, err := a.readEdge(f.file, len(f.from) > 0)
 		if err != nil {
 			return err
 		}

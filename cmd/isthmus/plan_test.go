@@ -50,7 +50,7 @@ func TestReadingAnEdge(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, a := range map[string]*app{path: {}, "-": {stdin: strings.NewReader(c.text)}} {
-				e, err := a.readEdge(name)
+				e, err := a.readEdge(name, true)
 				switch {
 				case c.want == "" && (err != nil || e.Name != "public" || len(e.Spec.WorkloadRefs) != 1):
 					t.Errorf("%s: got %+v, %v", name, e, err)

@@ -23,8 +23,8 @@ import (
 // maxFile is how long a file may be, in bytes.
 const maxFile = 4 << 20
 
-// readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already.
-func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
+// readEdge reads the one AmbientEdge of a file. What the API server would not know is an error here already; what it would refuse is one where none is asked.
+func (a *app) readEdge(path string, alone bool) (*v1alpha1.AmbientEdge, error) {
 	in, where := a.stdin, "standard input"
 	if path != "-" {
 		file, err := os.Open(path)
@@ -85,6 +85,9 @@ func (a *app) readEdge(path string) (*v1alpha1.AmbientEdge, error) {
 	}
 	if found == nil {
 		return nil, noEdgeAmong(others, where)
+	}
+	if !alone {
+		return found, nil
 	}
 	if err := offered(text); err != nil {
 		return nil, &failure{what: "the API server would refuse this AmbientEdge", where: where, err: err, next: "correct the field; kubectl explain ambientedge.spec says what there is"}

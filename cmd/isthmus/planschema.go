@@ -50,7 +50,7 @@ var edgeSchema = sync.OnceValues(func() (*crdSchema, error) {
 })
 
 // offered refuses values of an AmbientEdge that the API server would refuse: those that are none of a field's, and lists and texts that are too long or too
-// short. Mode Pair may be planned with, before the API server takes it.
+// short.
 func offered(data []byte) error {
 	schema, err := edgeSchema()
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *crdSchema) check(path string, v any) error {
 	switch v := v.(type) {
 	case string:
 		switch n := utf8.RuneCountInString(v); {
-		case len(s.Enum) > 0 && !slices.Contains(s.Enum, v) && (path != "spec.authorization.mode" || v != "Pair"):
+		case len(s.Enum) > 0 && !slices.Contains(s.Enum, v):
 			return fmt.Errorf("%s is %q, and takes %s", path, v, oneOf(s.Enum))
 		case n < s.MinLength:
 			return fmt.Errorf("%s has %d characters, and takes %d at least", path, n, s.MinLength)

@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-// TestWhatTheAPIServerRefusesIsRefusedFromFiles: values that a field does not take, in the file of -f and in a folder; mode Pair may be planned with.
+// TestWhatTheAPIServerRefusesIsRefusedFromFiles: values that a field does not take, in the file of -f and in a folder.
 func TestWhatTheAPIServerRefusesIsRefusedFromFiles(t *testing.T) {
 	for _, c := range []struct{ name, spec, want string }{
 		{"all is well", "{targetRefs: [{name: http}], mode: Manage, waypoint: {policy: Create, name: waypoint}}", ""},
 		{"a mode that is none", "{targetRefs: [{name: http}], mode: Mange}", `spec.mode is "Mange", and takes "Observe" or "Manage"`},
 		{"an empty mode", `{targetRefs: [{name: http}], mode: ""}`, `spec.mode is ""`},
 		{"a policy that is none", "{targetRefs: [{name: http}], waypoint: {policy: Make}}", `spec.waypoint.policy is "Make", and takes`},
-		{"Pair may be planned with", "{targetRefs: [{name: http}], waypoint: {policy: Create, name: waypoint}, authorization: {mode: Pair}}", ""},
+		{"Pair", "{targetRefs: [{name: http}], waypoint: {policy: Create, name: waypoint}, authorization: {mode: Pair}}", ""},
 		{"another authorization may not", "{targetRefs: [{name: http}], authorization: {mode: Twin}}", `spec.authorization.mode is "Twin"`},
 		{"no gateways", "{targetRefs: []}", "spec.targetRefs has 0 items"},
 		{"a gateway without a name", "{targetRefs: [{}]}", "spec.targetRefs[0] has no name"},
