@@ -54,21 +54,27 @@ func (x *Explainer) leads(s *corev1.Service) (list []lead) {
 // canary is the second waypoint of a Service, and its share in per cent; 0, where it does not take part, which why tells where one is named. As istiod
 // does, it looks where the first waypoint is named, and on the Service before its namespace.
 func (x *Explainer) canary(s *corev1.Service, first types.NamespacedName, by check.Object) (key types.NamespacedName, weight int, why string) {
-	labels, text := s.Labels, s.Annotations[annotationCanary]
+	labels := s.Labels
+	text, weighs := s.Annotations[annotationCanary]
 	if by.Kind == "Namespace" {
 		if ns := x.w.Namespace(s.Namespace); ns != nil {
-			if labels[labelCanary] == "" {
+			if _, names := labels[labelCanary]; !names {
 				labels = ns.Labels
 			}
-			text = cmp.Or(text, ns.Annotations[annotationCanary])
+			if !weighs {
+				text, weighs = ns.Annotations[annotationCanary]
+			}
 		}
+	}
+	if !weighs {
+		text = "0"
 	}
 	name := labels[labelCanary]
 	if name == "" || name == "none" {
 		return key, 0, ""
 	}
 	key = types.NamespacedName{Namespace: cmp.Or(labels[labelCanaryNamespace], s.Namespace), Name: name}
-	n, err := strconv.Atoi(cmp.Or(text, "0"))
+	n, err := strconv.Atoi(text)
 	switch no := x.unfit(key, s.Namespace, true); {
 	case key == first:
 		why = "it is the first one"

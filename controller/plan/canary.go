@@ -29,17 +29,40 @@ func CanaryOf(namespace string, labels map[string]string) (types.NamespacedName,
 	return types.NamespacedName{Namespace: cmp.Or(labels[LabelCanaryNamespace], namespace), Name: name}, true
 }
 
-// canaried is the object by which a backend has, or will have, a canary beside its waypoint: the Service itself, or else its namespace. nil: it has none.
-func (m *maker) canaried(b *backend) (o metav1.Object, kind string, canary types.NamespacedName) {
-	if key, is := CanaryOf(b.key.Namespace, b.service.Labels); is {
-		return b.service, "Service", key
+// canary is a second waypoint of a backend.
+type canary struct {
+	key    types.NamespacedName
+	by     string // the object that names it; empty: there is none
+	weight string // what the annotation says
+	weighs string // the object that has it; empty: none has, and its weight is 0 as yet
+}
+
+// canaried is the canary that a backend has, or will have, beside its waypoint. As istiod does, it looks at the Service before its namespace, for the name as
+// for the weight, and at the namespace only where that leads the Service to its waypoint.
+func (m *maker) canaried(b *backend) (c canary) {
+	type carries struct {
+		object metav1.Object
+		kind   string
 	}
-	if ns := m.namespace(b.key.Namespace); ns != nil && b.service.Labels[LabelUseWaypoint] == "" {
-		if key, is := CanaryOf(ns.Name, ns.Labels); is {
-			return ns, "Namespace", key
+	list := []carries{{b.service, "Service"}}
+	if ns := m.namespace(b.key.Namespace); ns != nil && m.way(b) == nil {
+		list = append(list, carries{ns, "Namespace"})
+	}
+	for _, at := range list {
+		if _, names := at.object.GetLabels()[LabelCanary]; names { // be it that there is none
+			if key, is := CanaryOf(b.key.Namespace, at.object.GetLabels()); is {
+				c.key, c.by = key, object(at.kind, keyOf(at.object))
+			}
+			break
 		}
 	}
-	return nil, "", types.NamespacedName{}
+	for _, at := range list {
+		if text, weighs := at.object.GetAnnotations()[AnnotationCanary]; weighs {
+			c.weight, c.weighs = text, object(at.kind, keyOf(at.object))
+			break
+		}
+	}
+	return c
 }
 
 // canaries sees that the canaries of backends answer, as a share of requests goes there with the wiring, and finds those that take no part.
@@ -49,25 +72,24 @@ func (m *maker) canaries(chosen map[types.NamespacedName]bool) {
 		if b.hidden || !b.wanted {
 			continue
 		}
-		o, kind, key := m.canaried(b)
-		if o == nil || key == b.waypoint {
+		c := m.canaried(b)
+		if c.by == "" || c.key == b.waypoint {
 			continue
 		}
-		text, weighs := o.GetAnnotations()[AnnotationCanary]
-		weight, err := strconv.Atoi(text)
-		f := v1alpha1.Finding{Code: v1alpha1.FindingCanary, Severity: v1alpha1.SeverityWarning, Object: object(kind, keyOf(o))}
+		weight, err := strconv.Atoi(c.weight)
+		f := v1alpha1.Finding{Code: v1alpha1.FindingCanary, Severity: v1alpha1.SeverityWarning, Object: c.by}
 		switch {
-		case weighs && (err != nil || weight < 0 || weight > 100):
-			f.Field = "metadata.annotations[" + AnnotationCanary + "]"
-			f.Message = fmt.Sprintf("%q is no number from 0 to 100: canary %s gets nothing, and all requests go to waypoint %s", text, key, b.waypoint)
+		case c.weighs != "" && (err != nil || weight < 0 || weight > 100):
+			f.Object, f.Field = c.weighs, "metadata.annotations["+AnnotationCanary+"]"
+			f.Message = fmt.Sprintf("%q is no number from 0 to 100: canary %s gets nothing, and all requests go to waypoint %s", c.weight, c.key, b.waypoint)
 			f.Fix = "write a number of per cent"
-		case m.gateway(key) == nil && !m.Paper:
+		case m.gateway(c.key) == nil && !m.Paper:
 			f.Field = "metadata.labels[" + LabelCanary + "]"
-			f.Message = fmt.Sprintf("canary %s does not exist: all requests go to waypoint %s", key, b.waypoint)
+			f.Message = fmt.Sprintf("canary %s does not exist: all requests go to waypoint %s", c.key, b.waypoint)
 			f.Fix = "create it, or correct the label"
 		default:
-			if !chosen[key] && m.gateway(key) != nil && (!weighs || weight > 0) {
-				also[key] = append(also[key], b.String())
+			if !chosen[c.key] && m.gateway(c.key) != nil && (c.weighs == "" || weight > 0) {
+				also[c.key] = append(also[c.key], b.String())
 			}
 			continue
 		}

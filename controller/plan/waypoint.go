@@ -220,9 +220,9 @@ func WaypointsToAsk(s *Snapshot) []types.NamespacedName {
 		if g := m.gateway(b.waypoint); b.wanted && !b.hidden && g != nil && Programmed(g) {
 			chosen[b.waypoint] = true
 		}
-		if o, _, key := m.canaried(b); o != nil && b.wanted && !b.hidden {
-			if g := m.gateway(key); g != nil && Programmed(g) {
-				chosen[key] = true
+		if c := m.canaried(b); c.by != "" && b.wanted && !b.hidden {
+			if g := m.gateway(c.key); g != nil && Programmed(g) {
+				chosen[c.key] = true
 			}
 		}
 	}
