@@ -1,6 +1,8 @@
 package citest
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,8 +23,11 @@ esac`
 const (
 	noted  = `	printf '%s\tTestReady\tready in 5s: it took 7s\n' "$PWD" >>"$ISTHMUS_UNJUDGED"; printf 'ok  \texample.com/product\t1.2s\n'`
 	missed = `	printf -- '--- FAIL: TestReady (7.00s)\n    ready_test.go:9: ready in 5s: it took 7s\nFAIL\n'; exit 1`
-	kept   = `	printf 'ok  \texample.com/product\t1.2s\n'`
-	second = `	[ $(wc -l <"$STATE/alone") -gt 1 ] || { printf -- '--- FAIL: TestReady (7.00s)\nFAIL\n'; exit 1; }`
+	kept   = `	printf -- '--- PASS: TestReady (4.00s)\nok  \texample.com/product\t1.2s\n'`
+	gone   = `	printf 'testing: warning: no tests to run\nPASS\nok  \texample.com/product\t1.2s\n'`
+	skips  = `	printf -- '--- SKIP: TestReady (0.00s)\nPASS\nok  \texample.com/product\t1.2s\n'`
+	second = `	[ $(wc -l <"$STATE/alone") -gt 1 ] || { printf -- '--- FAIL: TestReady (7.00s)\nFAIL\n'; exit 1; }
+` + kept
 )
 
 // TestPromisesAreJudgedAlone: what nobody could judge beside others is measured again; it counts in CI, and is said elsewhere.
@@ -38,6 +43,8 @@ func TestPromisesAreJudgedAlone(t *testing.T) {
 		"kept at second sight":                  {second, true, 0, false, 2},
 		"missed, in CI":                         {missed, true, 1, true, 3},
 		"missed elsewhere":                      {missed, false, 0, true, 3},
+		"it skips, alone":                       {skips, true, 1, true, 3},
+		"it is not there, alone":                {gone, true, 1, true, 3},
 		"nobody can judge it, in CI":            {noted, true, 1, true, 3},
 		"nobody can judge it, and it is not CI": {noted, false, 0, true, 3},
 	} {
@@ -101,4 +108,31 @@ func TestNothingFailed(t *testing.T) {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	has(t, said, []string{"stories on a real etcd", "done"}, []string{"In short", "failed", "promised", "FAIL"})
+}
+
+// TestPackagesThatCannotBeListedAreNoSuccess: nobody knows what was not tested then.
+func TestPackagesThatCannotBeListedAreNoSuccess(t *testing.T) {
+	r := newRepository(t, `printf 'ok  \texample.com/product\t1.2s\n'`)
+	text, err := os.ReadFile(filepath.Join(r.dir, "tools/go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("tools/played", string(text), 0o755)
+	r.write("tools/go", "#!/bin/sh\n[ \"$*\" != 'list ./...' ] || exit 1\nexec \"${0%/*}/played\" \"$@\"\n", 0o755)
+	if _, code := r.run(nil, ".ci/test"); code == 0 {
+		t.Error("exit code 0")
+	}
+}
+
+// TestWhoIsKilledKeepsNobodyFromSpeaking: a package's output is said although whoever spoke before did not come to its end.
+func TestWhoIsKilledKeepsNobodyFromSpeaking(t *testing.T) {
+	r := newRepository(t, `[ -z "${dir:-}" ] || mkdir "$dir/lock"
+printf 'ok  \texample.com/product\t1.2s\n'`)
+	said, code := r.run([]string{"CI=true"}, ".ci/test")
+	if code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	if n := strings.Count(said, "ok  \t"); n != 2 {
+		t.Errorf("%d packages spoke, want 2", n)
+	}
 }
