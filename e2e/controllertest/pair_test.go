@@ -217,10 +217,10 @@ func stepsOf(e *v1alpha1.AmbientEdge, verbs ...string) (list []string) {
 		}
 		kind, name, _ := strings.Cut(step.Object, " ")
 		short := step.Verb
-		switch {
-		case step.Verb == plan.VerbPair:
+		switch step.Verb {
+		case plan.VerbPair:
 			short = name[strings.LastIndex(name, "-")+1:]
-		case step.Verb == plan.VerbWitness:
+		case plan.VerbWitness:
 			short = kind
 		}
 		list = append(list, short)
