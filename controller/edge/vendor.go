@@ -3,6 +3,7 @@ package edge
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Labels that Istio and the Gateway API define.
@@ -126,13 +127,16 @@ type Loss struct {
 	What string
 }
 
-// Vendors is the table.
-func Vendors() []Vendor {
+// Vendors is the table. What its entries point to is everybody's: nobody changes it.
+func Vendors() []Vendor { return slices.Clone(vendors()) }
+
+// vendors is made once: every workload of a cluster is looked up in it.
+var vendors = sync.OnceValue(func() []Vendor {
 	return []Vendor{
 		istio(), istioAgentgateway(), kgateway(), agentgateway(), envoyGateway(), ingressNGINX(), nginxIngress(), nginxFabric(),
 		traefik(), kong(), kongOperator(), haproxyTech(), haproxyIngress(), contour(), apisix(), cilium(), caddy(),
 	}
-}
+})
 
 // ByController is the vendor of a GatewayClass's controllerName, or Custom.
 func ByController(name string) Vendor {
@@ -156,9 +160,10 @@ func ByWorkload(labels map[string]string, images []string) Vendor {
 }
 
 func first(ok func(*Vendor) bool) Vendor {
-	for _, v := range Vendors() {
-		if ok(&v) {
-			return v
+	list := vendors()
+	for i := range list {
+		if ok(&list[i]) {
+			return list[i]
 		}
 	}
 	return Custom()
