@@ -19,7 +19,6 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -220,10 +219,9 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 	if err != nil {
 		return nil, nil, err
 	}
-	grace, several := 20*time.Second, true // several in one process, as tests have them
+	grace := 20 * time.Second
 	o := manager.Options{
-		Controller: config.Controller{SkipNameValidation: &several},
-		Scheme:     scheme, Logger: logr.FromSlogHandler(handler),
+		Scheme: scheme, Logger: logr.FromSlogHandler(handler),
 		Metrics: server.Options{BindAddress: f.metrics}, HealthProbeBindAddress: f.health, GracefulShutdownTimeout: &grace,
 		LeaderElection: f.leaderElect, LeaderElectionID: "isthmus-controller", LeaderElectionNamespace: f.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true,

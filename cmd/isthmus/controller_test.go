@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +169,23 @@ func controlled() *fakeCluster {
 	return c
 }
 
+// isthmusApart runs the command in a process of its own: a controller that gets so far as to run sets what its whole process logs by. It is told to stop when ctx ends.
+func isthmusApart(t *testing.T, ctx context.Context, args ...string) result {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	r := result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	t.Logf("isthmus %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	return r
+}
+
 // TestAControllerThatMayNotReadEnds: it says within seconds which rights are missing, all of them, and waits for nothing.
 func TestAControllerThatMayNotReadEnds(t *testing.T) {
 	c := controlled()
@@ -174,7 +193,7 @@ func TestAControllerThatMayNotReadEnds(t *testing.T) {
 	c.start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	r := isthmusWith(t, ctx, strings.NewReader(""), "controller")
+	r := isthmusApart(t, ctx, "controller")
 	r.want(t, exitFailed, r.stderr, "list daemonsets.apps, watch daemonsets.apps, list httproutes.gateway.networking.k8s.io, watch httproutes.gateway.networking.k8s.io", "ClusterRole isthmus-observe", "kubectl apply -k manifests")
 	if ctx.Err() != nil {
 		t.Error("it ended when it was stopped")
@@ -193,7 +212,7 @@ func TestAControllerEndsWhileItReads(t *testing.T) {
 	}
 	c.start(t)
 	begin := time.Now()
-	r := isthmusWith(t, ctx, strings.NewReader(""), "controller")
+	r := isthmusApart(t, ctx, "controller")
 	r.want(t, exitOK, r.stderr, "isthmus controller")
 	t.Logf("it took %v", time.Since(begin))
 }
