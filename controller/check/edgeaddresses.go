@@ -154,7 +154,7 @@ func among(blocks, others []string) bool {
 }
 
 func findAddressesAtOneEdge(w *World, found func(Finding)) {
-	ways := w.unasked()
+	ways := w.waysPast(asks)
 	for t := range w.trips() {
 		i := slices.IndexFunc(t.rules, func(r *rules.Rule) bool {
 			return r.IPs != nil && len(r.Unknown) == 0 && len(r.IPs.Allow) > 0 && !r.IPs.AllowOthers && !r.IPs.Else
@@ -180,12 +180,12 @@ func findAddressesAtOneEdge(w *World, found func(Finding)) {
 	}
 }
 
-// unasked are trips to each Service on which nothing is asked, as far as can be seen: one of each gateway.
-func (w *World) unasked() map[types.NamespacedName][]*trip {
+// waysPast are trips to each Service on which no rule is of a kind, as far as can be seen: one of each gateway.
+func (w *World) waysPast(is func(*rules.Rule) bool) map[types.NamespacedName][]*trip {
 	ways := map[types.NamespacedName][]*trip{}
 	for t := range w.trips() {
 		list := ways[t.service]
-		if n := len(list); (n == 0 || list[n-1].edge != t.edge) && !t.open && len(t.having(asks)) == 0 {
+		if n := len(list); (n == 0 || list[n-1].edge != t.edge) && !t.open && len(t.having(is)) == 0 {
 			ways[t.service] = append(list, t)
 		}
 	}

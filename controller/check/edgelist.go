@@ -3,7 +3,7 @@ package check
 import "slices"
 
 func edgeChecks() []Check {
-	return slices.Concat(edgeTokenChecks(), edgeHeaderChecks(), edgeAddressChecks(), edgeRequestChecks(), edgeBackendChecks())
+	return slices.Concat(edgeTokenChecks(), edgeHeaderChecks(), edgeAddressChecks(), edgeLimitChecks(), edgeRequestChecks(), edgeBackendChecks())
 }
 
 func reliabilityChecks() []Check {

@@ -213,7 +213,7 @@ func (t *trip) takes(i int) string {
 }
 
 func findEdgeOnly(w *World, found func(Finding)) {
-	ways := w.unasked()
+	ways := w.waysPast(asks)
 	for t := range w.trips() {
 		i := slices.IndexFunc(t.rules, func(r *rules.Rule) bool {
 			return len(r.Unknown) == 0 && r.IPs == nil && asks(r) && (r.JWT == nil || r.JWT.Mode == rules.Strict)

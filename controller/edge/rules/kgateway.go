@@ -199,11 +199,11 @@ func kgatewayOAuth2(_ *reader, d *doc, ext *fields, part string) {
 // kgatewayLimits are merged apart.
 func kgatewayLimits(_ *reader, d *doc, f *fields) {
 	if l := f.sub("local"); l != nil {
-		l.skip("percentEnabled", "percentEnforced")
 		rule := Rule{}
-		if l.has("tokenBucket") {
+		if l.has("tokenBucket") && !l.zero("percentEnabled") && !l.zero("percentEnforced") {
 			rule.RateLimit = &RateLimit{}
 		}
+		l.skip("percentEnabled", "percentEnforced")
 		l.skip("tokenBucket")
 		d.add(l, "rateLimit.local", rule)
 	}
@@ -230,6 +230,12 @@ func kgatewayLimits(_ *reader, d *doc, f *fields) {
 		}
 	}
 	d.add(g, "rateLimit.global", Rule{RateLimit: limit})
+}
+
+// zero says whether a number is there and is 0.
+func (f *fields) zero(name string) bool {
+	n, is := f.number(name)
+	return is && n == 0
 }
 
 // transformation writes headers by templates or expressions.
