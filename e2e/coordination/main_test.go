@@ -2,6 +2,8 @@ package coordination
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -66,24 +68,73 @@ func TestCoordination(t *testing.T) {
 	}
 }
 
-// TestTheStoriesAreInTheDocs: each has a line, and no line is of a story that nobody tells.
+// toldElsewhere are stories that other packages tell, by their numbers: each has the packages of its tests.
+func toldElsewhere() map[string]string {
+	return map[string]string{"14": "controllertest", "15": "kgatewaytest"}
+}
+
+// TestTheStoriesAreInTheDocs: each has a line, and no line is of a story that nobody tells. What other packages tell has the names of tests that are there.
 func TestTheStoriesAreInTheDocs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/coordination.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	named := regexp.MustCompile("`(Test[A-Za-z]+)/([^`]+)` in \\[e2e/[a-z]+\\]\\(\\.\\./e2e/([a-z]+)\\)")
 	var lines, names []string
+	told := map[string]string{} // by number: the package that a line says
 	for line := range strings.Lines(string(text)) {
-		if number, is := strings.CutPrefix(line, "| "); is && number[0] >= '0' && number[0] <= '9' {
-			lines = append(lines, number[:2])
+		number, is := strings.CutPrefix(line, "| ")
+		if !is || number[0] < '0' || number[0] > '9' {
+			continue
+		}
+		number = number[:2]
+		lines = append(lines, number)
+		tests := named.FindAllStringSubmatch(line, -1)
+		if mentions := strings.Count(line, "`Test"); mentions != len(tests) {
+			t.Errorf("line %s names %d tests, and says of %d in which package they are", number, mentions, len(tests))
+		}
+		for _, test := range tests {
+			told[number] = test[3]
+			if !tells(t, test[3], test[1], test[2]) {
+				t.Errorf("line %s names %s/%s of %s, which is not there", number, test[1], test[2], test[3])
+			}
 		}
 	}
 	for _, s := range stories() {
 		names = append(names, s.name[:2])
 	}
+	for number, by := range toldElsewhere() {
+		names = append(names, number)
+		if told[number] != by {
+			t.Errorf("line %s is told by %q, want %s", number, told[number], by)
+		}
+	}
+	slices.Sort(names)
 	if !slices.Equal(lines, names) {
 		t.Errorf("docs/coordination.md has lines %v for stories %v", lines, names)
 	}
+}
+
+// tells says whether a package beside this one has a test, and a part of it by the name that go test has for it.
+func tells(t *testing.T, pkg, test, part string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", pkg, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := regexp.MustCompile(`t\.Run\("([^"]+)"`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, body, is := strings.Cut(string(text), "\nfunc "+test+"(t *testing.T) {\n")
+		body, _, _ = strings.Cut(body, "\n}\n")
+		if is && slices.ContainsFunc(run.FindAllStringSubmatch(body, -1), func(m []string) bool { return strings.ReplaceAll(m[1], " ", "_") == part }) {
+			return true
+		}
+	}
+	return false
 }
 
 // newStage starts a mesh with the scene, and the controller, which asks waypoints with an identity of the mesh.

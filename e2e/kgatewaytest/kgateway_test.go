@@ -16,6 +16,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
+	"github.com/isthmus-mesh/isthmus/e2e/checktest"
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/node"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 )
@@ -121,15 +123,21 @@ func TestKgateway(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
+	binary := command.Build(t)
 	m := start(t)
 	began := time.Now()
-	one, traps := newSite(t, m, "one"), newSite(t, m, "trap")
+	one, traps, shared := newSite(t, m, "one"), newSite(t, m, "trap"), newSite(t, m, "tenants")
 	one.rolled(system, "kgateway")
 	one.apply(shop + gateway)
 	traps.apply(shop + byHand)
 	traps.patch(&corev1.Service{}, traps.shop, "orders", wired)
+	shared.apply(tenants)
+	for _, service := range []string{"orders", "office"} {
+		shared.patch(&corev1.Service{}, shared.shop, service, wired)
+	}
 	one.up("http")
 	traps.up("http", "late")
+	shared.up("http")
 	t.Logf("all is up after %v", time.Since(began).Round(time.Second))
 	one.leads("orders", 80, one.pods())
 	one.bypasses("/secret/before")
@@ -145,6 +153,12 @@ func TestKgateway(t *testing.T) {
 	t.Run("and out", func(t *testing.T) { one.of(t, "http", "public").leaves(before) })
 	t.Run("labelled by hand", func(t *testing.T) { traps.of(t, "http", "public").isTrapped() })
 	t.Run("captured late", func(t *testing.T) { traps.of(t, "late", "late").isLate() })
+
+	// These are told as those of package coordination are, and have their numbers.
+	check := checktest.New(m, binary)
+	shared.opens()
+	t.Run("11_a_client_chooses_its_address", func(t *testing.T) { shared.of(t, "http", "").clientsChooseAddresses(check) })
+	t.Run("15_a_claim_becomes_a_header_that_the_mesh_trusts", func(t *testing.T) { shared.of(t, "http", "").claimsBecomeHeaders(check) })
 }
 
 // up waits until gateways, the waypoint and the backend of a site run.

@@ -24,7 +24,7 @@ import (
 var kgateway = flag.Bool("kgateway", false, "run kgateway, which is built first")
 
 func TestMain(m *testing.M) {
-	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders, askFunc: ask}))
+	world.Enter(mesh.Funcs(capture.Funcs(), envoyshim.Funcs(), world.Funcs{"orders": apps.Orders, "inside": inside, askFunc: ask}))
 	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }

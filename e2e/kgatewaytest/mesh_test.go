@@ -119,6 +119,7 @@ func images(t *testing.T, set programs.Set) map[string]node.Image {
 	}
 	return map[string]node.Image{
 		"orders":            {Func: "orders"},
+		"inside":            {Func: "inside"},
 		programs.ProxyImage: istio,
 		controllerImage:     with("/opt/kgateway/kgateway", programs.Kgateway),
 		proxyImage:          with("/opt/kgateway/envoy", programs.Envoy, "-c", "/etc/envoy/envoy.yaml"),
