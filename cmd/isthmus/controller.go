@@ -65,6 +65,7 @@ type controllerFlags struct {
 	observeOnly     bool
 	logLevel        string
 	rootNamespace   string
+	aliases         []string // of the mesh's trust domain: those of flags, and what its configuration says
 }
 
 func newController(a *app) *cobra.Command {
@@ -249,7 +250,7 @@ func (f *controllerFlags) manager(cfg *rest.Config, id *lazyIdentity, handler sl
 		mgr.Add(id),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("identity", func(*http.Request) error { return id.ready() }),
-		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, TrustDomainAliases: f.mesh.trust.aliases, RootNamespace: f.rootNamespace, ObserveOnly: f.observeOnly, Denied: denied}),
+		controller.Setup(mgr, controller.Options{Prober: controller.NewProber(id), Able: id.able, TrustDomain: f.mesh.trustDomain, TrustDomainAliases: f.aliases, RootNamespace: f.rootNamespace, ObserveOnly: f.observeOnly, Denied: denied}),
 	)
 	return mgr, denied, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -153,6 +154,9 @@ func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *s
 		}
 	}
 	m.trustDomain, f.rootNamespace = is.TrustDomain, is.RootNamespace
+	f.aliases = slices.DeleteFunc(slices.Concat(m.trust.aliases, is.TrustDomainAliases), func(domain string) bool { return domain == is.TrustDomain })
+	slices.Sort(f.aliases)
+	f.aliases = slices.Compact(f.aliases)
 	if !m.given["cluster-id"] {
 		m.clusterID = cmp.Or(is.ClusterID, m.clusterID)
 	}
@@ -162,6 +166,6 @@ func (f *controllerFlags) learnFrom(ctx context.Context, r client.Reader, log *s
 	if _, err := m.trust.config(m.trustDomain); err != nil {
 		return &failure{what: "--trust-alias does not go with the mesh's trust domain " + m.trustDomain, err: err, next: "correct --trust-alias"}
 	}
-	log.Info("the mesh", "trustDomain", m.trustDomain, "rootNamespace", f.rootNamespace, "clusterID", m.clusterID, "network", m.network, "istiod", m.istiod)
+	log.Info("the mesh", "trustDomain", m.trustDomain, "aliases", f.aliases, "rootNamespace", f.rootNamespace, "clusterID", m.clusterID, "network", m.network, "istiod", m.istiod)
 	return nil
 }

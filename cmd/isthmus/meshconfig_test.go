@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +104,33 @@ func TestTheControllerLearnsFromTheMesh(t *testing.T) {
 				t.Errorf("the log lacks %q: %s", c.log, log.String())
 			}
 		})
+	}
+}
+
+func TestAliasesAreThoseOfFlagsAndOfTheMesh(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		mesh string
+		want []string
+	}{
+		"of the mesh":          {nil, "trustDomainAliases: [old.example, older.example]", []string{"old.example", "older.example"}},
+		"of a flag":            {[]string{"--trust-alias", "old.example"}, "{}", []string{"old.example"}},
+		"of both":              {[]string{"--trust-alias", "new.example,old.example"}, "trustDomainAliases: [old.example, cluster.local]", []string{"new.example", "old.example"}},
+		"none":                 {nil, "{}", nil},
+		"the mesh's own alone": {nil, "trustDomainAliases: [cluster.local]", nil},
+	} {
+		f := &controllerFlags{mesh: meshFlags{getenv: func(string) string { return "" }}}
+		cmd := &cobra.Command{Use: "controller"}
+		f.register(cmd)
+		if err := cmd.ParseFlags(c.args); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.check(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.learnFrom(t.Context(), &configReader{name: "istio-system/istio", mesh: c.mesh}, slog.New(slog.DiscardHandler)); err != nil || !slices.Equal(f.aliases, c.want) {
+			t.Errorf("%s: got %q, %v, want %q", name, f.aliases, err, c.want)
+		}
 	}
 }
 

@@ -191,7 +191,7 @@ func (f *observeFlags) from(ctx context.Context, r client.Reader, namespace stri
 	if err != nil {
 		return nil, explainKube("cannot read the cluster", "", err)
 	}
-	s.TrustDomain, s.RootNamespace, s.Hearsay = f.mesh.TrustDomain, f.mesh.RootNamespace, true
+	s.TrustDomain, s.TrustDomainAliases, s.RootNamespace, s.Hearsay = f.mesh.TrustDomain, f.mesh.TrustDomainAliases, f.mesh.RootNamespace, true
 	doc := newObserveDocument(s, func(c *plan.Candidate) bool {
 		if f.only != "" {
 			return edgeKey(f.only, namespace) == c.Key

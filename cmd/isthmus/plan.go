@@ -200,7 +200,7 @@ func (f *planFlags) of(ctx context.Context, r client.Reader, e *v1alpha1.Ambient
 	if err != nil {
 		return nil, explainKube("cannot read the cluster", "", err)
 	}
-	s.TrustDomain, s.RootNamespace = mesh.TrustDomain, mesh.RootNamespace
+	s.TrustDomain, s.TrustDomainAliases, s.RootNamespace = mesh.TrustDomain, mesh.TrustDomainAliases, mesh.RootNamespace
 	return newPlanDocument(e, s, append(notes, more...)), nil
 }
 

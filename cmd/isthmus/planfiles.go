@@ -63,7 +63,7 @@ func (a *app) planFiles(ctx context.Context, f *planFlags, e *v1alpha1.AmbientEd
 	} else if err != nil {
 		return nil, &failure{what: "these files cannot be planned for", where: strings.Join(f.from, ", "), err: err, next: "correct the object that is named"}
 	}
-	s.TrustDomain, s.RootNamespace, s.Paper = mesh.TrustDomain, mesh.RootNamespace, true
+	s.TrustDomain, s.TrustDomainAliases, s.RootNamespace, s.Paper = mesh.TrustDomain, mesh.TrustDomainAliases, mesh.RootNamespace, true
 	w.note("no API server was asked: it may refuse an AmbientEdge that is planned for here")
 	return newPlanDocument(e, s, w.notes), nil
 }
