@@ -15,7 +15,6 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
-	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
@@ -112,7 +111,7 @@ func captures(o *corev1.Pod) (list []metav1.ManagedFieldsEntry) {
 	return list
 }
 
-// stripPod keeps what tells whether a pod is in the mesh, since when its containers run, whether it is ready, and what the names of its ports mean.
+// stripPod keeps what tells whether a pod is in the mesh, its address, since when its containers run, whether it is ready, and what the names of its ports mean.
 func stripPod(o *corev1.Pod) {
 	stripAnnotations(o, func(key string) bool {
 		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
@@ -131,10 +130,7 @@ func stripPod(o *corev1.Pod) {
 		}
 	}
 	o.Spec = spec
-	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime}
-	if o.Labels[edge.LabelGatewayName] != "" {
-		status.PodIP = o.Status.PodIP // where a waypoint's is asked
-	}
+	status := corev1.PodStatus{Phase: o.Status.Phase, StartTime: o.Status.StartTime, PodIP: o.Status.PodIP} // where a waypoint's is asked, and what ServiceEntries may name
 	for i := range o.Status.Conditions {
 		if c := &o.Status.Conditions[i]; c.Type == corev1.PodReady {
 			status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}

@@ -21,7 +21,7 @@ func TestCachesKeepLittle(t *testing.T) {
 	if _, err := strip(pod); err != nil {
 		t.Fatal(err)
 	}
-	if pod.Spec.NodeName != "" || len(pod.Spec.Containers) > 0 || pod.Spec.ServiceAccountName != "sa" || pod.Status.PodIP != "" || pod.Status.Phase != corev1.PodRunning ||
+	if pod.Spec.NodeName != "" || len(pod.Spec.Containers) > 0 || pod.Spec.ServiceAccountName != "sa" || pod.Status.PodIP != "10.0.0.1" || pod.Status.Phase != corev1.PodRunning ||
 		len(pod.ManagedFields) > 0 || len(pod.Annotations) != 1 || pod.ResourceVersion != "1" {
 		t.Errorf("of a pod there is %+v", pod)
 	}
