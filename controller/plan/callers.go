@@ -80,8 +80,12 @@ func (m *maker) callersOf(namespace string, s *securityapi.Source, when []*secur
 		names = append(names, name)
 	}
 	const most = 64 // of each that goes with every other
-	for _, v := range namespaces[:min(len(namespaces), most)] {
-		for _, name := range names[:min(len(names), most)] {
+	for i, v := range namespaces {
+		with := names[:1]
+		if i < most {
+			with = names[:min(len(names), most)]
+		}
+		for _, name := range with {
 			texts = append(texts, m.trustDomain()+"/ns/"+strings.ReplaceAll(v, "*", "x")+"/sa/"+name)
 		}
 	}

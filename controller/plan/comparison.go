@@ -33,6 +33,11 @@ func (c *comparison) tell(at []*policy.Point) {
 	}
 	c.callers = m.callers(list)
 	c.many = len(c.callers) >= maxCallers
+	for _, id := range slices.Clip(c.callers) { // namespaces and service accounts are those of any trust domain
+		if id.TrustDomain().Name() == m.trustDomain() {
+			c.callers = append(c.callers, parseIDs([]string{"spiffe://" + somebody + id.Path()})...)
+		}
+	}
 	for _, g := range m.gateways {
 		c.callers = append(c.callers, parseIDs(g.identities(m.trustDomain()))...)
 	}

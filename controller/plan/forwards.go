@@ -18,7 +18,7 @@ func (m *maker) forwards(b *backend, pods []*Pod) *obstacle {
 	field := "metadata.labels[" + LabelUseWaypoint + "]"
 	why := func(what string) *obstacle {
 		return &obstacle{field: field, why: fmt.Sprintf("would have its pods admit waypoint %s, which sends them requests for %s too: who calls that would be admitted with it", b.waypoint, what),
-			fix: "have that lead to another waypoint, or this by another name in spec.waypoint.name"}
+			opens: true, fix: "have that lead to another waypoint, or this by another name in spec.waypoint.name"}
 	}
 	for _, r := range m.sideRoutes() {
 		if what := m.routesTo(b, r, pods); what != "" {
@@ -143,8 +143,7 @@ func (m *maker) entryLedBeside(b *backend, key types.NamespacedName) bool {
 	return slices.ContainsFunc(m.ServiceEntries, func(o *unstructured.Unstructured) bool { return keyOf(o) == key && m.ledBeside(b, key, o.GetLabels()) })
 }
 
-// reachesPods says whether a ServiceEntry leads to pods of a backend: by their labels, their addresses or the backend's, or by a name within the cluster. Where the
-// addresses of pods are not known, any may be theirs.
+// reachesPods says whether a ServiceEntry leads to pods of a backend: by their labels, by an address of theirs or of a Service of theirs, or by a name within the cluster.
 func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*Pod) bool {
 	labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "workloadSelector", "labels")
 	if o.GetNamespace() == b.key.Namespace && slices.ContainsFunc(pods, func(p *Pod) bool { return hasLabels(p.Labels, labels) }) {
@@ -161,11 +160,25 @@ func (m *maker) reachesPods(b *backend, o *unstructured.Unstructured, pods []*Po
 		to, _, _ = unstructured.NestedStringSlice(o.Object, "spec", "hosts")
 	}
 	return slices.ContainsFunc(to, func(address string) bool {
-		isIP := strings.Contains(address, ":") || strings.Trim(address, "0123456789.") == "" // a name has letters
-		return address == b.service.Spec.ClusterIP || slices.Contains(b.service.Spec.ClusterIPs, address) || strings.Contains(address+".", ".svc.") ||
-			address == b.key.Name || address == b.key.Name+"."+b.key.Namespace ||
-			slices.ContainsFunc(pods, func(p *Pod) bool {
-				return p.Status.PodIP == address || p.Status.PodIP == "" && isIP
-			})
+		return address == b.key.Name || address == b.key.Name+"."+b.key.Namespace || strings.Contains(address+".", ".svc.") || m.addressesPods(b, address, pods)
+	})
+}
+
+// addressesPods says whether an address is that of pods of a backend, or of a Service of theirs, or may be: one of IPv6 may be written in many ways, and of pods
+// without an address of IPv4, and of load balancers, it is not known which they have.
+func (m *maker) addressesPods(b *backend, address string, pods []*Pod) bool {
+	if strings.Contains(address, ":") {
+		return len(pods) > 0
+	}
+	if address == "" || strings.Trim(address, "0123456789.") != "" { // a name has letters
+		return false
+	}
+	return slices.ContainsFunc(pods, func(p *Pod) bool {
+		return p.Status.PodIP == address || p.Status.PodIP == "" || strings.Contains(p.Status.PodIP, ":")
+	}) || slices.ContainsFunc(m.servicesIn(b.key.Namespace), func(o *corev1.Service) bool {
+		if keyOf(o) != b.key && !m.samePodsAs(keyOf(o), b, pods) {
+			return false
+		}
+		return o.Spec.Type == corev1.ServiceTypeLoadBalancer || address == o.Spec.ClusterIP || slices.Contains(o.Spec.ClusterIPs, address) || slices.Contains(o.Spec.ExternalIPs, address)
 	})
 }

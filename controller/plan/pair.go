@@ -22,12 +22,13 @@ const pairPrefix = "isthmus-pair-"
 
 // What they do, in the order in which they come. They go the other way round.
 const (
+	pairGuard = "guard" // at the waypoint: what else leads there to the same pods
 	pairDeny  = "deny"  // at the waypoint: the twins of what the pods deny
 	pairAllow = "allow" // at the waypoint: the twins of what the pods allow
 	pairAdmit = "admit" // at the pods: the waypoint
 )
 
-var pairRoles = [...]string{pairDeny, pairAllow, pairAdmit}
+var pairRoles = [...]string{pairGuard, pairDeny, pairAllow, pairAdmit}
 
 // pairing is what has to stand for a backend, so that its waypoint answers every caller as its pods do without it.
 type pairing struct {
@@ -70,14 +71,15 @@ func (m *maker) pairs(p *securityv1.AuthorizationPolicy) bool {
 	return role != "" && m.created(p)
 }
 
-// pairsFor says whether a policy is such a one of another AmbientEdge that is there. It says nothing about what its namespace wants itself.
+// pairsFor says whether a policy is such a one of another AmbientEdge that is there, and keeps it up: it follows what stands at the pods as this does, and says
+// nothing about what its namespace wants itself. One that nobody keeps up goes on letting in whom the pods have ceased to.
 func (m *maker) pairsFor(p *securityv1.AuthorizationPolicy) bool {
 	if _, role := pairedFor(p); role == "" {
 		return false
 	}
 	for i := range m.Edges {
 		e := &m.Edges[i]
-		if e.Owner() != m.Edge.Owner() && p.Labels[v1alpha1.LabelOwner] == e.Owner() && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+		if e.Owner() != m.Edge.Owner() && (e.DeletionTimestamp != nil || e.Pairs() && e.Spec.Mode == v1alpha1.ModeManage) && p.Labels[v1alpha1.LabelOwner] == e.Owner() && slices.ContainsFunc(p.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
 			return f.Manager == e.FieldOwner() && f.Operation == metav1.ManagedFieldsOperationUpdate && f.Subresource == ""
 		}) {
 			return true
@@ -105,7 +107,12 @@ func (m *maker) pair() {
 			if m.pairingBy == nil {
 				m.pairingBy = map[types.NamespacedName]*pairing{}
 			}
-			m.pairingBy[b.key] = m.pairings[len(m.pairings)-1]
+			x := m.pairings[len(m.pairings)-1]
+			m.pairingBy[b.key] = x
+			for _, p := range x.narrow {
+				service, _ := pairedFor(p)
+				m.pairingBy[service] = x // which its guards are of
+			}
 		}
 	}
 	m.policies = m.indexOf(m.asPlanned())
@@ -185,6 +192,8 @@ func (m *maker) pairStep(s *Step, x *pairing, want *securityv1.AuthorizationPoli
 
 func (m *maker) pairReason(x *pairing, role string) string {
 	switch role {
+	case pairGuard:
+		return fmt.Sprintf("have waypoint %s deny what the pods of %s, which admit it, would take for requests of that", x.waypoint, x.backend)
 	case pairDeny:
 		return fmt.Sprintf("have waypoint %s deny what the pods of %s deny to callers", x.waypoint, x.backend)
 	case pairAllow:

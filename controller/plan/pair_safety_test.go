@@ -87,6 +87,13 @@ func TestALateDenyGetsItsTwin(t *testing.T) {
 			t.Errorf("%s: whom a list lets in by the waypoint, as somebody wants, would be refused: %+v", name, s)
 		}
 	}
+	// A list that does not name the waypoint is for callers, though it has the waypoint among them.
+	for _, source := range []string{"namespaces: [edge, shop]", "notNamespaces: [batch]", "principals: [\"cluster.local/ns/shop/*\"]"} {
+		world := open + "\n---\n{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: list, namespace: shop}, spec: {selector: {matchLabels: {app: orders}}, rules: [{from: [{source: {" + source + "}}, {source: {principals: [cluster.local/ns/edge/sa/gateway]}}]}]}}"
+		if s := policyStep(plan.Make(snapshot(t, world)), plan.VerbPair, allowTwin); s.State != v1alpha1.StepNext {
+			t.Errorf("%s: everybody gets in by the waypoint: %+v", source, s)
+		}
+	}
 	s := strings.Replace(open+deny, "manager: isthmus.dev/edge.public, operation: Apply", "manager: kubectl, operation: Apply", 1)
 	if p := plan.Make(snapshot(t, s)); policyStep(p, plan.VerbPair, denyTwin).Verb != "" || len(said(p, v1alpha1.FindingVoided)) == 0 {
 		t.Error("a Service that others lead is not left alone")
@@ -133,7 +140,8 @@ func TestWhatIsRevokedEndsBesideAnObstacle(t *testing.T) {
 // TestTwinsStayWhilePodsAreGone: policies select pods by a label that the Service does not.
 func TestTwinsStayWhilePodsAreGone(t *testing.T) {
 	world := strings.NewReplacer("labels: {app: orders}, annotations", "labels: {app: orders, tier: shop}, annotations",
-		"{name: callers, namespace: shop}, spec: {selector: {matchLabels: {app: orders}}", "{name: callers, namespace: shop}, spec: {selector: {matchLabels: {tier: shop}}").Replace(pairDone(t))
+		"{name: callers, namespace: shop}, spec: {selector: {matchLabels: {app: orders}}", "{name: callers, namespace: shop}, spec: {selector: {matchLabels: {tier: shop}}",
+		"spec: {selector: {matchLabels: {app: orders}}, action: ALLOW", "spec: {selector: {matchLabels: {app: orders, tier: shop}}, action: ALLOW").Replace(pairDone(t))
 	if p := plan.Make(snapshot(t, world)); !p.Done() {
 		t.Fatalf("it is not done with pods: %s", describe(p, snapshot(t, world).Edge))
 	}
@@ -243,6 +251,8 @@ func TestWhatElseAWaypointForwards(t *testing.T) {
 	with := func(text string, pairs ...string) string {
 		return strings.NewReplacer(append(pairs, "WAYPOINT", "waypoint")...).Replace(text)
 	}
+	const seen = "# seen"
+	known := func(text string) string { return seen + text }
 	const sends, copies = "{backendRefs: [{name: orders, port: 80}]}", "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: orders, port: 80}}}], backendRefs: [{name: front, port: 80}]}"
 	for name, c := range map[string]struct {
 		more string
@@ -259,13 +269,23 @@ func TestWhatElseAWaypointForwards(t *testing.T) {
 		"one that is led elsewhere":             {with("\n---\n{apiVersion: v1, kind: Service, metadata: {name: by-hand, namespace: shop, labels: {istio.io/use-waypoint: WAYPOINT}}, spec: {ports: [{port: 80}]}}", "WAYPOINT", "another"), false},
 		"a ServiceEntry that selects them":      {with(entry, "SPEC", "workloadSelector: {labels: {app: orders}}"), true},
 		"a ServiceEntry with addresses":         {with(entry, "SPEC", "endpoints: [{address: 10.0.0.7}]"), true},
+		"one with a pod's address":              {known(with(entry, "SPEC", "endpoints: [{address: 10.0.0.5}]")), true},
+		"one with an address of nobody's here":  {known(with(entry, "SPEC", "endpoints: [{address: 10.0.0.7}]")), false},
+		"one with the Service's address":        {known(with(entry, "SPEC", "endpoints: [{address: 10.96.0.1}]")), true},
+		"one with another Service's of theirs":  {known(with(entry, "SPEC", "endpoints: [{address: 10.96.0.2}]")) + "\n---\n{apiVersion: v1, kind: Service, metadata: {name: more, namespace: shop}, spec: {clusterIP: 10.96.0.2, selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}}", true},
+		"one with that of a load balancer":      {known(with(entry, "SPEC", "endpoints: [{address: 192.0.2.1}]")) + "\n---\n{apiVersion: v1, kind: Service, metadata: {name: more, namespace: shop}, spec: {type: LoadBalancer, clusterIP: 10.96.0.2, selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}}", true},
+		"one of IPv6":                           {known(with(entry, "SPEC", "endpoints: [{address: 'fd00::7'}]")), true},
 		"a ServiceEntry with a name":            {with(entry, "SPEC", "endpoints: [{address: orders.shop.svc.cluster.local}]"), true},
 		"a ServiceEntry of another's":           {with(entry, "SPEC", "endpoints: [{address: api.example.com}]"), false},
 		"a ServiceEntry that is led elsewhere":  {with(entry, "WAYPOINT", "another", "SPEC", "endpoints: [{address: 10.0.0.7}]"), false},
 		"a Service of the same pods, led there": {with("\n---\n{apiVersion: v1, kind: Service, metadata: {name: more, namespace: shop, labels: {istio.io/use-waypoint: WAYPOINT}}, spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}}"), true},
 		"nothing":                               {"", false},
 	} {
-		p := plan.Make(snapshot(t, fresh+c.more))
+		world := fresh
+		if more, is := strings.CutPrefix(c.more, seen); is { // where the addresses of pods are known
+			world, c.more = strings.NewReplacer("spec: {serviceAccountName: orders}}", "spec: {serviceAccountName: orders}, status: {podIP: 10.0.0.5}}", "spec: {selector: {app: orders}, ports", "spec: {clusterIP: 10.96.0.1, selector: {app: orders}, ports").Replace(fresh), more
+		}
+		p := plan.Make(snapshot(t, world+c.more))
 		list := said(p, v1alpha1.FindingVoided)
 		if is := slices.ContainsFunc(list, func(f v1alpha1.Finding) bool { return f.Object == "Service shop/orders" }); is != c.is {
 			t.Errorf("%s: findings are %+v", name, p.Findings)

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	securityapi "istio.io/api/security/v1beta1"
-	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -16,7 +15,7 @@ import (
 
 // pairingOf finds what has to stand for a backend. theirs are the policies of others, which m.policies has for now. Nothing has to stand where every caller
 // gets by the waypoint what the pods give him. Nor has it where somebody else leads the Service to a waypoint already and nothing of ours stands: what its callers
-// get there would change. Where we have led it there it has, whenever a policy came or something of ours went: but if its pods admit the waypoint, as somebody
+// get there would change. Where we have led it there it has, whenever a policy came or something of ours went: but if a list of its pods names the waypoint, as somebody
 // wants, what their lists let in by it stays, and what they deny is denied.
 func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) *pairing {
 	x := &pairing{backend: b}
@@ -30,11 +29,14 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 	if x.unseen = paired && !m.told(b); x.unseen {
 		return x
 	}
+	if x.obstacle = m.unselectedBy(b); x.obstacle != nil {
+		return x
+	}
 	leads := !paired && m.present(b).Name != ""
 	denies := false // and nothing else is looked at
 	if leads {
 		x.led = !m.ledByUs(b)
-		denies = x.lists && !m.refuseWaypoint(b, before)
+		denies = x.lists && !m.refuseWaypoint(b, before) && m.namesWaypoint(b, before)
 	}
 	if x.led || len(kinds) == 0 || len(m.policiesAt(before[0])) == 0 && m.alike(before) {
 		return x
@@ -54,7 +56,7 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 		o = c.differs(append(slices.Clip(theirs), list...))
 	}
 	if x.wanted, x.obstacle = list, o; o != nil && (paired || leads) {
-		x.narrow = m.narrowed(b, before)
+		x.narrow = append(m.narrowed(b, before), m.guards(b)...)
 	}
 	return x
 }
@@ -64,13 +66,16 @@ func (m *maker) twinsOf(b *backend, before []*policy.Point, paired bool) ([]*sec
 	if o := m.pairable(b, before, paired); o != nil {
 		return nil, o
 	}
-	list, o := m.twinPolicies(b, m.policiesAt(before[0]))
+	at := m.policiesAt(before[0])
+	list, o := m.twinPolicies(b, at)
 	if o != nil || !slices.ContainsFunc(list, func(p *securityv1.AuthorizationPolicy) bool {
 		return p.Spec.Action == securityapi.AuthorizationPolicy_ALLOW
 	}) {
 		return list, o
 	}
-	admit, o := m.admission(b)
+	admit, o := m.admission(b, slices.DeleteFunc(at, func(p *securityv1.AuthorizationPolicy) bool {
+		return p.Spec.GetAction() != securityapi.AuthorizationPolicy_ALLOW
+	}))
 	if o != nil {
 		return nil, o
 	}
@@ -100,7 +105,11 @@ func (m *maker) hinders(x *pairing) {
 		Code: v1alpha1.FindingVoided, Severity: v1alpha1.SeverityError, Object: x.String(), Field: o.field, Fix: o.fix,
 		Message: "this " + o.why + ". Authorization Pair leads a Service to a waypoint only if every caller gets the answer there that he has got",
 	}
-	if len(x.narrow) > 0 {
+	switch {
+	case len(x.narrow) == 0:
+	case o.opens:
+		f.Message += "; it leads there, and until then its pods admit who comes by that; what they do not let in any more of its own callers is refused"
+	default:
 		f.Message += "; it leads there, and until then what its pods do not let in any more is refused there too, and nobody else is let in"
 	}
 	switch {
@@ -147,6 +156,33 @@ func (m *maker) refuseWaypoint(b *backend, at []*policy.Point) bool {
 	return len(at) > 0
 }
 
+// namesWaypoint says whether a list at pods names a backend's waypoint itself. One that has it by its namespace, or as it is none of others, was made for callers.
+func (m *maker) namesWaypoint(b *backend, at []*policy.Point) bool {
+	var ids, accounts []string
+	for _, id := range m.ownIDs(b.waypoint) {
+		ns, account, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
+		ids, accounts = append(ids, short(id)), append(accounts, ns+"/"+account)
+	}
+	among := func(list, values []string) bool {
+		return slices.ContainsFunc(values, func(v string) bool { return slices.Contains(list, v) })
+	}
+	for _, point := range at {
+		for _, p := range m.policiesAt(point) {
+			for _, r := range p.Spec.GetRules() {
+				names := slices.ContainsFunc(r.GetFrom(), func(f *securityapi.Rule_From) bool {
+					return among(ids, f.GetSource().GetPrincipals()) || among(accounts, qualified(f.GetSource().GetServiceAccounts(), p.Namespace))
+				}) || slices.ContainsFunc(r.GetWhen(), func(c *securityapi.Condition) bool {
+					return c.GetKey() == "source.principal" && among(ids, c.GetValues())
+				})
+				if names && p.Spec.GetAction() == securityapi.AuthorizationPolicy_ALLOW {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // paired says whether something of a pairing stands for a backend.
 func (m *maker) paired(b *backend) bool {
 	if m.known.paired == nil {
@@ -185,6 +221,10 @@ func (m *maker) pairable(b *backend, before []*policy.Point, paired bool) *obsta
 	if o := m.untoldBy(b); o != nil && !paired {
 		return o
 	}
+	if c := m.canaried(b); c.by != "" && c.key != b.waypoint && m.gateway(c.key) != nil {
+		return &obstacle{field: "metadata.labels[" + LabelCanary + "]", fix: "take the canary away, as " + c.by + " names it, until this Service leads to one waypoint",
+			why: fmt.Sprintf("would lead to canary %s beside waypoint %s, for a share of its requests: nobody has seen twins in force there, and the pods admit one waypoint", c.key, b.waypoint)}
+	}
 	if g := m.gateway(b.waypoint); g != nil && g.Labels[LabelWaypointFor] == "all" {
 		return &obstacle{field: "metadata.labels[" + LabelUseWaypoint + "]", fix: "name another in spec.waypoint.name",
 			why: fmt.Sprintf("would lead to waypoint %s, which takes what is sent to pods too: policies that target a Service are not for that", b.waypoint)}
@@ -215,6 +255,27 @@ func (m *maker) untoldBy(b *backend) *obstacle {
 	return nil
 }
 
+// unselectedBy is a policy that may be for the pods of a Service without selector, of which nobody knows which they are; nil for any other Service, and for one
+// that leads to its waypoint already.
+func (m *maker) unselectedBy(b *backend) *obstacle {
+	if len(b.service.Spec.Selector) > 0 || m.present(b) == b.waypoint {
+		return nil
+	}
+	for _, ns := range unique([]string{b.key.Namespace, m.Root()}) {
+		var list []*securityv1.AuthorizationPolicy
+		for _, more := range m.index().atPods[ns] {
+			list = append(list, more...)
+		}
+		sortPolicies(list)
+		for _, p := range list {
+			if is := p.Spec.GetAction(); !dryRun(p) && (is == securityapi.AuthorizationPolicy_ALLOW || is == securityapi.AuthorizationPolicy_DENY) {
+				return &obstacle{policy: p, field: "selector", why: fmt.Sprintf("may be for the pods of %s, which has no selector that tells which these are", b), fix: "give the Service a selector"}
+			}
+		}
+	}
+	return nil
+}
+
 // twinPolicies are the policies at the waypoint that take the place of those at the pods: one of what is denied to callers, and one of what is allowed, where
 // a list of that stands.
 func (m *maker) twinPolicies(b *backend, list []*securityv1.AuthorizationPolicy) (twins []*securityv1.AuthorizationPolicy, o *obstacle) {
@@ -239,72 +300,4 @@ func (m *maker) twinPolicies(b *backend, list []*securityv1.AuthorizationPolicy)
 		twins = append(twins, m.atService(b, pairAllow, securityapi.AuthorizationPolicy_ALLOW, rules[securityapi.AuthorizationPolicy_ALLOW]))
 	}
 	return twins, nil
-}
-
-// admission is the policy at the pods of a backend that admits its waypoint, and the one that it leads to still, beside whom the list there admits.
-func (m *maker) admission(b *backend) (*securityv1.AuthorizationPolicy, *obstacle) {
-	selector := b.service.Spec.Selector
-	pods := m.podsWith(b.key.Namespace, selector)
-	numbers, named := portsOf(b.service, pods)
-	switch {
-	case len(selector) == 0:
-		return nil, &obstacle{field: "spec.selector", why: "selects no pods", fix: "give it a selector"}
-	case named != "":
-		return nil, &obstacle{field: "spec.ports", why: fmt.Sprintf("leads to port %s, and none of its pods says which that is", named), fix: "name the port in the pods' containers, or give the Service its number"}
-	}
-	if other := m.ledThere(b, pods, numbers); other != "" {
-		return nil, &obstacle{field: "spec.selector", why: fmt.Sprintf("has pods that %s serves too, and whose callers may come by waypoint %s: they would be admitted with it", other, b.waypoint),
-			fix: "have this AmbientEdge send to that too, or give it ports of its own"}
-	}
-	if o := m.forwards(b, pods); o != nil {
-		return nil, o
-	}
-	at := []types.NamespacedName{b.waypoint}
-	if is := m.present(b); is.Name != "" && is != b.waypoint && holds(b.service, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
-		at = append(at, is)
-	}
-	var principals []string
-	for _, waypoint := range at {
-		field := "metadata.labels[" + LabelUseWaypoint + "]"
-		if p := m.poser(waypoint); p != nil {
-			return nil, &obstacle{field: field, fix: "take that name from the pod's labels, or give it the waypoint's service account",
-				why: fmt.Sprintf("would lead to waypoint %s, by whose name %s goes, which has another service account than the waypoint's Deployment: it would get requests, and the pods would not admit it", waypoint, object("Pod", keyOf(p)))}
-		}
-		if p := m.sameAccount(waypoint); p != nil {
-			return nil, &obstacle{field: field, fix: "give that pod a service account of its own",
-				why: fmt.Sprintf("would have its pods admit %s, which has the service account of waypoint %s", object("Pod", keyOf(p)), waypoint)}
-		}
-		for _, id := range m.ownIDs(waypoint) {
-			principals = append(principals, short(id))
-		}
-	}
-	p := m.planned(b, pairAdmit)
-	p.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: selector}
-	p.Spec.Rules = []*securityapi.Rule{{
-		From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: unique(principals)}}},
-		To:   []*securityapi.Rule_To{{Operation: &securityapi.Operation{Ports: numbers}}},
-	}}
-	return p, nil
-}
-
-// ledThere is another Service or ServiceEntry of the same pods and ports that leads to a backend's waypoint and gets no pairing, or "".
-func (m *maker) ledThere(b *backend, pods []*Pod, numbers []string) string {
-	for _, service := range m.servicesIn(b.key.Namespace) {
-		o := &backend{key: keyOf(service), service: service}
-		ours := slices.ContainsFunc(m.backends, func(x *backend) bool { return x.wanted && x.key == o.key && (m.present(x).Name == "" || m.paired(x)) })
-		if o.key == b.key || ours || m.present(o) != b.waypoint {
-			continue
-		}
-		var both []*Pod
-		for _, p := range pods {
-			if hasLabels(p.Labels, o.service.Spec.Selector) {
-				both = append(both, p)
-			}
-		}
-		theirs, unknown := portsOf(o.service, both)
-		if len(both) > 0 && (unknown != "" || slices.ContainsFunc(theirs, func(n string) bool { return slices.Contains(numbers, n) })) {
-			return object("Service", o.key)
-		}
-	}
-	return m.alsoEntered(b, pods, numbers)
 }

@@ -227,12 +227,21 @@ func label(o metav1.Object, w *plan.Write, manager string) {
 // walk carries out plans until nothing is left that they write. Data planes hear of a write when they do, and of all that goes before the next plan: for
 // that the controller waits.
 func (d *dataPlane) walk() *plan.Plan {
-	for range 100 {
+	p, ends := d.walkFor(100)
+	if !ends {
+		d.t.Fatalf("it does not come to an end: %v", plan.Make(d.s).Steps)
+	}
+	return p
+}
+
+// walkFor carries out as many plans at most, and says whether nothing is left then that they write.
+func (d *dataPlane) walkFor(plans int) (*plan.Plan, bool) {
+	for range plans {
 		d.asked()
 		p := plan.Make(d.s)
 		writes := p.Writes()
 		if len(writes) == 0 && len(d.unheard) == 0 {
-			return p
+			return p, true
 		}
 		goes := false
 		for _, w := range writes {
@@ -247,8 +256,7 @@ func (d *dataPlane) walk() *plan.Plan {
 			d.check(fmt.Sprint(ids(p)))
 		}
 	}
-	d.t.Fatalf("it does not come to an end: %v", plan.Make(d.s).Steps)
-	return nil
+	return nil, false
 }
 
 // ids are the steps of a plan that write, for people.

@@ -28,6 +28,8 @@ type Plan struct {
 	mayRoll  []rolling
 	holds    holdings
 	settled  bool // see settle
+	// leaves: pods admit a waypoint beside the one that their Service is to lead to; see Unpairs.
+	leaves bool
 }
 
 // Step is a step of the plan.

@@ -18,6 +18,7 @@ type obstacle struct {
 	field  string                          // of the policy's spec, or of the Service
 	why    string                          // after the name of the object, as in "decides by the caller's address"
 	fix    string
+	opens  bool // it lets callers in past the policies at the waypoint, if the pods admit that
 }
 
 // twins makes rules that a waypoint enforces for a Service, of those that its pods' ztunnel enforces.

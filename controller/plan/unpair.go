@@ -23,7 +23,7 @@ func (m *maker) unpair(keep map[types.NamespacedName]bool) {
 				continue
 			}
 			x := m.pairingFor(service)
-			if m.frozen[service] && (x == nil || x.lists || role == pairDeny) || x != nil && x.keeps(p, role) {
+			if m.frozen[service] && (x == nil || x.lists || role == pairDeny || role == pairGuard) || x != nil && x.keeps(p, role) {
 				continue
 			}
 			m.unpairOne(p, service, keep[service])
@@ -31,16 +31,16 @@ func (m *maker) unpair(keep map[types.NamespacedName]bool) {
 	}
 }
 
-// Unpairs says whether something is left of what goes when a Service leads to its waypoint no more.
+// Unpairs says whether something is left of what goes when a Service leads to its waypoint no more, or to another.
 func (p *Plan) Unpairs() bool {
-	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.part == partUnpair && s.State != v1alpha1.StepDone })
+	return p.leaves || slices.ContainsFunc(p.Steps, func(s Step) bool { return s.part == partUnpair && s.State != v1alpha1.StepDone })
 }
 
 // keeps says whether a policy of a pairing is to stand. What it cannot be had now stays, but for lists where the pods have none any more: there they
 // would shut out whom the pods let in.
 func (x *pairing) keeps(p *securityv1.AuthorizationPolicy, role string) bool {
 	if x.stays() {
-		return role == pairDeny || x.lists || x.unseen
+		return role == pairDeny || role == pairGuard || x.lists || x.unseen
 	}
 	return slices.ContainsFunc(x.wanted, func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) })
 }
@@ -64,8 +64,16 @@ func (m *maker) unpairOne(p *securityv1.AuthorizationPolicy, service types.Names
 		return
 	}
 	o := m.service(service)
+	_, role := pairedFor(p)
 	switch {
 	case o == nil:
+	case role == pairGuard:
+		if m.present(&backend{key: service, service: o}).Name != "" && slices.ContainsFunc(m.policiesIn(service.Namespace), func(admit *securityv1.AuthorizationPolicy) bool {
+			_, role := pairedFor(admit)
+			return role == pairAdmit && m.created(admit) && len(m.admittedBy(admit, o)) > 0
+		}) {
+			s.Write, s.Reason = nil, "its pods still admit the waypoint"
+		}
 	case !kept && m.unwires(service): // which comes before
 	case m.present(&backend{key: service, service: o}).Name != "":
 		m.about([]string{obj}, func() { m.stillNeeded(&s, &backend{key: service, service: o}) })
