@@ -1,9 +1,9 @@
 package run
 
 import (
-	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -34,6 +35,9 @@ type keeper struct {
 	containers map[string][]corev1.Container
 	owners     map[string][]metav1.OwnerReference
 	ready      [2][]corev1.PodCondition
+
+	key  []byte   // of the one that is looked for
+	keys []string // of the labels that are looked for
 }
 
 func newKeeper() *keeper {
@@ -61,18 +65,23 @@ func (k *keeper) shared(m map[string]string) map[string]string {
 	if len(m) == 0 {
 		return nil
 	}
-	var b strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		b.WriteString(key + "\x00" + m[key] + "\x00")
+	k.keys = k.keys[:0]
+	for key := range m {
+		k.keys = append(k.keys, key)
 	}
-	if have, is := k.labels[b.String()]; is {
+	slices.Sort(k.keys)
+	k.key = k.key[:0]
+	for _, key := range k.keys {
+		k.key = append(append(append(append(k.key, key...), 0), m[key]...), 0)
+	}
+	if have, is := k.labels[string(k.key)]; is {
 		return have
 	}
 	own := make(map[string]string, len(m))
 	for key, v := range m {
 		own[k.text(key)] = k.text(v)
 	}
-	k.labels[b.String()] = own
+	k.labels[string(k.key)] = own
 	return own
 }
 
@@ -172,38 +181,67 @@ func (k *keeper) listening(containers []corev1.Container) []corev1.Container {
 	if len(containers) == 0 {
 		return nil
 	}
+	k.key = k.key[:0]
+	for i := range containers {
+		k.key = appendListening(k.key, &containers[i])
+	}
+	if have, is := k.containers[string(k.key)]; is {
+		return have
+	}
 	list := make([]corev1.Container, len(containers))
-	var b strings.Builder
 	for i := range containers {
 		list[i] = listens(&containers[i])
-		c := &list[i]
-		fmt.Fprintf(&b, "%s\x00%s\x00%v\x00", c.Name, c.Image, c.Args)
-		if c.RestartPolicy != nil {
-			b.WriteString(string(*c.RestartPolicy))
+	}
+	k.containers[string(k.key)] = list
+	return list
+}
+
+// appendListening appends what tells containers apart, of what listens keeps.
+func appendListening(key []byte, c *corev1.Container) []byte {
+	text := func(s string) { key = append(append(key, s...), 0) }
+	number := func(n int32) { key = append(strconv.AppendInt(key, int64(n), 10), 0) }
+	text(c.Name)
+	text(c.Image)
+	for _, arg := range keptArgs(c) {
+		text(arg)
+	}
+	text("")
+	if c.RestartPolicy != nil {
+		text(string(*c.RestartPolicy))
+	}
+	text("")
+	for _, p := range c.Ports {
+		text(p.Name)
+		number(p.ContainerPort)
+		text(string(p.Protocol))
+	}
+	for i, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
+		number(int32(i))
+		if p == nil {
+			continue
 		}
-		for _, p := range c.Ports {
-			fmt.Fprintf(&b, "%s=%d/%s,", p.Name, p.ContainerPort, p.Protocol)
+		port := func(kind, host string, port intstr.IntOrString) {
+			text(kind)
+			text(host)
+			number(int32(port.Type))
+			number(port.IntVal)
+			text(port.StrVal)
 		}
-		for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
-			b.WriteByte(0)
-			if p == nil {
-				continue
-			}
-			switch h := &p.ProbeHandler; {
-			case h.HTTPGet != nil:
-				fmt.Fprintf(&b, "http %s %v", h.HTTPGet.Host, h.HTTPGet.Port)
-			case h.TCPSocket != nil:
-				fmt.Fprintf(&b, "tcp %s %v", h.TCPSocket.Host, h.TCPSocket.Port)
-			case h.GRPC != nil:
-				fmt.Fprintf(&b, "grpc %d", h.GRPC.Port)
-			}
+		switch h := &p.ProbeHandler; {
+		case h.HTTPGet != nil:
+			port("http", h.HTTPGet.Host, h.HTTPGet.Port)
+		case h.TCPSocket != nil:
+			port("tcp", h.TCPSocket.Host, h.TCPSocket.Port)
+		case h.GRPC != nil:
+			text("grpc")
+			number(h.GRPC.Port)
+		case h.Exec != nil:
+			text("exec")
+		default:
+			text("none")
 		}
 	}
-	key := b.String()
-	if k.containers[key] == nil {
-		k.containers[key] = list
-	}
-	return k.containers[key]
+	return append(key, 0)
 }
 
 // listens is a container with little more than its name, its image, its ports, and probes of them. One that changes DNS is known by its arguments.
@@ -215,10 +253,15 @@ func listens(c *corev1.Container) corev1.Container {
 	for _, p := range c.Ports {
 		out.Ports = append(out.Ports, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
 	}
-	if strings.Contains(c.Image, "external-dns") {
-		out.Args = c.Args
-	}
+	out.Args = keptArgs(c)
 	return out
+}
+
+func keptArgs(c *corev1.Container) []string {
+	if strings.Contains(c.Image, "external-dns") {
+		return c.Args
+	}
+	return nil
 }
 
 func probe(p *corev1.Probe) *corev1.Probe {
