@@ -260,7 +260,7 @@ func TestLinesOfFields(t *testing.T) {
 		"metadata.labels.a.b.c": 17, "spec.rules[0].from": 20, "spec.rules[1].to[0].operation.paths": 24, "spec.rules[1].to[0].operation.paths[0]": 24,
 		"spec.rules[1].to[1].operation.paths": 24, "spec.rules[7]": 19, "spec.other.field": 18, "status": 13, "]][[": 13,
 	} {
-		o := paperObject{doc: doc, item: -1}
+		o := paperObject{place: place{doc, -1}}
 		if got := o.line(field); got != want {
 			t.Errorf("%q is in line %d, want %d", field, got, want)
 		}
@@ -381,7 +381,7 @@ func TestDocumentsAreParsedOnceForLines(t *testing.T) {
 	doc := &document{text: text.String(), line: 1}
 	lines := func() {
 		for i := range 200 {
-			if got := (&paperObject{doc: doc, item: i}).line("metadata.name"); got != 5+2*i {
+			if got := (&paperObject{place: place{doc, i}}).line("metadata.name"); got != 5+2*i {
 				t.Fatalf("item %d is in line %d", i, got)
 			}
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // line is where a field of an object stands, or else the object: in the file, as editors count.
-func (o *paperObject) line(field string) int {
+func (o *place) line(field string) int {
 	if field == "" && o.item < 0 {
 		return o.doc.first()
 	}

@@ -21,8 +21,8 @@ func (a *app) checkedOver(ctx context.Context, f *checkFlags) (*checkDocument, e
 	if err != nil {
 		return nil, err
 	}
-	f.world.kube.namespace = ns // as kubectl apply has it
-	paper, err := a.readFiles(&f.world)
+	f.world.kube.namespace = ns              // as kubectl apply has it
+	paper, err := a.readFiles(&f.world, nil) // they are laid over what the cluster has
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func (w *paperWorld) assume(apiVersion, kind, namespace, name string, fields map
 	u.SetKind(kind)
 	u.SetNamespace(namespace)
 	u.SetName(name)
-	w.objects = append(w.objects, paperObject{Unstructured: u, where: "assumed", item: -1})
+	w.objects = append(w.objects, paperObject{Unstructured: u, where: "assumed", place: place{item: -1}})
 }
 
 // implyAccepted has the Gateways accept the routes of which nothing is said.

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -48,7 +49,7 @@ type world struct {
 	*check.World
 	objects int
 	notes   []string
-	files   map[check.Object]paperObject // what comes from files, and where it stands
+	files   map[check.Object]place // where stands what comes from files
 }
 
 // readWorld reads the files that f names, or else the cluster.
@@ -90,17 +91,11 @@ func (f *worldFlags) clusterWorld(ctx context.Context) (*world, client.Client, e
 	return &world{World: read.World, objects: read.Objects, notes: notes}, c, nil
 }
 
-// What keeps the memory of a command that reads a whole cluster near to what it needs: more of the collector's work, and much more above the limit.
-const (
-	gcPercent   = 50
-	memoryLimit = 820 << 20
-)
+// memoryLimit is above what a command needs that reads a cluster of half a million objects: near to it the collector has much more to do.
+const memoryLimit = 820 << 20
 
-// saveMemory holds until the command ends. GOGC and GOMEMLIMIT come before it.
+// saveMemory holds until the command ends. GOMEMLIMIT comes before it.
 func saveMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -113,6 +108,7 @@ func (k *kubeFlags) wholeClient(scheme *runtime.Scheme) (client.Client, error) {
 		return nil, err
 	}
 	cfg.QPS = -1
+	cfg.Wrap(ctl.Lean)
 	crlog.SetLogger(logr.Discard())
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
@@ -129,9 +125,9 @@ func meshOf(m *ctl.Mesh) check.Mesh {
 	}
 }
 
-// readFiles reads files. Objects without a namespace get that of -n.
-func (a *app) readFiles(f *worldFlags) (*paperWorld, error) {
-	w := &paperWorld{namespace: cmp.Or(f.kube.namespace, "default"), flag: "-f", tooLong: "name fewer files with -f"}
+// readFiles reads files. Objects without a namespace get that of -n. slim is that of paperWorld.
+func (a *app) readFiles(f *worldFlags, slim func(*unstructured.Unstructured) bool) (*paperWorld, error) {
+	w := &paperWorld{namespace: cmp.Or(f.kube.namespace, "default"), flag: "-f", tooLong: "name fewer files with -f", slim: slim}
 	for _, path := range f.files {
 		if err := w.read(a.stdin, path); err != nil {
 			return nil, err
@@ -143,7 +139,9 @@ func (a *app) readFiles(f *worldFlags) (*paperWorld, error) {
 
 // filesWorld is what files say that there is.
 func (a *app) filesWorld(ctx context.Context, f *worldFlags) (*world, error) {
-	w, err := a.readFiles(f)
+	saveMemory()
+	home := f.config.istiod.Home() // what paperMesh looks at is kept whole
+	w, err := a.readFiles(f, func(u *unstructured.Unstructured) bool { return u.GetNamespace() != home && u.GetKind() != "Namespace" })
 	if err != nil {
 		return nil, err
 	}
@@ -152,13 +150,27 @@ func (a *app) filesWorld(ctx context.Context, f *worldFlags) (*world, error) {
 		return nil, err
 	}
 	b := check.NewBuilder(meshOf(mesh), true)
-	for _, o := range w.objects {
-		if err := b.Add(o.Unstructured, o.where); err != nil {
-			return nil, o.malformed(err)
+	kinds := map[schema.GroupKind]int{}
+	for i := range w.objects {
+		kinds[w.objects[i].GroupVersionKind().GroupKind()]++
+	}
+	for gk, n := range kinds {
+		b.Expect(gk, n)
+	}
+	for i := range w.objects {
+		o := &w.objects[i]
+		switch {
+		case o.typed != nil:
+			b.AddTyped(o.typed, o.where)
+			o.typed = nil // what is kept of it is a copy
+		case o.err == nil:
+			o.err = b.Add(o.Unstructured, o.where)
+		}
+		if o.err != nil {
+			return nil, o.malformed(o.err)
 		}
 	}
-	files := w.placed()
-	return &world{World: b.World(), objects: len(w.objects), notes: w.notes, files: files}, nil
+	return &world{World: b.World(), objects: len(w.objects), notes: w.notes, files: w.placed()}, nil
 }
 
 // malformed says where an object stands that is not as its kind should be.
@@ -169,12 +181,12 @@ func (o *paperObject) malformed(err error) error {
 	return &failure{what: fmt.Sprintf("%s %s/%s is malformed", o.GetKind(), o.GetNamespace(), o.GetName()), where: o.where, err: err, next: "correct the field"}
 }
 
-// placed are the objects by their names.
-func (w *paperWorld) placed() map[check.Object]paperObject {
-	files := make(map[check.Object]paperObject, len(w.objects))
+// placed says where the objects stand, by their names.
+func (w *paperWorld) placed() map[check.Object]place {
+	files := make(map[check.Object]place, len(w.objects))
 	for _, o := range w.objects {
 		gk := o.GroupVersionKind().GroupKind()
-		files[check.Object{Group: gk.Group, Kind: gk.Kind, NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}}] = o
+		files[check.Object{Group: gk.Group, Kind: gk.Kind, NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}}] = o.place
 	}
 	return files
 }

@@ -12,11 +12,13 @@ import (
 	"strings"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/check"
 )
 
 // maxWorld is how long all files that are read may be together, in bytes.
@@ -28,9 +30,17 @@ const standardInput = "standard input"
 // paperObject is an object, and where it stands.
 type paperObject struct {
 	*unstructured.Unstructured
-	where string // file:line
-	doc   *document
-	item  int // its place in the list that the document is, or -1
+	typed metav1.Object // the object itself, of which Unstructured has the names alone; nil: Unstructured has it whole
+	err   error         // why it is not as its kind should be: typed is nil then
+	where string        // file:line
+
+	place
+}
+
+// place is where an object stands.
+type place struct {
+	doc  *document
+	item int // in the list that the document is, or -1
 }
 
 // paperWorld is what files say that there is.
@@ -39,6 +49,8 @@ type paperWorld struct {
 	flag      string // that named the files
 	tooLong   string // what to do about too many of them
 	strict    bool   // what is no object is an error, and not left out
+	// slim says whether of an object only its type is kept, if checks have one for it: as trees objects are many times larger. Nil: no.
+	slim func(u *unstructured.Unstructured) bool
 
 	objects []paperObject
 	notes   []string
@@ -179,13 +191,13 @@ func (w *paperWorld) parseOne(doc *document) (p parsed) {
 		return parsed{err: &failure{what: "this is no object of Kubernetes", where: at, err: err, next: next}}
 	}
 	if !u.IsList() {
-		w.keep(&p, paperObject{u, at, doc, -1})
+		w.keep(&p, paperObject{Unstructured: u, where: at, place: place{doc, -1}})
 		return p
 	}
 	i := 0
 	if err := u.EachListItem(func(o kuberuntime.Object) error {
 		if item, is := o.(*unstructured.Unstructured); is {
-			w.keep(&p, paperObject{item, at, doc, i})
+			w.keep(&p, paperObject{Unstructured: item, where: at, place: place{doc, i}})
 		}
 		i++
 		return p.err
@@ -213,7 +225,25 @@ func (w *paperWorld) keep(p *parsed, o paperObject) {
 			return
 		}
 	}
+	if o.GetNamespace() == "" && !slices.Contains(clusterScoped(), o.GetKind()) {
+		o.SetNamespace(w.namespace)
+	}
+	if w.slim != nil && w.slim(o.Unstructured) {
+		o.shrink()
+	}
 	p.objects = append(p.objects, o)
+}
+
+// shrink keeps an object in the type that checks have for it, if there is one.
+func (o *paperObject) shrink() {
+	if o.typed, o.err = check.Typed(o.Unstructured); o.typed == nil {
+		return
+	}
+	name := map[string]any{"name": o.GetName()}
+	if ns := o.GetNamespace(); ns != "" {
+		name["namespace"] = ns
+	}
+	o.Unstructured = &unstructured.Unstructured{Object: map[string]any{"apiVersion": o.GetAPIVersion(), "kind": o.GetKind(), "metadata": name}}
 }
 
 func isEdge(u *unstructured.Unstructured) bool {
@@ -254,14 +284,11 @@ func clusterScoped() []string {
 	}
 }
 
-// settle gives objects the namespace that they lack. Of what is there twice the last counts, as when it is applied.
+// settle has each object once. Of what is there twice the last counts, as when it is applied.
 func (w *paperWorld) settle() {
 	at := map[string]int{}
 	var list []paperObject
 	for _, o := range w.objects {
-		if o.GetNamespace() == "" && !slices.Contains(clusterScoped(), o.GetKind()) {
-			o.SetNamespace(w.namespace)
-		}
 		key := o.GroupVersionKind().GroupKind().String() + " " + o.GetNamespace() + "/" + o.GetName()
 		if i, twice := at[key]; twice {
 			w.note("%s %s/%s is in the files twice: %s counts, %s does not", o.GetKind(), o.GetNamespace(), o.GetName(), o.where, list[i].where)

@@ -59,22 +59,39 @@ func (b *Builder) Expect(kind schema.GroupKind, n int) {
 
 // Add adds an object as a file has it, and takes it over. where is file:line, or empty. An error is about an object that is not as its kind should be.
 func (b *Builder) Add(u *unstructured.Unstructured, where string) error {
+	o, err := Typed(u)
+	switch {
+	case err != nil:
+		return err
+	case o != nil:
+		b.AddTyped(o, where)
+	default:
+		gk := u.GroupVersionKind().GroupKind()
+		b.note(gk, u, where)
+		b.other(gk, u)
+	}
+	return nil
+}
+
+// Typed is an object in the type that World has a list of, for AddTyped; nil: its kind has none. An error is about an object that is not as its kind should be.
+func Typed(u *unstructured.Unstructured) (metav1.Object, error) {
 	gk := u.GroupVersionKind().GroupKind()
 	o := typed(gk)
 	if o == nil {
-		b.note(gk, u, where)
-		b.other(gk, u)
-		return nil
+		return nil, nil
 	}
 	text, err := json.Marshal(u.Object)
 	if err == nil {
 		err = json.Unmarshal(text, o)
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s/%s is malformed: %w", gk.Kind, u.GetNamespace(), u.GetName(), err)
+		return nil, fmt.Errorf("%s %s/%s is malformed: %w", gk.Kind, u.GetNamespace(), u.GetName(), err)
 	}
-	b.AddTyped(o, where)
-	return nil
+	if pod, is := o.(*corev1.Pod); is {
+		slim := plan.PodOf(pod)
+		return &slim, nil
+	}
+	return o, nil
 }
 
 // typed is an empty object of a kind that has a list of its own, or nil.
