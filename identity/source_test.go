@@ -222,16 +222,36 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// The authority's clock may be two minutes ahead of ours.
+// The authority's clock may be two minutes ahead of ours. Beyond that, and where a certificate has ended, the error says by how much.
 func TestSmallSkewIsTolerated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newScript()
-		f.then(gives(material(f.ca, identitytest.ValidIn(time.Minute))))
-		s := start(t, f, identity.Config{FailFast: true})
-		if _, err := s.GetX509SVID(); err != nil {
-			t.Error(err)
-		}
-	})
+	for name, tt := range map[string]struct {
+		option  identitytest.Option
+		refused string
+	}{
+		"a minute":                {identitytest.ValidIn(time.Minute), ""},
+		"two minutes":             {identitytest.ValidIn(2 * time.Minute), ""},
+		"two minutes and more":    {identitytest.ValidIn(2*time.Minute + time.Second), "valid only in 2m1s: the clocks of this machine and of the authority disagree"},
+		"a certificate has ended": {identitytest.Lifetime(-3 * time.Minute), "(3m0s ago): its issuer is not renewing it, or this machine's clock is ahead"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newScript()
+				f.then(gives(material(f.ca, tt.option)))
+				s, err := identity.New(t.Context(), f, identity.Config{FailFast: true})
+				if err == nil {
+					defer s.Close()
+				}
+				if (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+					t.Fatalf("got %v, want %q", err, tt.refused)
+				}
+				if err == nil {
+					if _, err := s.GetX509SVID(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Everybody who waits for a change hears of it; an answer that brings nothing new is no change.

@@ -19,10 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/file"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 )
 
 // Volumes of Kubernetes are replaced by one rename of a link, time and again.
@@ -240,4 +243,18 @@ func TestKindsOfKeys(t *testing.T) {
 
 func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// The roots of one trust domain vouch for nobody of another, however the files change.
+func TestRootsVouchForTheirDomainAlone(t *testing.T) {
+	other := spiffeid.RequireTrustDomainFromString("other.example")
+	ours, theirs, dir := identitytest.NewCA(td), identitytest.NewCA(other), t.TempDir()
+	path := filepath.Join(dir, "other.pem")
+	write(t, path, identitytest.PEM(theirs.Root))
+	cfg := mount(t, dir, "..1", ours.SVID(me), ours.Root)
+	cfg.Trust = identity.Trust{Federated: map[spiffeid.TrustDomain]string{other: path}, Interval: 10 * time.Millisecond}
+	sourcetest.Federated(t, ours, theirs, func() *identity.Source { return start(t, cfg) }, func(ours, theirs *identitytest.CA) {
+		write(t, path, identitytest.PEM(theirs.Root))
+		mount(t, dir, "..2", ours.SVID(me), ours.Root)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,8 +15,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest"
 	"github.com/isthmus-mesh/isthmus/identity/identitytest/istiocatest"
+	"github.com/isthmus-mesh/isthmus/identity/internal/sourcetest"
 	"github.com/isthmus-mesh/isthmus/identity/istioca"
 )
 
@@ -268,4 +271,19 @@ func TestCloseEndsACall(t *testing.T) {
 	if _, err := s.GetX509SVID(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// The roots of one trust domain vouch for nobody of another, also when the mesh's root and the other's are replaced.
+func TestRootsVouchForTheirDomainAlone(t *testing.T) {
+	other := spiffeid.RequireTrustDomainFromString("other.example")
+	w, theirs := newWorld(t), identitytest.NewCA(other)
+	path := filepath.Join(t.TempDir(), "other.pem")
+	w.write(path, identitytest.PEM(theirs.Root))
+	w.cfg.RootsInterval = 5 * time.Millisecond
+	w.cfg.Trust = identity.Trust{Federated: map[spiffeid.TrustDomain]string{other: path}, Interval: 10 * time.Millisecond}
+	sourcetest.Federated(t, w.ca, theirs, w.start, func(ours, theirs *identitytest.CA) {
+		w.write(path, identitytest.PEM(theirs.Root))
+		w.server.Rotate(ours)
+		w.write(w.cfg.RootsFile, identitytest.PEM(ours.Root))
+	})
 }

@@ -2,6 +2,8 @@ package sds_test
 
 import (
 	"crypto/x509"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -212,4 +214,55 @@ func TestTrustAndTraceArePassedOn(t *testing.T) {
 	if _, err := s.GetX509BundleForTrustDomain(other); err != nil || len(renewed) != 1 || renewed[0].ID != me {
 		t.Errorf("got %v, renewals %+v", err, renewed)
 	}
+}
+
+// The roots of one trust domain vouch for nobody of another, whatever the agent brings and when, by domain or from a file; what makes no sense changes nothing.
+func TestRootsVouchForTheirDomainAlone(t *testing.T) {
+	t.Run("by domain", func(t *testing.T) {
+		a := newAgent(t)
+		theirs := identitytest.NewCA(other)
+		bring := func(svid *x509svid.SVID, ours, theirs *x509.Certificate) {
+			a.change(func() {
+				a.secrets["default"] = certificate("default", svid)
+				a.secrets["ALL"] = validator("ALL", map[spiffeid.TrustDomain]*x509.Certificate{td: ours, other: theirs})
+			})
+		}
+		bring(a.ca.SVID(me), a.ca.Root, theirs.Root)
+		var svid *x509svid.SVID
+		var root *x509.Certificate
+		var last *identitytest.CA
+		s := sourcetest.Federated(t, a.ca, theirs, func() *identity.Source { return a.begin(func(c *sds.Config) { c.Roots = "ALL" }) }, func(ours, theirs *identitytest.CA) {
+			svid, root, last = ours.SVID(me), ours.Root, theirs
+			bring(svid, root, theirs.Root)
+		})
+		bring(svid, last.Root, root) // each under the other's name
+		sourcetest.Until(t, s, "an error", func() bool {
+			err := s.Stats().LastError
+			return err != nil && strings.Contains(err.Error(), "does not lead to the roots")
+		})
+		if b, err := s.GetX509BundleForTrustDomain(other); err != nil || !b.Equal(last.Bundle()) {
+			t.Errorf("roots that were mixed up are believed: %v, %v", b, err)
+		}
+	})
+	t.Run("from a file", func(t *testing.T) {
+		a := newAgent(t)
+		theirs := identitytest.NewCA(other)
+		path := filepath.Join(t.TempDir(), "other.pem")
+		write := func(ca *identitytest.CA) {
+			if err := os.WriteFile(path, identitytest.PEM(ca.Root), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(theirs)
+		sourcetest.Federated(t, a.ca, theirs, func() *identity.Source {
+			return a.begin(func(c *sds.Config) {
+				c.Trust = identity.Trust{Federated: map[spiffeid.TrustDomain]string{other: path}, Interval: 10 * time.Millisecond}
+			})
+		}, func(ours, theirs *identitytest.CA) {
+			write(theirs)
+			a.change(func() {
+				a.secrets["default"], a.secrets["ROOTCA"] = certificate("default", ours.SVID(me)), trusted("ROOTCA", ours.Root)
+			})
+		})
+	})
 }

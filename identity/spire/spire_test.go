@@ -1,11 +1,13 @@
 package spire_test
 
 import (
+	"crypto/x509"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -191,5 +193,39 @@ func TestTrustIsPassedOn(t *testing.T) {
 	s := a.begin(func(c *spire.Config) { c.Trust = identity.Trust{Additional: append(c.Trust.Additional, other)} })
 	if _, err := s.GetX509BundleForTrustDomain(other); err != nil {
 		t.Error(err)
+	}
+}
+
+// The roots of one trust domain vouch for nobody of another, whatever the agent brings and when; what makes no sense changes nothing.
+func TestRootsVouchForTheirDomainAlone(t *testing.T) {
+	a := newAgent(t)
+	theirs := identitytest.NewCA(other)
+	bring := func(svid *x509svid.SVID, ours, theirs *x509.Certificate) {
+		a.change(func() {
+			a.entries, a.roots = []entry{{svid: svid}}, map[spiffeid.TrustDomain][]*x509.Certificate{td: {ours}, other: {theirs}}
+		})
+	}
+	first := a.ca.SVID(me)
+	bring(first, a.ca.Root, theirs.Root)
+	var last *identitytest.CA
+	s := sourcetest.Federated(t, a.ca, theirs, func() *identity.Source { return a.begin(nil) }, func(ours, theirs *identitytest.CA) {
+		last = theirs
+		bring(ours.SVID(me), ours.Root, theirs.Root)
+	})
+	bundle, err := s.GetX509BundleForTrustDomain(td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	svid, err := s.GetX509SVID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bring(svid, last.Root, bundle.X509Authorities()[0]) // each under the other's name
+	sourcetest.Until(t, s, "an error", func() bool {
+		err := s.Stats().LastError
+		return err != nil && strings.Contains(err.Error(), "does not lead to the roots")
+	})
+	if b, err := s.GetX509BundleForTrustDomain(other); err != nil || !b.Equal(last.Bundle()) {
+		t.Errorf("roots that were mixed up are believed: %v, %v", b, err)
 	}
 }
