@@ -107,7 +107,10 @@ func split(address string) (ip netip.Addr, host string, port uint16, why string)
 		}
 		return ip, "", uint16(n), ""
 	}
-	return ip, strings.TrimSuffix(strings.ToLower(host), "."), uint16(n), ""
+	if host = strings.TrimSuffix(strings.ToLower(host), "."); strings.HasSuffix(host, ".") {
+		return ip, "", 0, "the name ends with an empty label"
+	}
+	return ip, host, uint16(n), ""
 }
 
 // Plain is the spelling of address that all its spellings lead by: capitals, a dot at the end, zeros before the port, the many forms of an IPv6 address, and the
@@ -123,7 +126,7 @@ func (s *Source) Plain(address string) string {
 	case ip.IsValid():
 		return netip.AddrPortFrom(ip, port).String()
 	}
-	if _, name, given := strings.Cut(host, "/"); given && strings.HasSuffix(name, s.suffix()) {
+	if _, name, given := strings.Cut(host, "/"); given && !strings.Contains(name, "/") && strings.HasSuffix(name, s.suffix()) {
 		host = name
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))

@@ -14,14 +14,16 @@ import (
 func TestPlain(t *testing.T) {
 	src := Source{Namespace: "shop"}
 	for want, spellings := range map[string][]string{
-		"cart.shop.svc.cluster.local:80": {"cart.shop.svc.cluster.local:80", "CART.shop.svc.Cluster.Local.:080", "x/cart.shop.svc.cluster.local:80", "[cart.shop.svc.cluster.local]:80"},
-		"10.96.0.1:80":                   {"10.96.0.1:80", "10.96.0.1:0080", "[::ffff:10.96.0.1]:80", "[::ffff:a60:1]:80"},
-		"[fd00::1]:80":                   {"[fd00::1]:80", "[FD00:0:0::1]:80", "[fd00::1%1]:80", "[fd00::1%eth0]:080"},
-		"other/api.example:443":          {"other/api.example:443", "Other/API.example.:443"},
-		"api.example:443":                {"api.example:443"},
-		"[fe80::1%eth0]:80":              {"[fe80::1%eth0]:80"},
-		"no address":                     {"no address"},
-		"host:0":                         {"host:0"},
+		"cart.shop.svc.cluster.local:80":     {"cart.shop.svc.cluster.local:80", "CART.shop.svc.Cluster.Local.:080", "x/cart.shop.svc.cluster.local:80", "[cart.shop.svc.cluster.local]:80"},
+		"10.96.0.1:80":                       {"10.96.0.1:80", "10.96.0.1:0080", "[::ffff:10.96.0.1]:80", "[::ffff:a60:1]:80"},
+		"[fd00::1]:80":                       {"[fd00::1]:80", "[FD00:0:0::1]:80", "[fd00::1%1]:80", "[fd00::1%eth0]:080"},
+		"other/api.example:443":              {"other/api.example:443", "Other/API.example.:443"},
+		"api.example:443":                    {"api.example:443"},
+		"[fe80::1%eth0]:80":                  {"[fe80::1%eth0]:80"},
+		"no address":                         {"no address"},
+		"cart.shop.svc.cluster.local..:80":   {"cart.shop.svc.cluster.local..:80"},
+		"a/b/cart.shop.svc.cluster.local:80": {"A/b/cart.shop.svc.cluster.local:80"},
+		"host:0":                             {"host:0"},
 	} {
 		for _, s := range spellings {
 			if got := src.Plain(s); got != want || src.Plain(got) != want {

@@ -338,6 +338,31 @@ func TestReasonsAreTheInputs(t *testing.T) {
 	}
 }
 
+// All spellings of an address lead the same way as the plain one, and that is its own plain spelling; the key of an address is the address's.
+func FuzzPlain(f *testing.F) {
+	for _, dial := range []string{"10.96.0.1:080", "[FD00::0001]:80", "[::ffff:10.96.0.1]:80", "Cart.Shop.svc.Cluster.local.:80", "other/cart.shop.svc.cluster.local:80", "shop/api.example:443", "[fe80::1%eth0]:80", "10.96.0.1", "/10.96.0.1", "far/fd00::1",
+		"cart.shop.svc.cluster.local..:80", "a/b/cart.shop.svc.cluster.local:80"} {
+		f.Add(dial)
+	}
+	m, src := mesh().Snapshot(), Source{Namespace: "shop", Passthrough: true}
+	f.Fuzz(func(t *testing.T, dial string) {
+		plain := src.Plain(dial)
+		if again := src.Plain(plain); again != plain {
+			t.Fatalf("%q is %q, and that is %q", dial, plain, again)
+		}
+		ways, err := m.Ways(src, dial, nothing)
+		r, plainErr := m.Resolve(src, plain, nothing)
+		if (err == nil) != (plainErr == nil) || err == nil && !ways.Admit(&r) {
+			t.Fatalf("%q: %v; %q leads to %+v, %v", dial, err, plain, r, plainErr)
+		}
+		if a, ok := ParseNetAddr(dial); ok {
+			if b, ok := ParseNetAddr(a.Key()); !ok || a != b {
+				t.Fatalf("%q is %+v, and its key %q is %+v", dial, a, a.Key(), b)
+			}
+		}
+	})
+}
+
 // Whatever is dialled, there is an answer: a way, names to ask for, or why not.
 func FuzzResolve(f *testing.F) {
 	for _, dial := range []string{"10.96.0.1:80", "[fd00::1]:80", "cart.shop.svc.cluster.local:80", "shop/api.example:443", "a.b.c.svc.cluster.local:1", "[fe80::1%eth0]:80", ":0", "[::]:65535"} {
