@@ -211,7 +211,7 @@ func (q *query) hostname(host string) (*fork, error) {
 	return q.service(svc, netip.Addr{})
 }
 
-// named is the Service of that name in that namespace. Unless the namespace was given it may be another's, if only one is meant.
+// named is the Service of that name in that namespace. Unless the namespace was given it may be another's, if all are known and only one is meant.
 func (q *query) named(ns, host string, given bool) (*Service, error) {
 	key := Host{ns, host}.Key()
 	svc := q.serviceBy(key)
@@ -226,6 +226,9 @@ func (q *query) named(ns, host string, given bool) (*Service, error) {
 	unknown := q.fail("istiod knows no Service of that name in namespace %s; is the name right, and is the Service there?", ns)
 	if given {
 		return nil, unknown
+	}
+	if q.src.OnDemand {
+		return nil, q.fail("istiod knows no Service of that name in namespace %s; one of another namespace is dialled as namespace/%s", ns, host)
 	}
 	var namespaces []string
 	others := q.servicesCalled(host)

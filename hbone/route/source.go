@@ -13,6 +13,9 @@ type Source struct {
 	Domain    string // of Services; empty: cluster.local
 	// IP is the dialer's own address. Its workload tells where we are, for Services that prefer near endpoints; zero when nobody knows.
 	IP netip.Addr
+	// OnDemand says that the Table holds what was asked for and no more. A name that is given without its namespace is then the dialer's own namespace's or
+	// nobody's: what else is held of that name came by what others have dialled, and nothing may hang on that.
+	OnDemand bool
 	// Passthrough lets addresses that nobody knows be dialled as they are.
 	Passthrough bool
 	// Ingress goes as Istio's own ingress gateways do: through a Service's waypoint only where the Service asks for it (the label

@@ -36,6 +36,7 @@ type truthCase struct {
 	From struct {
 		Namespace, Network, IP, Domain string
 		Ingress, FailOpen, Passthrough bool
+		OnDemand                       bool
 	}
 	With    world    // besides
 	Without []string // of the world: namespace/name
@@ -205,7 +206,7 @@ func line(r hbone.Route) string {
 func (c *truthCase) outcomes(m *Table) []string {
 	src := Source{
 		Namespace: c.From.Namespace, Network: c.From.Network, Domain: c.From.Domain, Ingress: c.From.Ingress, FailOpen: c.From.FailOpen,
-		Passthrough: c.From.Passthrough,
+		Passthrough: c.From.Passthrough, OnDemand: c.From.OnDemand,
 	}
 	if c.From.IP != "" {
 		src.IP = netip.MustParseAddr(c.From.IP)

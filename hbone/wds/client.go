@@ -33,6 +33,7 @@ type Client struct {
 	now      atomic.Pointer[view] // what is known; replaced under mu
 	epoch    atomic.Int64         // counts the looks for what is unused
 	narrowed atomic.Bool          // Wildcard asks for what is dialled for a while; changed under mu, between streams
+	had      atomic.Bool          // in wildcard: all there was has come once, of istiod or of the SnapshotFile
 	ways     cache                // by address
 	all      cache                // likewise, of route.Table.Members
 
@@ -182,8 +183,8 @@ func (c *Client) away(ctx context.Context) error {
 // Changed returns a channel that is closed when anything known has changed.
 func (c *Client) Changed() <-chan struct{} { return c.now.Load().changed }
 
-// Resolve finds the way to address ("host:port", where host is an IP, a Service's full name, or namespace/name) as ztunnel would for a
-// captured pod. It blocks until istiod has answered for every name that the way needs; what is known already needs no answer, waits for
+// Resolve finds the way to address ("host:port", where host is an IP, a Service's full name, or namespace/name; a name without namespace is that of the Node's,
+// with Wildcard also the one other namespace's that has it) as ztunnel would for a captured pod. It blocks until istiod has answered for every name that the way needs; what is known already needs no answer, waits for
 // nothing and allocates nothing. Errors that are *route.Error are final. While a TokenFile or RootsFile is missing for some seconds, what is not known is an
 // error at once.
 func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Route, error) {
@@ -192,6 +193,13 @@ func (c *Client) Resolve(ctx context.Context, network, address string) (hbone.Ro
 		return w.PickFor(address, route.Key(ctx))
 	}
 	return c.find(ctx, address)
+}
+
+// source is who dials. While all there is is too large to be told, and was never told before, what is held is what others have dialled.
+func (c *Client) source() route.Source {
+	src := c.src
+	src.OnDemand = src.OnDemand || c.narrowed.Load() && !c.had.Load()
+	return src
 }
 
 // find is Resolve for an address that is not in the cache as it is spelled.
@@ -205,7 +213,7 @@ func (c *Client) find(ctx context.Context, address string) (hbone.Route, error) 
 		if w := c.ways.get(plain, v, c.epoch.Load()); w != nil {
 			return w.PickFor(address, route.Key(ctx))
 		}
-		w, err := v.table.Ways(c.src, address, c.absentIn(v))
+		w, err := v.table.Ways(c.source(), address, c.absentIn(v))
 		missing, lacking := errors.AsType[*route.MissingError](err)
 		if !lacking {
 			ask := c.unsettled(v, namesOf(w, err))
@@ -242,7 +250,7 @@ func (c *Client) Admits(r hbone.Route) bool {
 	w := c.all.get(target, v, c.epoch.Load())
 	if w == nil {
 		var err error
-		w, err = v.table.Members(c.src, r.Target, c.absentIn(v))
+		w, err = v.table.Members(c.source(), r.Target, c.absentIn(v))
 		if missing, ok := errors.AsType[*route.MissingError](err); ok {
 			_ = c.ask(missing.Names...) // so that it is known later; when there is no room it stays as it is
 			return true

@@ -118,7 +118,7 @@ func (c *Config) logger() *slog.Logger {
 func (c *Config) source() route.Source {
 	return route.Source{
 		Namespace: c.Node.Namespace, Network: c.Node.Network, Domain: c.Node.Domain, IP: c.Node.IP,
-		Passthrough: c.Passthrough, Ingress: c.Ingress, FailOpen: c.FailOpen, Memory: new(route.Memory),
+		Passthrough: c.Passthrough, Ingress: c.Ingress, FailOpen: c.FailOpen, Memory: new(route.Memory), OnDemand: !c.Wildcard,
 	}
 }
 

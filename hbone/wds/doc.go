@@ -25,6 +25,10 @@
 // An address that is known because of something else is asked for all the same when it is dialled first: others may have it too. While istiod is away what is held
 // is what there is.
 //
+// Without Config.Wildcard a name that is no Service's full name is that of the Node's namespace; one of another is dialled as namespace/name, whatever else was
+// dialled before. Istiod is asked for addresses as they are dialled, and names one Service for each: ranges of addresses, and who else shares a VIP, are known of
+// what was dialled by name or came with it. Who needs them needs Wildcard.
+//
 // Istiod tells a client that asks on demand nothing of new pods, so that those of a Service are known after
 // RefreshEvery, or within a second when a known pod goes.
 package wds

@@ -162,7 +162,12 @@ func TestAllThereIsIsTooLarge(t *testing.T) {
 	for name, later := range map[string]bool{"at the start": false, "later": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newLarge(t, services, func(c *Config) { c.Wildcard, c.largeTime = true, 2*time.Second })
+			entry := &route.Service{Name: "api", Namespace: "shop", Hostname: "api.example", Ports: []route.Port{{Service: 80, Target: 8080}}}
+			pod := &route.Workload{UID: "api-1", Name: "api-1", Namespace: "shop", Addresses: []netip.Addr{netip.MustParseAddr("10.244.3.2")}, Tunnel: route.TunnelHBONE, Services: []route.Member{{Service: entry.Key()}}}
+			w.istiod.SetService(entry)
+			w.istiod.SetWorkload(pod)
 			if later {
+				w.until("the ServiceEntry", func() bool { _, err := w.Resolve(t.Context(), "tcp", "api.example:80"); return err == nil })
 				w.dials(services)
 				w.dial(services) // which is not there
 			}
@@ -190,6 +195,13 @@ func TestAllThereIsIsTooLarge(t *testing.T) {
 			w.until("a change", func() bool { return w.target(1) == "9000" })
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
+			if _, err := w.Resolve(ctx, "tcp", "shop/api.example:80"); err != nil {
+				t.Errorf("a ServiceEntry by its namespace: %v", err)
+			}
+			// By its name alone only where all there is was there once: else it would be known by what was dialled.
+			if _, err := w.Resolve(ctx, "tcp", "api.example:80"); (err == nil) != later || err != nil && !errors.As(err, new(*route.Error)) {
+				t.Errorf("a ServiceEntry by its name alone: %v", err)
+			}
 			if _, err := w.Resolve(ctx, "tcp", "192.0.2.66:80"); err == nil || !strings.Contains(err.Error(), "has more than 64 MiB") && !errors.As(err, new(*route.Error)) {
 				t.Errorf("what is too large: %v", err)
 			}

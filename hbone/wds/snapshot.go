@@ -260,6 +260,7 @@ func (c *Client) load(data []byte, now time.Time) error {
 		}
 	}
 	c.stats.FromFile = written
+	c.had.Store(all)
 	if c.cfg.Policies {
 		c.policiesFrom = written
 	}

@@ -292,6 +292,7 @@ func (c *Client) show(res *discovery.DeltaDiscoveryResponse, gone, touched, land
 	}
 	if c.wildcard() && !c.held.whole {
 		c.held.whole = true
+		c.had.Store(true)
 		c.whole()
 	}
 	if len(lost) > 0 {
