@@ -84,7 +84,7 @@ type Config struct {
 	// the package's limits.
 	MaxMessage int
 	// SnapshotFile keeps what is held on disk, so that after a restart it answers before istiod does, or without it. The file is written a few
-	// seconds after a change and by Close, in one step and with mode 0600. One that was damaged, that others can write to, or that is of another
+	// seconds after a change and by Close, in one step (until then it is called .NAME.*.unfinished) and with mode 0600. One that was damaged, that others can write to, or that is of another
 	// Node or format is not read. That something is missing in it says nothing, unless it was written by a Client with Wildcard that had all there is. Empty keeps
 	// nothing.
 	SnapshotFile string

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -137,9 +138,37 @@ func (c *Config) who() string {
 	return fmt.Sprintf("%s\n%s\n%s\n%v", c.Node.nodeID(), c.Node.ClusterID, c.Node.Network, c.Wildcard)
 }
 
+// unfinishedAge is for how long a file may be written at most; what is older was left by a process that ended meanwhile.
+const unfinishedAge = time.Minute
+
+// unfinished is how files are called that are being written, before and after a number.
+func unfinished(path string) (before, after string) {
+	return "." + filepath.Base(path) + ".", ".unfinished"
+}
+
+// tidy removes what processes left that ended while they wrote path: a folder that outlives them must not fill up. Others may be at it now.
+func tidy(path string, now time.Time) (err error) {
+	list, err := os.ReadDir(filepath.Dir(path))
+	before, after := unfinished(path)
+	for _, e := range list {
+		if !strings.HasPrefix(e.Name(), before) || !strings.HasSuffix(e.Name(), after) || !e.Type().IsRegular() {
+			continue
+		}
+		st, statErr := e.Info()
+		if statErr != nil || now.Sub(st.ModTime()).Abs() < unfinishedAge { // gone, or being written
+			continue
+		}
+		if gone := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
+}
+
 // writeSnapshot replaces path by data in one step.
 func writeSnapshot(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	before, after := unfinished(path)
+	f, err := os.CreateTemp(filepath.Dir(path), before+"*"+after) // mode 0600
 	if err != nil {
 		return err
 	}
@@ -158,6 +187,9 @@ func writeSnapshot(path string, data []byte) (err error) {
 
 // restore reads the file. What is wrong with it is logged: istiod will tell anew.
 func (c *Client) restore(now time.Time) {
+	if err := tidy(c.cfg.SnapshotFile, now); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.cfg.logger().Warn("wds: what was left unfinished on disk cannot be removed", "file", c.cfg.SnapshotFile, "error", err)
+	}
 	err := c.readSnapshot(now)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.cfg.logger().Warn("wds: what was kept on disk is not used", "file", c.cfg.SnapshotFile, "error", err)

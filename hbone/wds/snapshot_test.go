@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,8 +70,8 @@ func TestARestartWithoutIstiod(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatalf("%v, %v", st, err)
 	}
-	if left, err := filepath.Glob(file + ".*"); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) != 1 {
+		t.Errorf("beside it: %v, %v", left, err)
 	}
 	istiod.Stop()
 	c := open(t, snapshotConfig(istiod, file))
@@ -165,6 +166,60 @@ func TestAFileThatIsNotUsed(t *testing.T) {
 	newClient(t.Context(), func() {}, cfg).restore(time.Now())
 	if log.Len() > 0 {
 		t.Errorf("a file that is not there yet is complained of: %s", &log)
+	}
+}
+
+// What a process left that was killed while it wrote is removed at the next start, and nothing else is: a folder that outlives processes does not fill up.
+func TestUnfinishedFilesAreRemoved(t *testing.T) {
+	istiod, file := kept(t)
+	istiod.Stop()
+	dir := filepath.Dir(file)
+	var written string // as writeSnapshot calls it
+	full := filepath.Join(t.TempDir(), "full")
+	if err := os.Mkdir(full, 0o700); err != nil { // what cannot be replaced: by then the name was used
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := writeSnapshot(full, nil)
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		written = strings.ReplaceAll(filepath.Base(link.Old), "full", filepath.Base(file))
+	}
+	if left, err := os.ReadDir(filepath.Dir(full)); written == "" || err != nil || len(left) != 1 {
+		t.Fatalf("a file that was not put in place is left: %v, %v (%q)", left, err, written)
+	}
+	hour, now := time.Now().Add(-time.Hour), time.Now()
+	for name, at := range map[string]time.Time{
+		written: hour, ".snapshot.1.unfinished": now.Add(time.Hour), ".snapshot.young.unfinished": now,
+		"snapshot.123": hour, ".other.123.unfinished": hour, ".snapshot.123.bak": hour,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("half a fil"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, ".snapshot.folder.unfinished"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, ".snapshot.folder.unfinished"), hour, hour); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, snapshotConfig(istiod, file))
+	var left []string
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		left = append(left, e.Name())
+	}
+	want := []string{".other.123.unfinished", ".snapshot.123.bak", ".snapshot.folder.unfinished", ".snapshot.young.unfinished", "snapshot", "snapshot.123"}
+	if err != nil || !slices.Equal(left, want) {
+		t.Errorf("there are %q, %v; want %q", left, err, want)
+	}
+	if st := c.Stats(); st.Services != 2 {
+		t.Errorf("%+v", st)
 	}
 }
 
