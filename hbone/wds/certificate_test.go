@@ -50,6 +50,35 @@ func TestACertificateInPlaceOfAToken(t *testing.T) {
 	})
 }
 
+// A certificate of istiod that is not of now: the error says by how much, with a token as well as with a certificate. When it is of now the client goes on.
+func TestTheClocksDisagree(t *testing.T) {
+	for want, option := range map[string]identitytest.Option{
+		"its certificate begins only in 10m": identitytest.ValidIn(10*time.Minute + 30*time.Second),
+		"its certificate ended 1h0m":         identitytest.Expired,
+	} {
+		for shown, change := range map[string]func(*wdstest.Istiod) func(*wds.Config){
+			"token": func(*wdstest.Istiod) func(*wds.Config) { return func(*wds.Config) {} },
+			"certificate": func(i *wdstest.Istiod) func(*wds.Config) {
+				return func(c *wds.Config) { c.Token, c.Identity = nil, i.Identity(edgeGateway) }
+			},
+		} {
+			t.Run(want+", "+shown, func(t *testing.T) {
+				t.Parallel() // each mostly waits
+				istiod := wdstest.New(t)
+				istiod.SetCertificate(option)
+				c := client(t, istiod, change(istiod))
+				if err := c.Ready(within(t, 700*time.Millisecond)); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q", err, want)
+				}
+				istiod.SetCertificate()
+				if err := c.Ready(within(t, 20*time.Second)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 func TestCertificatesThatIstiodDoesNotTake(t *testing.T) {
 	td := edgeGateway.TrustDomain()
 	for name, tt := range map[string]struct {

@@ -170,7 +170,7 @@ func (c *Config) dial(address string, messages *codec) (*grpc.ClientConn, error)
 		if err != nil {
 			return nil, err
 		}
-		if creds = credentials.NewTLS(t); c.Identity != nil {
+		if creds = (clocks{credentials.NewTLS(t)}); c.Identity != nil {
 			creds = refusals{creds}
 		}
 	}

@@ -55,6 +55,7 @@ type Istiod struct {
 	mu        sync.Mutex // guards the fields below
 	server    *grpc.Server
 	token     string
+	cert      *tls.Certificate
 	silent    bool
 	version   int
 	resources map[string]*resource          // by type and name
@@ -69,22 +70,17 @@ type Istiod struct {
 // New starts an Istiod without resources that takes the token "token". It ends with the test.
 func New(t testing.TB) *Istiod {
 	t.Helper()
-	td := spiffeid.RequireTrustDomainFromString("cluster.local")
-	ca := identitytest.NewCA(td)
-	svid := ca.SVID(spiffeid.RequireFromPath(td, "/ns/istio-system/sa/istiod"), func(c *x509.Certificate) { c.DNSNames = []string{"istiod.istio-system.svc"} })
-	cert := tls.Certificate{PrivateKey: svid.PrivateKey}
-	for _, c := range svid.Certificates {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
+	ca := identitytest.NewCA(spiffeid.RequireTrustDomainFromString("cluster.local"))
 	clients := x509.NewCertPool()
 	clients.AddCert(ca.Root)
 	i := &Istiod{
 		ca: ca, token: "token",
-		creds: credentials.NewTLS(&tls.Config{
-			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-		}),
 		resources: map[string]*resource{}, alias: map[string]map[*resource]bool{}, endpoints: map[string]map[*resource]bool{}, streams: map[*stream]bool{}, told: make(chan struct{}),
 	}
+	i.creds = credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: i.certificate, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+	})
+	i.SetCertificate()
 	if err := i.listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +111,25 @@ func (i *Istiod) Addr() string {
 
 // Roots is the PEM of the root that the certificate leads to.
 func (i *Istiod) Roots() ([]byte, error) { return identitytest.PEM(i.ca.Root), nil }
+
+// SetCertificate gives it another certificate of the same root for connections from now on, changed as the options say: identitytest.Expired, say.
+func (i *Istiod) SetCertificate(opts ...identitytest.Option) {
+	name := func(c *x509.Certificate) { c.DNSNames = []string{"istiod.istio-system.svc"} }
+	svid := i.ca.SVID(spiffeid.RequireFromPath(i.ca.TrustDomain, "/ns/istio-system/sa/istiod"), append([]identitytest.Option{name}, opts...)...)
+	cert := &tls.Certificate{PrivateKey: svid.PrivateKey}
+	for _, c := range svid.Certificates {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cert = cert
+}
+
+func (i *Istiod) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.cert, nil
+}
 
 // Identity is one whose certificate it takes in place of a token, for wds.Config.Identity. It trusts what issued that and the certificate of Istiod.
 func (i *Istiod) Identity(id spiffeid.ID) *identitytest.Source { return i.ca.Source(id) }
