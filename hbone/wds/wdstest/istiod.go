@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
@@ -19,6 +20,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 )
 
 // The types that Istiod serves.
@@ -93,7 +95,8 @@ func (i *Istiod) listen(address string) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.Creds(i.creds))
+	// As istiod: else gRPC ends, after a minute or two, the connection of a client that looks every half a minute whether it is still there.
+	server := grpc.NewServer(grpc.Creds(i.creds), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second}))
 	discovery.RegisterAggregatedDiscoveryServiceServer(server, ads{i: i})
 	i.mu.Lock()
 	i.addr, i.server = ln.Addr().String(), server
