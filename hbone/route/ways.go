@@ -172,27 +172,44 @@ func (w *Ways) PickFor(target, key string) (hbone.Route, error) {
 	return r, err
 }
 
-// choose is fork.choose of ends that weigh the same.
+// choose is fork.choose of ends that weigh the same. It does without root, which would be two more loads from memory.
 func (w *Ways) choose() int {
 	n := len(w.ready)
 	if n == 1 {
 		return 0
 	}
-	a := rand.IntN(n)
+	fetch(w.loads[0], w.loads[nearby/2])
+	chance := rand.Uint64() // each half is good for one of two
+	a := share(uint32(chance>>32), n)
 	x := w.load(a)
 	if x == nil || x.Open() == 0 && !failing(x) {
 		return a // nobody has fewer
 	}
-	b := rand.IntN(n)
-	if b == a {
-		b = other(a, n)
+	b := share(uint32(chance), n-1) // of the others
+	if b >= a {
+		b++
 	}
 	y := w.load(b)
 	// Both are on their way from memory before it is known which one it will be.
 	w.ready[a].state.Load()
 	w.ready[b].state.Load()
-	return w.root.better(a, b, x, y)
+	switch better(x, y, 1, 1) {
+	case secondBetter:
+		return b
+	case bothFail:
+		return w.root.sound(a)
+	}
+	return a
 }
+
+// fetch has its arguments loaded from memory, with the lines of the processor's cache that they stand in: all of a list is on its way before it is known which of
+// it is needed, and not after.
+//
+//go:noinline
+func fetch(_, _ *hbone.Endpoint) {}
+
+// share is one of n by a number of 32 bits that is chance.
+func share(chance uint32, n int) int { return int(uint64(chance) * uint64(n) >> 32) }
 
 // load is what is known of end i's listener; it may be nil.
 func (w *Ways) load(i int) *hbone.Endpoint {
@@ -292,27 +309,42 @@ func (f *fork) choose(key string) int {
 	if b == a {
 		b = other(a, n)
 	}
-	return f.better(a, b, x, f.ends[b].load)
+	switch better(x, f.ends[b].load, f.weight(a), f.weight(b)) {
+	case secondBetter:
+		return b
+	case bothFail:
+		return f.sound(a)
+	}
+	return a
 }
 
 // other is one of n that is not a, by chance, so that there always are two to choose from.
 func other(a, n int) int { return (a + 1 + rand.IntN(n-1)) % n }
 
-// better is the one of two ends, of which x and y are known, with fewer tunnels for its weight.
-func (f *fork) better(a, b int, x, y *hbone.Endpoint) int {
+// verdict is which one of two ends to take.
+type verdict int
+
+const (
+	firstBetter verdict = iota
+	secondBetter
+	bothFail
+)
+
+// better is the one of two ends, of which x and y are known, with fewer tunnels for its weight. The second may be nil.
+func better(x, y *hbone.Endpoint, weightX, weightY uint64) verdict {
 	switch xBad, yBad := failing(x), failing(y); {
 	case xBad && yBad:
-		return f.sound(a)
+		return bothFail
 	case xBad:
-		return b
+		return secondBetter
 	case yBad || y == nil:
-		return a
+		return firstBetter
 	}
 	// x.open/weight against y.open/weight
-	if uint64(y.Open())*f.weight(a) < uint64(x.Open())*f.weight(b) {
-		return b
+	if uint64(y.Open())*weightX < uint64(x.Open())*weightY {
+		return secondBetter
 	}
-	return a
+	return firstBetter
 }
 
 // failing reports whether what has that Endpoint could not be reached of late.

@@ -74,6 +74,33 @@ func TestTunnelsAreShared(t *testing.T) {
 	}
 }
 
+// Two are drawn, and never one twice: of two ends it is always the one with fewer tunnels, of three never the one with most; also where they weigh differently.
+func TestTheOneWithMostTunnelsIsNeverTaken(t *testing.T) {
+	for n := 2; n <= 3; n++ {
+		for name, edit := range map[string]func(*Workload){"alike": nil, "by weight": func(w *Workload) {
+			if w.Name == "many-0" {
+				w.Capacity = 2
+			}
+		}} {
+			w, _ := many(t, n, edit)
+			for _, load := range []int{100, 10, 10}[:n] { // whoever is the first has ten times as many
+				e := pick(t, w, "").Endpoint
+				for e.Open() > 0 {
+					e = pick(t, w, "").Endpoint
+				}
+				for range load {
+					e.Opened()
+				}
+			}
+			for range 500 {
+				if r := pick(t, w, ""); r.Endpoint.Open() == 100 {
+					t.Fatalf("%d ends, %s: the one with 100 tunnels is taken, where others have 10", n, name)
+				}
+			}
+		}
+	}
+}
+
 func TestTunnelsAreSharedByCapacity(t *testing.T) {
 	w, _ := many(t, 4, func(w *Workload) {
 		if w.Name == "many-0" {
