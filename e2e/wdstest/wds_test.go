@@ -210,6 +210,15 @@ func TestOnDemand(t *testing.T) {
 		}
 		c.leads("10.96.77.1:80", "10.244.77.1:8080")
 	})
+	t.Run("a name of another namespace", func(t *testing.T) { // which others have dialled, or not
+		apply(namespace("elsewhere"))
+		c := newClient(t, m, "elsewhere", nil)
+		c.unknown("held.edge.example:80")
+		c.leads("edge/held.edge.example:80", "10.244.77.1:8080")
+		c.unknown("held.edge.example:80")
+		all := newClient(t, m, "elsewhere", func(c *wds.Config) { c.Wildcard = true })
+		all.leads("held.edge.example:80", "10.244.77.1:8080")
+	})
 	t.Run("a wrong token", func(t *testing.T) {
 		c := newClient(t, m, "edge", func(c *wds.Config) { c.Token = func(context.Context) (string, error) { return "wrong", nil } })
 		c.refused("does not accept the token")

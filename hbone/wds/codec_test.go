@@ -64,9 +64,9 @@ func TestAMessageOfTooManyResources(t *testing.T) {
 			}
 			t.Cleanup(func() { c.Close() })
 			var st Stats
-			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-				if st = c.Stats(); st.TooLarge > 0 || st.Online {
-					break
+			for end := time.Now().Add(time.Minute); st.TooLarge == 0 && !st.Online; time.Sleep(5 * time.Millisecond) {
+				if st = c.Stats(); time.Now().After(end) {
+					t.Fatalf("nothing came: %+v", st)
 				}
 			}
 			if st.Online != tt.taken || st.Services+st.Workloads > 0 {

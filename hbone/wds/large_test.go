@@ -193,15 +193,17 @@ func TestAllThereIsIsTooLarge(t *testing.T) {
 			w.until("there is a connection", func() bool { return w.Stats().Online })
 			w.moves(1, 9000)
 			w.until("a change", func() bool { return w.target(1) == "9000" })
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			if _, err := w.Resolve(ctx, "tcp", "shop/api.example:80"); err != nil {
+			ask, enough := context.WithTimeout(t.Context(), 20*time.Second)
+			defer enough()
+			if _, err := w.Resolve(ask, "tcp", "shop/api.example:80"); err != nil {
 				t.Errorf("a ServiceEntry by its namespace: %v", err)
 			}
 			// By its name alone only where all there is was there once: else it would be known by what was dialled.
-			if _, err := w.Resolve(ctx, "tcp", "api.example:80"); (err == nil) != later || err != nil && !errors.As(err, new(*route.Error)) {
+			if _, err := w.Resolve(ask, "tcp", "api.example:80"); (err == nil) != later || err != nil && !errors.As(err, new(*route.Error)) {
 				t.Errorf("a ServiceEntry by its name alone: %v", err)
 			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
 			if _, err := w.Resolve(ctx, "tcp", "192.0.2.66:80"); err == nil || !strings.Contains(err.Error(), "has more than 64 MiB") && !errors.As(err, new(*route.Error)) {
 				t.Errorf("what is too large: %v", err)
 			}
