@@ -110,6 +110,9 @@ func split(address string) (ip netip.Addr, host string, port uint16, why string)
 	if host = strings.TrimSuffix(strings.ToLower(host), "."); strings.HasSuffix(host, ".") {
 		return ip, "", 0, "the name ends with an empty label"
 	}
+	if _, err := netip.ParseAddr(host); err == nil { // without the dot; who has dialled the address must not lead there who has not
+		return ip, "", 0, "an IP address has no dot at its end"
+	}
 	return ip, host, uint16(n), ""
 }
 

@@ -21,6 +21,7 @@ func TestPlain(t *testing.T) {
 		"api.example:443":                    {"api.example:443"},
 		"[fe80::1%eth0]:80":                  {"[fe80::1%eth0]:80"},
 		"no address":                         {"no address"},
+		"10.96.0.1.:80":                      {"10.96.0.1.:80"},
 		"cart.shop.svc.cluster.local..:80":   {"cart.shop.svc.cluster.local..:80"},
 		"a/b/cart.shop.svc.cluster.local:80": {"A/b/cart.shop.svc.cluster.local:80"},
 		"host:0":                             {"host:0"},

@@ -368,7 +368,7 @@ func TestReasonsAreTheInputs(t *testing.T) {
 // All spellings of an address lead the same way as the plain one, and that is its own plain spelling; the key of an address is the address's.
 func FuzzPlain(f *testing.F) {
 	for _, dial := range []string{"10.96.0.1:080", "[FD00::0001]:80", "[::ffff:10.96.0.1]:80", "Cart.Shop.svc.Cluster.local.:80", "other/cart.shop.svc.cluster.local:80", "shop/api.example:443", "[fe80::1%eth0]:80", "10.96.0.1", "/10.96.0.1", "far/fd00::1",
-		"cart.shop.svc.cluster.local..:80", "a/b/cart.shop.svc.cluster.local:80"} {
+		"cart.shop.svc.cluster.local..:80", "a/b/cart.shop.svc.cluster.local:80", "10.96.0.1.:80", "[fd00::1.]:80"} {
 		f.Add(dial)
 	}
 	m, src := mesh().Snapshot(), Source{Namespace: "shop", Passthrough: true}
