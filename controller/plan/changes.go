@@ -81,6 +81,9 @@ func (p *Plan) Changes(s *Snapshot) []Change {
 		case w.UID == "" && s.objectOf(w.APIVersion, w.Kind, w.Key) == nil:
 			c.Deed = DeedCreate
 		}
+		if takesBack(step.part) && !w.Restore {
+			clear(c.after) // what a step before leaves goes with this one
+		}
 		gather(plainTree(w.Fields), nil, c.after)
 	}
 	for i := range p.Steps {

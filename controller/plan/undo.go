@@ -68,7 +68,7 @@ func (m *maker) release() {
 	m.unenrol(objects)
 }
 
-// unswitch takes our switches back from objects that are not kept, but Services, whose labels go together.
+// unswitch takes our switches back from objects that are not kept, but Services: see leave.
 func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName]bool) {
 	staying := m.staying(services)
 	take := func(c carrier, what string, w *Write) {
@@ -112,7 +112,8 @@ func (m *maker) unswitch(keep map[string]bool, services map[types.NamespacedName
 	}
 }
 
-// unwire takes our labels from Services that are not kept.
+// unwire takes our labels from Services that are not kept. One that a gateway follows by a switch of ours goes two ways: the gateway is to have left for the
+// pods before the Service's waypoint hears that it is none any more.
 func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 	for i := range m.Services {
 		s := &m.Services[i]
@@ -124,21 +125,62 @@ func (m *maker) unwire(keep map[types.NamespacedName]bool) {
 		if step.Write = m.takeBack(carrier{"v1", "Service", s}); step.Write.Restore {
 			step.Reason = "give the values back that were there before"
 		}
+		var leave *Step
 		if path := labelled(LabelUseWaypoint, "").managed(); holds(s, m.Edge.FieldOwner(), path...) && !m.shared(s, path) {
 			waypoint := ledTo(s)
 			step.leads = object("Gateway", waypoint)
+			leave = m.leave(s, step)
 			m.about(step.of, func() {
 				stays := m.haltFor(keyOf(s), "Service", waypoint.String())
 				if m.gateway(waypoint) != nil { // whether it goes or not, its policies end for this Service
 					stays = m.haltFor(waypoint, "Gateway", waypoint.String()) || stays
 				}
-				if stays {
-					m.stay(&step)
+				if !stays {
+					return
+				}
+				m.stay(&step)
+				if leave != nil {
+					m.stay(leave)
 				}
 			})
 		}
+		if leave != nil {
+			m.add(*leave, partEnrol, partWaypoint, partWire, partLock, partUnlock)
+		}
 		m.add(step, partEnrol, partWaypoint, partWire, partLock, partUnlock, partUnswitch)
 	}
+}
+
+// leave is the step that takes our switches from a Service which leads to its waypoint by our labels, and leaves these as they are. Nil: there is none to take.
+// Values of before are given back first: who is to have them has left by that.
+func (m *maker) leave(s *corev1.Service, unwire Step) *Step {
+	stays, follows := map[string]any{}, false
+	for at, list := range map[string]map[string]string{"labels": s.Labels, "annotations": s.Annotations} {
+		for key, is := range list {
+			x := setting{[]string{"metadata", at, key}, is}
+			switch {
+			case !holds(s, m.Edge.FieldOwner(), x.managed()...):
+			case key == LabelUseWaypoint, key == LabelUseWaypointNamespace, key == v1alpha1.AnnotationFormer:
+				nest(stays, x.path, x.value)
+			default:
+				follows = true
+			}
+		}
+	}
+	if !follows {
+		return nil
+	}
+	step, w := unwire, *unwire.Write
+	step.part, step.Verb, step.leads, step.Write = partUnswitch, VerbUnswitch, "", &w
+	if !w.Restore {
+		step.Reason, w.Fields = "let gateways send to its pods again", stays
+	}
+	return &step
+}
+
+// Unswitches says whether a write has gateways leave for pods.
+func (p *Plan) Unswitches(w *Write) bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.part == partUnswitch && s.Write == w })
 }
 
 // ledTo is the waypoint that a Service's own labels name.

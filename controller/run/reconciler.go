@@ -49,7 +49,7 @@ type reconciler struct {
 
 	mu      sync.Mutex // guards the fields below
 	written map[types.NamespacedName]*v1alpha1.AmbientEdge
-	opened  map[types.NamespacedName]time.Time // when locks were taken away last
+	opened  map[types.NamespacedName]time.Time // when something was taken away last of which others are to hear first
 }
 
 // Reconcile looks at an AmbientEdge, and does what is next.

@@ -49,8 +49,9 @@ func (r *reconciler) write(ctx context.Context, e *v1alpha1.AmbientEdge, s *plan
 		did.waits = true
 		return did, nil
 	}
+	slow := slices.ContainsFunc(writes, func(w *plan.Write) bool { return unlocks(w) || p.Unswitches(w) || w.Kind == "Service" && p.Unpairs() })
 	defer func() {
-		if did.wrote && slices.ContainsFunc(writes, func(w *plan.Write) bool { return unlocks(w) || w.Kind == "Service" && p.Unpairs() }) {
+		if did.wrote && slow {
 			r.open(key)
 		}
 	}()
@@ -110,13 +111,15 @@ func (r *reconciler) hold(ctx context.Context, e *v1alpha1.AmbientEdge, p *plan.
 }
 
 // heard is how long istiod and ztunnels may take to hear that a lock is gone. Nobody tells when they have: a Service that leads to its pods before would
-// be denied there for a moment. So it is with a Service that is led to its pods again: what its waypoint enforces for us stays until all have heard.
+// be denied there for a moment. So it is with a Service that is led to its pods again: what its waypoint enforces for us stays until all have heard. And so it
+// is with gateways whose switch was taken away: while they send to a Service's address they come by its waypoint, which may hear before ztunnels that it is
+// none any more, and answers 503 then.
 const heard = 2 * time.Second
 
 // unlocks says whether a write takes a lock away.
 func unlocks(w *plan.Write) bool { return w.Delete && w.Kind == "AuthorizationPolicy" }
 
-// open notes that a lock was taken away.
+// open notes that a lock was taken away, or something else of which others are to hear.
 func (r *reconciler) open(key types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/controller/run"
 )
@@ -327,6 +328,37 @@ func TestAnEdgeThatFindsAllDoneIsUndone(t *testing.T) {
 	}
 	s.same(wired, true)
 	s.delete(s.theEdge("public"))
+	s.gone(s.theEdge("public"))
+	s.same(before, false)
+}
+
+// TestUndoHasGatewaysLeaveFirst: a request by a Service's address comes by its waypoint, which may hear before ztunnels that it is none any more. The gateway is to send to
+// pods again before that.
+func TestUndoHasGatewaysLeaveFirst(t *testing.T) {
+	t.Parallel()
+	s := kgatewaySite(t, "leave")
+	s.eager = true
+	before := s.state(false)
+	s.apply(edgeOfKgateway)
+	s.ready("public", v1alpha1.ReasonDone)
+	s.delete(s.theEdge("public"))
+	without := func(label string) func() string {
+		return func() string {
+			if l := s.service("orders").Labels; l[label] != "" {
+				return fmt.Sprint(l)
+			}
+			return ""
+		}
+	}
+	s.wait("the gateway is told to send to pods", without(edge.LabelIngressUseWaypoint))
+	told := time.Now()
+	if l := s.service("orders").Labels[plan.LabelUseWaypoint]; l != "waypoint" {
+		t.Errorf("the Service is led to %q already", l)
+	}
+	s.wait("the Service is unwired", without(plan.LabelUseWaypoint))
+	if had := time.Since(told); had < time.Second {
+		t.Errorf("the gateway had %v to leave", had)
+	}
 	s.gone(s.theEdge("public"))
 	s.same(before, false)
 }
