@@ -2,9 +2,11 @@ package controllertest
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,8 +102,74 @@ func (s *site) logged(pod *corev1.Pod, path string, status int) (r accesslog.Req
 	return r
 }
 
+// visit is the answer to a request from outside; its status is 0 where there was none.
+type visit struct {
+	at     time.Time // when it came
+	status int
+	err    error
+}
+
+// visits has people outside ask for a path through a gateway's pod, again and again, so many on connections that they keep and as many on new ones, until the
+// function that it returns is called: that gives all answers. Nobody asks again for what he did not get.
+func (s *site) visits(gateway *corev1.Pod, path string, each int) (end func() []visit) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards the field below
+	var list []visit
+	stop := make(chan struct{})
+	url := "http://" + gateway.Status.PodIP + path
+	for i := range 2 * each {
+		c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: i >= each}}
+		wg.Go(func() {
+			defer c.CloseIdleConnections()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+				var v visit
+				res, err := c.Get(url)
+				if v.err = err; err == nil {
+					v.status = res.StatusCode
+					_, v.err = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+				v.at = time.Now()
+				mu.Lock()
+				list = append(list, v)
+				mu.Unlock()
+			}
+		})
+	}
+	return func() []visit {
+		close(stop)
+		wg.Wait()
+		return list
+	}
+}
+
+// onlyGot holds that all answers in a span of time had one of some statuses. No answer at all is an error too.
+func (s *site) onlyGot(what string, list []visit, from, to time.Time, statuses ...int) {
+	s.t.Helper()
+	n := 0
+	for _, v := range list {
+		if v.at.Before(from) || v.at.After(to) {
+			continue
+		}
+		if n++; v.err != nil || !slices.Contains(statuses, v.status) {
+			s.t.Errorf("%s: got %d, %v at %v, and wants %v", what, v.status, v.err, v.at.Format("05.000"), statuses)
+		}
+	}
+	if s.t.Logf("%s: %d answers in %v", what, n, to.Sub(from).Round(time.Millisecond)); n == 0 {
+		s.t.Errorf("%s: there was no traffic", what)
+	}
+}
+
 // istioIngress lets the controller set the switch of Istio's own ingress gateway, and sees by requests and by what both Envoys log that
-// these go through the waypoint then, which enforces the policy, and past it before and after.
+// these go through the waypoint then, which enforces the policy, and past it before and after. None is lost on the way there and back, and none goes past while the
+// switch is set.
 func istioIngress(t *testing.T, s *site) {
 	s.apply(ingressWorld)
 	for _, d := range []types.NamespacedName{{Namespace: s.edge, Name: "ingress-istio"}, {Namespace: s.shop, Name: "shared"}} {
@@ -119,6 +187,8 @@ func istioIngress(t *testing.T, s *site) {
 	}
 	before := s.state(false)
 
+	began := time.Now()
+	endAllowed, endSecret := s.visits(gateway, "/ok/traffic", 2), s.visits(gateway, "/secret/traffic", 1)
 	s.apply(ingressEdge)
 	e, took := s.ready("public", v1alpha1.ReasonDone)
 	t.Logf("ready after %v", took)
@@ -133,6 +203,7 @@ func istioIngress(t *testing.T, s *site) {
 		t.Errorf("the Service's labels are %v", labels)
 	}
 	t.Logf("the gateway follows the switch %v after Ready", s.answers(gateway, "/secret/now", 403))
+	followed := time.Now().Add(time.Second) // with the connections of before
 	s.answers(gateway, "/ok/now", 200)
 	if r := s.logged(waypoint, "/ok/now", 200); r.Peer != id || r.Policy != s.shop+"/callers" || !r.Allowed {
 		t.Errorf("the waypoint logged %+v; want caller %s, let in by the policy", r, id)
@@ -146,10 +217,18 @@ func istioIngress(t *testing.T, s *site) {
 
 	s.delete(s.theEdge("public"))
 	s.ready("public", v1alpha1.ReasonUndoHalted) // for the policy
+	time.Sleep(time.Until(followed.Add(time.Second)))
+	confirmed := time.Now()
 	s.confirm("public")
 	t.Logf("undone after %v", s.gone(s.theEdge("public")))
 	s.same(before, false)
 	s.answers(gateway, "/secret/after", 200)
+	allowed, secret := endAllowed(), endSecret()
+	end := time.Now()
+	s.onlyGot("allowed, there and back", allowed, began, end, 200)
+	s.onlyGot("denied by the waypoint, on the way there", secret, began, followed, 200, 403)
+	s.onlyGot("denied by the waypoint, by the switch", secret, followed, confirmed, 403)
+	s.onlyGot("denied by the waypoint, on the way back", secret, confirmed, end, 200, 403)
 	if r := s.logged(gateway, "/secret/after", 200); r.Upstream != backend || !r.HBONE {
 		t.Errorf("after: the gateway logged %+v; want a tunnel to %s, past the waypoint", r, backend)
 	}
