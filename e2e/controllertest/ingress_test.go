@@ -188,7 +188,7 @@ func istioIngress(t *testing.T, s *site) {
 	before := s.state(false)
 
 	began := time.Now()
-	endAllowed, endSecret := s.visits(gateway, "/ok/traffic", 2), s.visits(gateway, "/secret/traffic", 1)
+	endAllowed, endSecret := s.visits(gateway, "/ok/traffic", 3), s.visits(gateway, "/secret/traffic", 1)
 	s.apply(ingressEdge)
 	e, took := s.ready("public", v1alpha1.ReasonDone)
 	t.Logf("ready after %v", took)
@@ -223,12 +223,22 @@ func istioIngress(t *testing.T, s *site) {
 	t.Logf("undone after %v", s.gone(s.theEdge("public")))
 	s.same(before, false)
 	s.answers(gateway, "/secret/after", 200)
+	for range 3 {
+		s.apply(ingressEdge)
+		s.ready("public", v1alpha1.ReasonDone)
+		s.answers(gateway, "/secret/again", 403)
+		s.delete(s.theEdge("public"))
+		s.ready("public", v1alpha1.ReasonUndoHalted)
+		s.confirm("public")
+		s.gone(s.theEdge("public"))
+		s.answers(gateway, "/secret/again", 200)
+	}
 	allowed, secret := endAllowed(), endSecret()
 	end := time.Now()
-	s.onlyGot("allowed, there and back", allowed, began, end, 200)
+	s.onlyGot("allowed, there and back, four times", allowed, began, end, 200)
 	s.onlyGot("denied by the waypoint, on the way there", secret, began, followed, 200, 403)
 	s.onlyGot("denied by the waypoint, by the switch", secret, followed, confirmed, 403)
-	s.onlyGot("denied by the waypoint, on the way back", secret, confirmed, end, 200, 403)
+	s.onlyGot("denied by the waypoint, on the way back and three times more", secret, confirmed, end, 200, 403)
 	if r := s.logged(gateway, "/secret/after", 200); r.Upstream != backend || !r.HBONE {
 		t.Errorf("after: the gateway logged %+v; want a tunnel to %s, past the waypoint", r, backend)
 	}

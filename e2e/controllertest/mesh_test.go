@@ -68,6 +68,9 @@ spec:
   waypoint: {policy: Use, name: shared}
 `
 
+// noRetries has Istio's own gateways and waypoints ask once: what is lost is seen.
+const noRetries = "defaultHttpRetryPolicy: {attempts: 0}\n"
+
 // wholeMesh starts a mesh with istiod, captured pods and real waypoints, and the controller that asks them with an identity of the mesh.
 func wholeMesh(t *testing.T) *mesh.Mesh {
 	t.Helper()
@@ -84,7 +87,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 	}
 	var m *mesh.Mesh
 	m = meshtest.New(t, mesh.Options{
-		Quick: true, Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig,
+		Quick: true, Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig + noRetries,
 		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	all, err := manifests.Install()
@@ -141,6 +144,7 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	t.Run("a gateway that is locked", func(t *testing.T) { lockedGateway(t, wholeSite(t, m, "locked")) })
 	t.Run("a gateway that is paired", func(t *testing.T) { pairedSwitch(t, wholeSite(t, m, "paired")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, wholeSite(t, m, "ingress")) })
+	t.Run("a canary without a first waypoint", func(t *testing.T) { canaryAlone(t, wholeSite(t, m, "canary")) })
 }
 
 func capturedGateway(t *testing.T, s *site) {
