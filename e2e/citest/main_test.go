@@ -19,7 +19,7 @@ type repository struct {
 func newRepository(t *testing.T, test string) *repository {
 	t.Helper()
 	r := &repository{t, t.TempDir()}
-	for _, name := range []string{"compile", "failed", "fuzz", "modules", "need", "stories", "test", "unless"} {
+	for _, name := range []string{"compile", "demo", "failed", "fuzz", "modules", "need", "stories", "test", "unless"} {
 		text, err := os.ReadFile(filepath.Join("../../.ci", name))
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +32,9 @@ func newRepository(t *testing.T, test string) *repository {
 	r.write("tools/sleep", "#!/bin/sh\n", 0o755) // nobody waits for a calm machine
 	r.write("tools/go", `#!/bin/sh
 case "$1 $2" in
-"env GOVERSION") echo go1.26.0 ;;
+"env GOVERSION") echo "${PLAYED_GOVERSION:-go1.26.0}" ;;
+"env GOCACHE") echo "${PLAYED_GOCACHE:-}" ;;
+"env GOMODCACHE") echo "${PLAYED_GOMODCACHE:-}" ;;
 "env "*) ;;
 "vet "*) ;;
 "list "*) case "$PWD" in */e2e) echo example.com/product/e2e ;; *) echo example.com/product ;; esac ;;
