@@ -160,3 +160,27 @@ func TestEnsureRefusesUnknownNames(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// TestABuildThatIsEndedLeavesNothing: go clears what it has begun when it is interrupted, and only then. Here it is a stand-in of its kind, inside a world and
+// outside of it.
+func TestABuildThatIsEndedLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	begun := filepath.Join(dir, "begun")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	build := command{argv: []string{"env", "--default-signal=INT", "sh", "-c", `trap 'rm "$0"; exit 1' INT; echo begun >&2; : >"$0"; while :; do sleep 0.05; done`, begun}}
+	_, err := build.run(ctx, func(string) {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(begun); err == nil {
+				break
+			}
+		}
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(begun); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what it has begun is there: %v", err)
+	}
+}

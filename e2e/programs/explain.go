@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,29 +35,39 @@ func remedies() []remedy {
 	}
 }
 
-// explain adds the tail of a command's output and a remedy to err. Nil stays nil.
+// explain adds the tail of a command's output to err, or where there is a remedy the first line that says why, and the remedy. Nil stays nil.
 func explain(err error, output string) error {
 	if err == nil {
 		return nil
 	}
-	if output != "" {
-		err = fmt.Errorf("%w:\n%s", err, output)
-	}
 	if missing, ok := errors.AsType[*exec.Error](err); ok && errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: install %s and put it into PATH", err, missing.Name)
 	}
+	said := err.Error()
 	if errors.Is(err, unix.ENOSPC) {
-		output += unix.ENOSPC.Error()
+		said += " " + unix.ENOSPC.Error()
 	}
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) {
-		output += "permission denied"
+		said += " permission denied"
 	}
 	for _, r := range remedies() {
-		for _, w := range r.words {
-			if strings.Contains(output+" "+err.Error(), w) {
-				return fmt.Errorf("%w\n%s", err, r.do)
-			}
+		has := func(text string) bool {
+			return slices.ContainsFunc(r.words, func(w string) bool { return strings.Contains(text, w) })
+		}
+		lines := strings.Split(output, "\n")
+		if i := slices.IndexFunc(lines, has); i >= 0 {
+			return fmt.Errorf("%w:\n%s\n%s", err, lines[i], r.do)
+		}
+		if has(said) {
+			return fmt.Errorf("%w\n%s", withOutput(err, output), r.do)
 		}
 	}
-	return err
+	return withOutput(err, output)
+}
+
+func withOutput(err error, output string) error {
+	if output == "" {
+		return err
+	}
+	return fmt.Errorf("%w:\n%s", err, output)
 }

@@ -34,6 +34,10 @@ func TestEveryKnownFailureHasARemedy(t *testing.T) {
 			}
 		})
 	}
+	const much = "a\nx.go:1: no such host\nx.go:2: no such host\n# b"
+	if got := explain(failed, much).Error(); !strings.HasPrefix(got, "exit status 1:\nx.go:1: no such host\nthe network is needed") {
+		t.Errorf("one line of many is enough: got %q", got)
+	}
 	if explain(nil, "no such host") != nil {
 		t.Error("an error out of nothing")
 	}

@@ -9,10 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
@@ -82,8 +79,7 @@ func (c command) start(ctx context.Context, stdout, stderr *os.File) error {
 	}
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, c.dir, stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	defer world.Interruptible(ctx, cmd)()
 	return cmd.Run()
 }
 

@@ -22,6 +22,8 @@ func readSysctl(name string) string {
 func explain(err error, sysctl func(name string) string) error {
 	root := os.Geteuid() == 0
 	switch {
+	case errors.Is(err, unix.ENOSPC) && sysctl("user.max_user_namespaces") == "0": // so says a kernel of now, an older one EPERM
+		return fmt.Errorf("%w: user namespaces are turned off; as root run sysctl -w user.max_user_namespaces=10000, or run this as root", err)
 	case errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("%w: a limit on namespaces is reached; raise user.max_net_namespaces, user.max_pid_namespaces, user.max_mnt_namespaces and user.max_user_namespaces with sysctl -w", err)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):

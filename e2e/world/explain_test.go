@@ -21,6 +21,7 @@ func TestEveryRefusalOfTheKernelHasARemedy(t *testing.T) {
 	}{
 		"too many":       {unix.ENOSPC, nil, "user.max_net_namespaces"},
 		"old kernel":     {unix.EINVAL, nil, "CONFIG_USER_NS"},
+		"none allowed":   {unix.ENOSPC, map[string]string{"user.max_user_namespaces": "0"}, "sysctl -w user.max_user_namespaces=10000"},
 		"turned off":     {unix.EPERM, map[string]string{"user.max_user_namespaces": "0"}, "sysctl -w user.max_user_namespaces=10000"},
 		"AppArmor":       {unix.EACCES, map[string]string{"kernel.apparmor_restrict_unprivileged_userns": "1"}, "apparmor_restrict_unprivileged_userns=0"},
 		"container":      {unix.EPERM, nil, "--privileged"},

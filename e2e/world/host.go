@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,8 @@ type HostCommand struct {
 	Stderr *os.File // nil: nowhere
 }
 
-// Run runs the command and waits for it. Cancelling ctx kills it. A command that ran and failed is an *HostExitError.
+// Run runs the command and waits for it. Cancelling ctx interrupts it, and kills it after five seconds; Run returns when it has ended. A command that ran and
+// failed is an *HostExitError.
 func (c HostCommand) Run(ctx context.Context) error {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -85,7 +87,10 @@ func (c HostCommand) Run(ctx context.Context) error {
 		return fmt.Errorf("run %s on the host: %w", name, err)
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		_ = conn.CloseWrite() // closed already: the reply tells
+		_ = conn.SetReadDeadline(time.Now().Add(2 * endWait))
+	})
 	defer stop()
 	reply, _, err := readReply(conn)
 	switch {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,6 +107,26 @@ func text(err error) string {
 	return err.Error()
 }
 
+// endWait is how long a command may take to end when it is interrupted.
+const endWait = 5 * time.Second
+
+// Interruptible has the end of cmd's context interrupt it and all of its process group, which it gets of its own, and kill them after five seconds: go clears
+// what it has begun on that signal only. It is called before cmd is started; the returned function ends those of the group that are left, when the context
+// has ended, and is called after Wait.
+func Interruptible(ctx context.Context, cmd *exec.Cmd) (sweep func()) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGINT) }
+	cmd.WaitDelay = endWait
+	return func() {
+		if ctx.Err() != nil && cmd.Process != nil {
+			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // nobody is left: so be it
+		}
+	}
+}
+
 // runHost runs a command that ends with this process, and when the asker hangs up.
 func runHost(conn net.Conn, req hostRequest, stdout, stderr *os.File) (int, error) {
 	// Pdeathsig is tied to the thread that starts the child.
@@ -123,9 +144,9 @@ func runHost(conn net.Conn, req hostRequest, stdout, stderr *os.File) (int, erro
 	default:
 		cmd = exec.CommandContext(ctx, req.Argv[0], req.Argv[1:]...)
 	}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = req.Env, req.Dir, stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	defer Interruptible(ctx, cmd)()
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
@@ -133,5 +154,9 @@ func runHost(conn net.Conn, req hostRequest, stdout, stderr *os.File) (int, erro
 		_, _ = conn.Read(make([]byte, 1)) // ends when the asker hangs up, or with serveOne
 		cancel()
 	}()
-	return exitCode(cmd.Wait()), nil
+	err := cmd.Wait()
+	if ctx.Err() != nil {
+		return 0, ctx.Err() // the asker knows why
+	}
+	return exitCode(err), nil
 }

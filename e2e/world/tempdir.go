@@ -25,12 +25,15 @@ type TempDir struct {
 }
 
 // NewTempDir makes a folder isthmus-name-* in os.TempDir, and removes those that killed programs have left. The caller ends it with
-// Remove or Keep. An error on a full disk says what to do.
+// Remove or Keep. An error on a full disk, or without a folder to make it in, says what to do.
 func NewTempDir(name string) (*TempDir, error) {
 	_ = Sweep() // what stays is for the next one
 	path, err := os.MkdirTemp("", dirPrefix+name+"-")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return nil, fmt.Errorf("make a temporary folder: %w: set TMPDIR to a folder that is there and that you may write to", err)
+	}
 	if err != nil {
-		return nil, Full(err)
+		return nil, fmt.Errorf("make a temporary folder: %w", Full(err))
 	}
 	d := &TempDir{Path: path}
 	// The file gets its name when it is locked already: others sweep at any time.

@@ -126,3 +126,10 @@ func TestFullDiskHasARemedy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAFolderThatCannotBeMadeHasARemedy(t *testing.T) {
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "none"))
+	if _, err := NewTempDir("x"); err == nil || !strings.Contains(err.Error(), "set TMPDIR to a folder that is there") {
+		t.Errorf("got %v", err)
+	}
+}
