@@ -25,6 +25,9 @@ const (
 	readyFD   = 3 // a line there says that the process serves
 	drainTime = 5 * time.Second
 	lastWord  = time.Second // for connections outside of tunnels
+	// straggling is how long nobody has to come any more before redirected connections are refused. The node takes the redirection away before it ends the
+	// process, but who was led here until then may still be on the way, or wait to be accepted.
+	straggling = 50 * time.Millisecond
 )
 
 // process is a capture process at work.
@@ -73,13 +76,15 @@ func run(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return err
 	}
-	closeRedirected, err := p.takeRedirected(ctx)
+	serving, end := context.WithCancel(context.WithoutCancel(ctx)) // who has come is served, though nobody else is to come
+	defer end()
+	drainRedirected, err := p.takeRedirected(serving)
 	if err != nil {
 		return err
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(hboneL) }()
-	go p.redecide(ctx)
+	go p.redecide(serving)
 	if err := sayReady(); err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func run(ctx context.Context, cfg *config) error {
 		return err
 	case <-ctx.Done():
 	}
-	closeRedirected()
+	drainRedirected()
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	finished := make(chan struct{})
@@ -154,8 +159,8 @@ func sayReady() error {
 	return f.Close()
 }
 
-// takeRedirected listens for what the node redirects to this process.
-func (p *process) takeRedirected(ctx context.Context) (stop func(), err error) {
+// takeRedirected listens for what the node redirects to this process. drain returns when nobody comes any more and the listeners are closed.
+func (p *process) takeRedirected(ctx context.Context) (drain func(), err error) {
 	if p.cfg.ServicePorts != "" {
 		return p.followServices(ctx)
 	}
@@ -169,25 +174,68 @@ func (p *process) takeRedirected(ctx context.Context) (stop func(), err error) {
 		outbound.Close()
 		return nil, err
 	}
-	go p.accept(ctx, outbound, originalDest, p.outbound)
-	go p.accept(ctx, inbound, originalDest, p.plaintext)
-	return func() { outbound.Close(); inbound.Close() }, nil
+	all := []*redirected{p.serve(ctx, outbound, originalDest, p.outbound), p.serve(ctx, inbound, originalDest, p.plaintext)}
+	return func() { drainAll(all) }, nil
 }
 
-// accept serves each connection of l in a goroutine of its own; dest tells where it was meant to go.
-func (p *process) accept(ctx context.Context, l net.Listener, dest func(*net.TCPConn) (netip.AddrPort, error),
-	serve func(context.Context, *net.TCPConn, netip.AddrPort)) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
+// redirected is a listener for connections that were meant to go elsewhere.
+type redirected struct {
+	l       *net.TCPListener
+	leaving chan struct{} // closed when it is to close once nobody comes any more
+	done    chan struct{} // closed when it is closed
+}
+
+// serve serves each connection of l in a goroutine of its own; dest tells where it was meant to go.
+func (p *process) serve(ctx context.Context, l net.Listener, dest func(*net.TCPConn) (netip.AddrPort, error),
+	carry func(context.Context, *net.TCPConn, netip.AddrPort)) *redirected {
+	r := &redirected{l: l.(*net.TCPListener), leaving: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		for {
+			tcp, err := r.accept()
+			if err != nil {
+				return
+			}
+			dst, err := dest(tcp)
+			if err != nil {
+				reset(tcp)
+				continue
+			}
+			p.conns.Go(func() { carry(ctx, tcp, dst) })
 		}
-		tcp := c.(*net.TCPConn)
-		dst, err := dest(tcp)
-		if err != nil {
-			reset(tcp)
-			continue
+	}()
+	return r
+}
+
+// accept is the next connection. An error is the end: the listener is closed, and nobody waits at it.
+func (r *redirected) accept() (*net.TCPConn, error) {
+	for missed := false; ; {
+		c, err := r.l.AcceptTCP()
+		if err == nil {
+			return c, nil
 		}
-		p.conns.Go(func() { serve(ctx, tcp, dst) })
+		// A deadline may pass while this process does not run: then there may be somebody yet.
+		if missed || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, errors.Join(err, r.l.Close())
+		}
+		select {
+		case <-r.leaving:
+			missed = true
+		default:
+		}
+		if err := r.l.SetDeadline(time.Now().Add(straggling)); err != nil {
+			return nil, errors.Join(err, r.l.Close())
+		}
+	}
+}
+
+// drainAll has listeners close when nobody comes any more, and waits for it.
+func drainAll(all []*redirected) {
+	for _, r := range all {
+		close(r.leaving)
+		_ = r.l.SetDeadline(time.Now().Add(straggling)) // closed already: done tells
+	}
+	for _, r := range all {
+		<-r.done
 	}
 }

@@ -132,16 +132,21 @@ func (c *cluster) apply(yaml string) {
 // enrol brings the caller into the mesh, or out of it.
 func (c *cluster) enrol(in bool) {
 	c.t.Helper()
+	c.enrolPod("caller", in)
+}
+
+func (c *cluster) enrolPod(name string, in bool) {
+	c.t.Helper()
 	mode := "null"
 	if in {
 		mode = `"ambient"`
 	}
-	caller := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "caller"}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name}}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"istio.io/dataplane-mode":`+mode+`}}}`))
-	if err := c.Client().Patch(c.ctx(), caller, patch); err != nil {
+	if err := c.Client().Patch(c.ctx(), pod, patch); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.Node.WaitCaptured(c.ctx(), c.ns, "caller", in); err != nil {
+	if err := c.Node.WaitCaptured(c.ctx(), c.ns, name, in); err != nil {
 		c.t.Fatal(err)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,25 +19,23 @@ import (
 // followEvery is how often the list of Services is read.
 const followEvery = 50 * time.Millisecond
 
-// followServices listens on the ports of Services that the node lists, and follows the list until stop is called.
-func (p *process) followServices(ctx context.Context) (stop func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	open := map[netip.AddrPort]net.Listener{}
+// followServices listens on the ports of Services that the node lists, and follows the list until drain is called, which drains the listeners.
+func (p *process) followServices(ctx context.Context) (drain func(), err error) {
+	open := map[netip.AddrPort]*redirected{}
 	text, err := p.listen(ctx, open, "")
 	if err != nil {
-		cancel()
-		closeAll(open)
+		drainAll(slices.Collect(maps.Values(open)))
 		return nil, err
 	}
+	following, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer closeAll(open)
 		tick := time.NewTicker(followEvery)
 		defer tick.Stop()
 		for {
 			select {
-			case <-ctx.Done():
+			case <-following.Done():
 				return
 			case <-tick.C:
 			}
@@ -47,11 +47,15 @@ func (p *process) followServices(ctx context.Context) (stop func(), err error) {
 			text = next
 		}
 	}()
-	return func() { cancel(); <-done }, nil
+	return func() {
+		cancel()
+		<-done
+		drainAll(slices.Collect(maps.Values(open)))
+	}, nil
 }
 
 // listen reads the list and makes open agree with it, unless it still is old; it returns the list.
-func (p *process) listen(ctx context.Context, open map[netip.AddrPort]net.Listener, old string) (string, error) {
+func (p *process) listen(ctx context.Context, open map[netip.AddrPort]*redirected, old string) (string, error) {
 	text, err := os.ReadFile(p.cfg.ServicePorts)
 	if err != nil || string(text) == old {
 		return old, err
@@ -73,12 +77,11 @@ func (p *process) listen(ctx context.Context, open map[netip.AddrPort]net.Listen
 			errs = append(errs, err)
 			continue
 		}
-		open[at] = l
-		go p.accept(ctx, l, localDest, p.outbound)
+		open[at] = p.serve(ctx, l, localDest, p.outbound)
 	}
-	for at, l := range open {
+	for at, r := range open {
 		if !wanted[at] {
-			l.Close()
+			r.l.Close()
 			delete(open, at)
 		}
 	}
@@ -86,12 +89,6 @@ func (p *process) listen(ctx context.Context, open map[netip.AddrPort]net.Listen
 		return old, fmt.Errorf("listen on the ports of services: %w", err)
 	}
 	return string(text), nil
-}
-
-func closeAll(open map[netip.AddrPort]net.Listener) {
-	for _, l := range open {
-		l.Close()
-	}
 }
 
 // transparent lets a socket have an address that is not the pod's.
