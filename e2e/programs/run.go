@@ -26,9 +26,11 @@ type command struct {
 
 // run runs c, gives line each line of its output, and returns stdout. Its errors end with the tail of the output.
 func (c command) run(ctx context.Context, line func(string)) (string, error) {
-	if _, err := exec.LookPath(c.argv[0]); err != nil {
+	path, err := exec.LookPath(c.argv[0]) // here: the process outside may have been started with another PATH
+	if err != nil {
 		return "", explain(err, "")
 	}
+	c.argv = append([]string{path}, c.argv[1:]...)
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		return "", err
