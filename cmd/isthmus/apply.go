@@ -15,19 +15,21 @@ import (
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const applyLong = `Carry out a plan that was reviewed, and nothing else. The plan is what isthmus plan -o json (or -o
-yaml) has written. It is made anew, and compared: where an object, or a field that is concerned, is
-not as it was then, nothing is written, and a table says what differs. A plan that is blocked as a
-whole is refused. Where findings hold back some backends only, the others are approved.
+const applyLong = `Carry out a plan that was reviewed, and nothing else. The plan is what isthmus
+plan -o json (or -o yaml) has written. It is made anew, and compared: where an
+object, or a field that is concerned, is not as it was then, nothing is written,
+and a table says what differs. A plan that is blocked as a whole is refused.
+Where findings hold back some backends only, the others are approved.
 
-Otherwise the AmbientEdge of the plan is applied, with the annotation isthmus.dev/plan, which binds
-the controller to what was reviewed. It is the controller that takes the steps. When its plan has
-changed meanwhile, or later, it writes nothing, and finding ISM346 says what is new: until the plan
-of then is applied, or the annotation is removed. What was approved and is taken back by others is
-mended. Deleting the AmbientEdge needs no approval.
+Otherwise the AmbientEdge of the plan is applied, with the annotation
+isthmus.dev/plan, which binds the controller to what was reviewed. It is the
+controller that takes the steps. When its plan has changed meanwhile, or later,
+it writes nothing, and finding ISM346 says what is new: until the plan of then
+is applied, or the annotation is removed. What was approved and is taken back by
+others is mended. Deleting the AmbientEdge needs no approval.
 
-The steps are followed until the AmbientEdge is ready. This needs the rights to create and patch
-AmbientEdges, and those to read what a plan depends on.`
+The steps are followed until the AmbientEdge is ready. This needs the rights to
+create and patch AmbientEdges, and those to read what a plan depends on.`
 
 const applyExample = `  isthmus plan -f edge.yaml -o json > plan.json
   isthmus apply --plan plan.json

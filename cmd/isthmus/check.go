@@ -15,27 +15,32 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/check"
 )
 
-const checkLong = `Find what is wrong between edge gateways and the ambient mesh, before it hurts: policies that deny
-everybody or nobody, gateways that walk past waypoints, waypoints that serve nobody, identities that
-do not exist. Isthmus need not be installed in the cluster, and rights to read are enough: those of
-the ClusterRole isthmus-view. Kinds that the cluster does not know are done without.
+const checkLong = `Find what is wrong between edge gateways and the ambient mesh, before it hurts:
+policies that deny everybody or nobody, gateways that walk past waypoints,
+waypoints that serve nobody, identities that do not exist. Isthmus need not be
+installed in the cluster, and rights to read are enough: those of the
+ClusterRole isthmus-view. Kinds that the cluster does not know are done without.
 
-With -f no cluster is asked: what is in the files is all that there is, and what they leave to a
-cluster is assumed. With --against-cluster besides, the files are laid over the cluster as kubectl
-apply would, and only findings that are new are shown; a note tells those that go away.
+With -f no cluster is asked: what is in the files is all that there is, and what
+they leave to a cluster is assumed. With --against-cluster besides, the files
+are laid over the cluster as kubectl apply would, and only findings that are new
+are shown; a note tells those that go away.
 
-A finding names the object and field, what happens to whom, and the fix. Error: something is broken,
-or open, for sure. Warning: it is very likely, or degrades. Info: worth knowing. --explain tells
-more about a code, and docs/checks.md has all of them. An object's annotation
+A finding names the object and field, what happens to whom, and the fix. Error:
+something is broken, or open, for sure. Warning: it is very likely, or degrades.
+Info: worth knowing. --explain tells more about a code, and docs/checks.md has
+all of them. An object's annotation
   isthmus.dev/ignore: "ISM204: reason"
-has findings of that code ignored for this object; they are listed at the end, and do not count.
+has findings of that code ignored for this object; they are listed at the end,
+and do not count.
 
-The exit code is 0 when there is nothing at or above --fail-on, 1 when there is, 2 for a wrong
-command line, and 3 when it could not be looked, as the cluster or a file cannot be read, or when
-what was found cannot be written.
+The exit code is 0 when there is nothing at or above --fail-on, 1 when there is,
+2 for a wrong command line, and 3 when it could not be looked, as the cluster or
+a file cannot be read, or when what was found cannot be written.
 
-With -o sarif a finding in a file has its place there. One in a cluster or standard input has only
-the object's name, and code hosts show it beside no line.`
+With -o sarif a finding in a file has its place there. One in a cluster or
+standard input has only the object's name, and code hosts show it beside no
+line.`
 
 const checkExample = `  # A cluster
   isthmus check

@@ -150,7 +150,7 @@ func (d *checkDocument) print(p *page) error {
 		}
 		fmt.Fprintln(p.w)
 	}
-	_, err := fmt.Fprintln(p.w, d.summary())
+	_, err := fmt.Fprintln(p.w, strings.Join(wrap(d.summary(), p.width), "\n"))
 	return err
 }
 

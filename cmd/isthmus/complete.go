@@ -71,6 +71,19 @@ func (k *kubeFlags) completeNamespaces(cmd *cobra.Command, _ []string, typed str
 	})
 }
 
+// completeNamespacesOf gives the namespaces of the cluster that the flags of cmd name, where it has such flags.
+func completeNamespacesOf(cmd *cobra.Command) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		k := &kubeFlags{}
+		for name, value := range map[string]*string{"kubeconfig": &k.kubeconfig, "context": &k.context} {
+			if f := cmd.Flags().Lookup(name); f != nil {
+				*value = f.Value.String()
+			}
+		}
+		return k.completeNamespaces(cmd, args, typed)
+	}
+}
+
 func (k *kubeFlags) completeContexts(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	all := slices.DeleteFunc(k.contexts(k.loader()), func(name string) bool { return !strings.HasPrefix(name, typed) })
 	return all, cobra.ShellCompDirectiveNoFileComp

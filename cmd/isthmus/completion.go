@@ -9,12 +9,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const completionLong = `Write a script for a shell that completes commands, flags, and names of the cluster: AmbientEdges,
-namespaces, contexts and the Services that can be dialled. For names the cluster is asked for two
-seconds at most.`
+const completionLong = `Write a script for a shell that completes commands, flags, and names of the
+cluster: AmbientEdges, namespaces, contexts and the Services that can be
+dialled. For names the cluster is asked for two seconds at most.`
 
-const completionExample = `  # For this bash; for every one, write it to ~/.local/share/bash-completion/completions/isthmus
+const completionExample = `  # For this bash, and for every one
   source <(isthmus completion bash)
+  dir=~/.local/share/bash-completion/completions
+  mkdir -p "$dir" && isthmus completion bash > "$dir/isthmus"
 
   # For this zsh; for every one, write it to a folder of $fpath, as _isthmus
   source <(isthmus completion zsh)

@@ -27,32 +27,36 @@ import (
 	controller "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const controllerLong = `Run the controller: it brings the gateways of AmbientEdges into the mesh, wires their waypoints, and
-takes it all back.
+const controllerLong = `Run the controller: it brings the gateways of AmbientEdges into the mesh, wires
+their waypoints, and takes it all back.
 
-It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see whether waypoints
-answer it speaks HBONE with an identity of its own, which istiod gives it for its service account's
-token; --identity takes it from elsewhere, as in isthmus dial. Until it has one it writes nothing
-for an AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz says why.
-Nor is it while it leads and has not read the cluster yet.
+It runs in the cluster, from manifests/, or anywhere with a kubeconfig. To see
+whether waypoints answer it speaks HBONE with an identity of its own, which
+istiod gives it for its service account's token; --identity takes it from
+elsewhere, as in isthmus dial. Until it has one it writes nothing for an
+AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz
+says why. Nor is it while it leads and has not read the cluster yet.
 
-What it may not read of kinds that a cluster may lack is finding ISM349, and stops who needs it. A
-missing right to read what every plan depends on ends it, with an error that names the right.
+What it may not read of kinds that a cluster may lack is finding ISM349, and
+stops who needs it. A missing right to read what every plan depends on ends it,
+with an error that names the right.
 
-At its start it reads trust domain, root namespace, cluster and network of the mesh from istiod's
-ConfigMap (istio, or istio-REVISION, in --istio-namespace), namespace and Deployment; flags come
-before that. A --trust-domain that the ConfigMap contradicts is an error.
+At its start it reads trust domain, root namespace, cluster and network of the
+mesh from istiod's ConfigMap (istio, or istio-REVISION, in --istio-namespace),
+namespace and Deployment; flags come before that. A --trust-domain that the
+ConfigMap contradicts is an error.
 
 Logs go to standard error, as JSON with -o json.`
 
 const controllerExample = `  # In a pod, as manifests/install/controller.yaml does
   isthmus controller --leader-elect
 
-  # Only look: findings and plans in the status of AmbientEdges, nothing else is written
+  # Only look: findings and plans in the status of AmbientEdges, and no more
   isthmus controller --observe-only
 
   # With an identity of a SPIRE agent, whose socket is mounted into the pod
-  isthmus controller --leader-elect --identity spire --socket /run/spire/agent.sock`
+  isthmus controller --leader-elect --identity spire \
+    --socket /run/spire/agent.sock`
 
 // controllerFlags are the flags of isthmus controller.
 type controllerFlags struct {
@@ -91,13 +95,17 @@ func newController(a *app) *cobra.Command {
 func (f *controllerFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVar(&f.leaderElect, "leader-elect", false, "work only while holding the lease isthmus-controller: needed with more than one replica")
-	fs.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`NAMESPACE` of that lease (default: the pod's own)")
-	fs.StringVar(&f.metrics, "metrics-bind-address", "0", "`ADDRESS` to serve Prometheus metrics on; 0 for nowhere")
-	fs.StringVar(&f.health, "health-probe-bind-address", "0", "`ADDRESS` to serve /healthz and /readyz on; 0 for nowhere")
+	fs.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`NAME` of that lease's namespace (default: the pod's own)")
+	fs.StringVar(&f.metrics, "metrics-bind-address", "0", "`ADDR` to serve Prometheus metrics on; 0 for nowhere")
+	fs.StringVar(&f.health, "health-probe-bind-address", "0", "`ADDR` to serve /healthz and /readyz on; 0 for nowhere")
 	fs.StringSliceVar(&f.namespaces, "watch-namespaces", nil, "obey the AmbientEdges of these `NAMESPACES` only (default: of all)")
 	fs.BoolVar(&f.observeOnly, "observe-only", false, "write nothing but status, whatever AmbientEdges say; the ClusterRole isthmus-observe is enough")
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` from which on to log: debug, info, warn or error")
 	fs.StringVar(&f.rootNamespace, "root-namespace", "", "root `NAMESPACE` of the mesh (default: what its configuration says, else istio-system)")
+	for _, name := range []string{"root-namespace", "leader-elect-namespace", "watch-namespaces"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, completeNamespacesOf(cmd))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]cobra.Completion{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	f.kube.registerCluster(cmd)
 	f.mesh.register(cmd)
 	for name, says := range map[string]string{

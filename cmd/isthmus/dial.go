@@ -15,21 +15,26 @@ import (
 	"github.com/isthmus-mesh/isthmus/hbone"
 )
 
-const dialLong = `Find the way to HOST:PORT as a captured pod would, take it over HBONE with an identity of the mesh,
-and show what was seen: every hop, whom it has to be, and why the way leads there.
+const dialLong = `Find the way to HOST:PORT as a captured pod would, take it over HBONE with an
+identity of the mesh, and show what was seen: every hop, whom it has to be, and
+why the way leads there.
 
-HOST is a Service's full name (orders.shop.svc.cluster.local), its VIP, or a pod's address. The way
-comes from istiod, who wants a service account's token; --via names one by hand.
+HOST is a Service's full name (orders.shop.svc.cluster.local), its VIP, or a
+pod's address. The way comes from istiod, who wants a service account's token;
+--via names one by hand.
 
---identity says where our certificate comes from: istiod, for the token's service account (the
-default), spire (a SPIFFE Workload API), sds (Istio's agent beside us, or SPIRE's) or files. Flags
-that are for one of these say so first. Whom to believe comes along; --trust-alias,
---trust-additional and --trust-federated add to it, and --crl takes away. In a pod that mounts a
-token for istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no flag is needed.
+--identity says where our certificate comes from: istiod, for the token's
+service account (the default), spire (a SPIFFE Workload API), sds (Istio's agent
+beside us, or SPIRE's) or files. Flags that are for one of these say so first.
+Whom to believe comes along; --trust-alias, --trust-additional and
+--trust-federated add to it, and --crl takes away. In a pod that mounts a token
+for istio-ca and the ConfigMap istio-ca-root-cert where the defaults look, no
+flag is needed.
 
-With --http the route and the answer's head go to standard error and its body to standard output; a
-status of 400 or more is a failure. Without, standard input and output are relayed until the other
-side has ended. With -o json all is one document, and nothing is relayed.
+With --http the route and the answer's head go to standard error and its body to
+standard output; a status of 400 or more is a failure. Without, standard input
+and output are relayed until the other side has ended. With -o json all is one
+document, and nothing is relayed.
 
 What leads around HBONE is refused; --allow-plaintext permits it.`
 
@@ -39,19 +44,25 @@ const dialExample = `  # Only show the way
   # Ask for a page, as the service account of the token
   isthmus dial orders.shop.svc.cluster.local:80 --http /orders
 
-  # From a machine that reaches pods: a token of the gateway's account, istiod by port-forward
+  # From a machine that reaches pods: a token of the gateway's account, and
+  # istiod by port-forward
   kubectl create token gateway -n edge --audience istio-ca > token
-  kubectl get configmap istio-ca-root-cert -o jsonpath='{.data.root-cert\.pem}' > root.pem
+  kubectl get configmap istio-ca-root-cert \
+    -o jsonpath='{.data.root-cert\.pem}' > root.pem
   kubectl -n istio-system port-forward deploy/istiod 15012 &
-  isthmus dial 10.96.3.4:80 --http / --istiod 127.0.0.1:15012 --token-file token --ca-roots root.pem
+  isthmus dial 10.96.3.4:80 --http / --istiod 127.0.0.1:15012 \
+    --token-file token --ca-roots root.pem
 
   # Without istiod: identity from files, and the hop by hand
-  isthmus dial 10.0.0.7:8080 --via 10.0.0.7:15008 --peer spiffe://cluster.local/ns/shop/sa/orders \
+  isthmus dial 10.0.0.7:8080 --via 10.0.0.7:15008 \
+    --peer spiffe://cluster.local/ns/shop/sa/orders \
     --cert chain.pem --key key.pem --roots roots.pem
 
-  # As whom a SPIRE agent knows us, in a mesh whose trust domain was renamed, and to nobody revoked
+  # As whom a SPIRE agent knows us, in a mesh whose trust domain was renamed,
+  # and to nobody revoked
   isthmus dial orders.shop.svc.cluster.local:80 --http / --identity spire \
-    --socket unix:///run/spire/agent.sock --trust-alias old.example --crl ca-crl.pem
+    --socket unix:///run/spire/agent.sock --trust-alias old.example \
+    --crl ca-crl.pem
 
   # As whom Istio's agent beside us has a certificate for
   isthmus dial orders.shop.svc.cluster.local:80 --http / --identity sds`
@@ -87,6 +98,7 @@ func newDial(a *app) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&f.http, "http", "", "send an HTTP request for `PATH`")
 	fs.StringVar(&f.method, "method", "GET", "`METHOD` of the request of --http")
+	completeMethods(cmd)
 	fs.StringArrayVar(&f.headers, "header", nil, "`NAME:VALUE` to send with --http; may be repeated, host is the authority")
 	fs.BoolVar(&f.routeOnly, "route", false, "show the way and do not take it")
 	fs.BoolVar(&f.routeOnly, "explain-only", false, "the same as --route")

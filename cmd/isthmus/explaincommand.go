@@ -13,47 +13,55 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/explain"
 )
 
-const explainLong = `Say who may call what, hop by hop, and why: what carries each hop, who is seen at its end and who
-is expected there, who enforces policies, what is decided, by which rule of which policy, and on
-what it depends. Way and verdict are told of the objects of a cluster, or of files with -f; nobody
-is asked, and nothing is sent, but with --live.
+const explainLong = `Say who may call what, hop by hop, and why: what carries each hop, who is seen
+at its end and who is expected there, who enforces policies, what is decided, by
+which rule of which policy, and on what it depends. Way and verdict are told of
+the objects of a cluster, or of files with -f; nobody is asked, and nothing is
+sent, but with --live.
 
---from is a gateway (NAMESPACE/NAME), a service account (sa/NAMESPACE/NAME or a SPIFFE id) or a
-workload (deployment/NAMESPACE/NAME, and so for daemonset and pod). --to is a Service
-(NAMESPACE/NAME:PORT) or a pod (pod/NAMESPACE/NAME:PORT). What is not said of the request is
-unknown: allow and deny hold for every request that is left, and all else is depends, with what it
-depends on. Where some pods of a gateway are in the mesh and some are not, or nobody can see which
-way it sends, every way is shown.
+--from is a gateway (NAMESPACE/NAME), a service account (sa/NAMESPACE/NAME or a
+SPIFFE id) or a workload (deployment/NAMESPACE/NAME, and so for daemonset and
+pod). --to is a Service (NAMESPACE/NAME:PORT) or a pod
+(pod/NAMESPACE/NAME:PORT). What is not said of the request is unknown: allow and
+deny hold for every request that is left, and all else is depends, with what it
+depends on. Where some pods of a gateway are in the mesh and some are not, or
+nobody can see which way it sends, every way is shown.
 
---why-not names the smallest change that would allow what is denied, and the patch of the policy.
---matrix shows every gateway and each Service that its routes lead to: with --from only that
-source, with --accounts the service accounts of all pods too, with --all-services every Service. -o
-html is one file that needs no other.
+--why-not names the smallest change that would allow what is denied, and the
+patch of the policy. --matrix shows every gateway and each Service that its
+routes lead to: with --from only that source, with --accounts the service
+accounts of all pods too, with --all-services every Service. -o html is one file
+that needs no other.
 
---live tries it too: through HBONE, as whom --service-account and its like say, by the way that
-istiod tells, or that --via names; and says where that is not what was told. If it is not --from
-whose identity we hold, the answer is told for ours. A request is sent, GET / if nothing else is
-asked for.
+--live tries it too: through HBONE, as whom --service-account and its like say,
+by the way that istiod tells, or that --via names; and says where that is not
+what was told. If it is not --from whose identity we hold, the answer is told
+for ours. A request is sent, GET / if nothing else is asked for.
 
-Exit codes: 0 there is an answer, be it deny; with --live, 1 if probe and answer differ.`
+Exit codes: 0 there is an answer, be it deny; with --live, 1 if probe and answer
+differ.`
 
 const explainExample = `  # May this gateway call that Service, and by which way?
   isthmus explain --from gateways/http --to shop/orders:80
 
   # One request, and what would have to change for it
-  isthmus explain --from gateways/http --to shop/orders:80 --method POST --path /x --why-not
+  isthmus explain --from gateways/http --to shop/orders:80 \
+    --method POST --path /x --why-not
 
   # With a token that the gateway forwards
-  isthmus explain --from gateways/http --to shop/orders:80 --jwt iss=https://id.example,sub=ann
+  isthmus explain --from gateways/http --to shop/orders:80 \
+    --jwt iss=https://id.example,sub=ann
 
   # What would manifests do, before they are applied?
-  isthmus explain -f manifests/ --from deployment/web/front --to shop/orders:80
+  isthmus explain -f manifests/ --from deployment/web/front \
+    --to shop/orders:80
 
   # Everybody's access, as a page to send around
   isthmus explain --matrix --accounts -o html > access.html
 
   # Does it do so? Probed from a pod of the gateway's service account
-  isthmus explain --from gateways/http --to shop/orders:80 --path /orders --live`
+  isthmus explain --from gateways/http --to shop/orders:80 \
+    --path /orders --live`
 
 // outputHTML is a page for a browser.
 const outputHTML = "html"

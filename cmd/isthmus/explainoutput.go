@@ -135,11 +135,11 @@ func (a *app) showAnswer(f *explainFlags, x *explain.Explainer, answer *explain.
 		return a.writeJSON(d)
 	}
 	p := a.page(a.stdout)
-	if err := explain.Draw(p.w, answer, p.role); err != nil {
+	if err := explain.Draw(p.w, answer, p.width, p.role); err != nil {
 		return err
 	}
 	if f.whyNot {
-		if err := explain.DrawChanges(p.w, changes, p.role); err != nil {
+		if err := explain.DrawChanges(p.w, changes, p.width, p.role); err != nil {
 			return err
 		}
 	}

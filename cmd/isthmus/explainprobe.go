@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,7 +157,7 @@ func (l *liveDetail) print(p *page) {
 		if d.Target != "" {
 			text = d.Target + ", " + text
 		}
-		for i, line := range wrap(clean(text), explain.Width-4) {
+		for i, line := range wrap(clean(text), cmp.Or(p.width, explain.Width)-4) {
 			fmt.Fprintf(p.w, "%s%s\n", map[bool]string{true: "  ", false: "    "}[i == 0], p.paint(c, line))
 		}
 	}

@@ -29,6 +29,10 @@ func (r *requestFlags) register(cmd *cobra.Command) {
 	f.StringSliceVar(&r.jwt, "jwt", nil, "`CLAIM=VALUE` of the request's token, with commas; a claim that comes twice is a list; none: it has no token")
 	f.StringVar(&r.sourceIP, "source-ip", "", "`ADDRESS` that the source connects from (default: those of its pods)")
 	f.StringVar(&r.clientIP, "client-ip", "", "client's `ADDRESS` by X-Forwarded-For, as the mesh counts trusted hops; none: there is no such header")
+	completeMethods(cmd)
+}
+
+func completeMethods(cmd *cobra.Command) {
 	methods := []cobra.Completion{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 	_ = cmd.RegisterFlagCompletionFunc("method", cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp))
 }

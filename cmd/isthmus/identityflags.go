@@ -32,8 +32,9 @@ const (
 const (
 	// socketVariable is where every client of the Workload API looks for the socket.
 	socketVariable = "SPIFFE_ENDPOINT_SOCKET"
-	// istioSocket is where Istio's agent listens.
-	istioSocket = "/var/run/secrets/workload-spiffe-uds/socket"
+	// istioSocket is where Istio's agent listens. It is too long for a word of a help.
+	istioFolder, istioName = "/var/run/secrets", "workload-spiffe-uds/socket"
+	istioSocket            = istioFolder + "/" + istioName
 )
 
 // identityFlags say where our certificate comes from.
@@ -55,7 +56,7 @@ func (i *identityFlags) register(cmd *cobra.Command) {
 	f.StringVar(&i.key, "key", "", "files: PEM `FILE` with the key of --cert")
 	f.StringVar(&i.roots, "roots", "", "files: PEM `FILE` with the roots that peers are verified by")
 	f.StringVar(&i.socket, "socket", "", "spire, sds: `SOCKET` of the agent, a path or unix:///path, for spire also tcp://ip:port (default: for spire "+
-		socketVariable+", for sds "+istioSocket+")")
+		socketVariable+", for sds "+istioName+" in "+istioFolder+", of Istio's agent)")
 	f.StringVar(&i.id, "spiffe-id", "", "spire, sds: SPIFFE `ID` that we have to be (default: the agent's first)")
 	f.StringVar(&i.hint, "spire-hint", "", "spire: `HINT` of the registration entry, where the agent has several identities for us")
 	f.StringVar(&i.sdsName, "sds-name", "default", "sds: `NAME` of the certificate; to a SPIRE agent it may be a SPIFFE id")

@@ -32,6 +32,7 @@ func (k *kubeFlags) registerCluster(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` that says how to reach the cluster (default: KUBECONFIG, else ~/.kube/config, else the pod's own account)")
 	f.StringVar(&k.context, "context", "", "`NAME` of the context in the kubeconfig (default: the current one)")
+	completeFiles(cmd, "kubeconfig")
 	_ = cmd.RegisterFlagCompletionFunc("context", k.completeContexts)
 }
 

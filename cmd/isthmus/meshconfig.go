@@ -29,6 +29,7 @@ type configFlags struct {
 func registerIstiod(cmd *cobra.Command, at *ctl.Istiod) {
 	f := cmd.Flags()
 	f.StringVar(&at.Namespace, "istio-namespace", ctl.Istiod{}.Home(), "istiod's `NAMESPACE`")
+	_ = cmd.RegisterFlagCompletionFunc("istio-namespace", completeNamespacesOf(cmd))
 	f.StringVar(&at.Revision, "revision", "", "istiod's `REVISION`, as label istio.io/rev has it (default: the one without)")
 }
 
@@ -36,6 +37,7 @@ func (c *configFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.trustDomain, "trust-domain", "", "trust `DOMAIN` of the mesh (default: what its configuration says, else cluster.local)")
 	f.StringVar(&c.rootNamespace, "root-namespace", "", "root `NAMESPACE` of the mesh (default: what its configuration says, else istio-system)")
+	_ = cmd.RegisterFlagCompletionFunc("root-namespace", completeNamespacesOf(cmd))
 	registerIstiod(cmd, &c.istiod)
 }
 

@@ -22,17 +22,20 @@ import (
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const observeLong = `Find every Gateway of a cluster and every known Ingress controller, and show what an AmbientEdge
-would do for each, without one being written. With a name: one of them, what its vendor needs
-before, its whole plan, the AmbientEdge that would do it, and the commands of those who consent.
--o yaml then has the AmbientEdge alone, as kubectl apply takes it.
+const observeLong = `Find every Gateway of a cluster and every known Ingress controller, and show
+what an AmbientEdge would do for each, without one being written. With a name:
+one of them, what its vendor needs before, its whole plan, the AmbientEdge that
+would do it, and the commands of those who consent. -o yaml then has the
+AmbientEdge alone, as kubectl apply takes it.
 
-Nothing is written, and rights to read are enough: those of the ClusterRole isthmus-view. The
-CRDs of Isthmus, the Gateway API and Istio need not be there. No waypoint and no proxy is asked.
+Nothing is written, and rights to read are enough: those of the ClusterRole
+isthmus-view. The CRDs of Isthmus, the Gateway API and Istio need not be there.
+No waypoint and no proxy is asked.
 
-VENDOR is the kind of gateway; custom is one that Isthmus has no entry for. CAPTURED counts pods
-whose connections the mesh carries, and all pods. EDGE is the AmbientEdge that the gateway has, if
-any. WHAT names the steps that would be taken, or the findings that stand in the way.`
+VENDOR is the kind of gateway; custom is one that Isthmus has no entry for.
+CAPTURED counts pods whose connections the mesh carries, and all pods. EDGE is
+the AmbientEdge that the gateway has, if any. WHAT names the steps that would be
+taken, or the findings that stand in the way.`
 
 const observeExample = `  # All gateways of the cluster
   isthmus observe

@@ -127,11 +127,9 @@ func (g *observedGateway) what() (string, colour) {
 	return strings.Join(verbs, ", "), yellow
 }
 
-// print shows a line a gateway; where a terminal is too narrow for that, some lines.
+// print shows a line a gateway.
 func (d *observeDocument) print(p *page) error {
-	titles := []string{"GATEWAY", "VENDOR", "CAPTURED", "BACKENDS", "EDGE", "WHAT"}
 	var rows [][]cell
-	widths := make([]int, len(titles))
 	for i := range d.Gateways {
 		g := &d.Gateways[i]
 		row := cells(g.title(), g.Vendor, fmt.Sprintf("%d/%d", g.Captured, g.Pods), fmt.Sprint(len(g.Plan.Backends)), g.edgeName(), "")
@@ -140,33 +138,8 @@ func (d *observeDocument) print(p *page) error {
 		}
 		row[5].text, row[5].colour = g.what()
 		rows = append(rows, row)
-		for j, c := range row {
-			widths[j] = max(widths[j], len(c.text), len(titles[j]))
-		}
 	}
-	before := 0
-	for _, w := range widths[:len(widths)-1] {
-		before += w + 2
-	}
-	if p.width == 0 || before+24 <= p.width {
-		return p.table(titles, rows)
-	}
-	for i, row := range rows {
-		if i > 0 {
-			fmt.Fprintln(p.w)
-		}
-		fmt.Fprintln(p.w, p.paint(bold, row[0].text))
-		for j := 1; j < len(titles); j++ {
-			for k, line := range wrap(row[j].text, max(20, p.width-12)) {
-				head := strings.ToLower(titles[j])
-				if k > 0 {
-					head = ""
-				}
-				fmt.Fprintf(p.w, "  %-9s %s\n", head, p.paint(row[j].colour, line))
-			}
-		}
-	}
-	return nil
+	return p.table([]string{"GATEWAY", "VENDOR", "CAPTURED", "BACKENDS", "EDGE", "WHAT"}, rows)
 }
 
 // printAll shows everything about one gateway, and the AmbientEdge for it.

@@ -110,7 +110,7 @@ func (a *app) showAgain(text []byte, first bool, show func(*page) error) error {
 	}
 	p := a.page(a.stdout)
 	switch {
-	case p.width > 0:
+	case p.width > 0 && !a.dumb():
 		fmt.Fprint(a.stdout, "\x1b[H\x1b[2J")
 	case !first:
 		fmt.Fprintln(p.w)

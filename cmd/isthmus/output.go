@@ -120,9 +120,12 @@ type page struct {
 
 func (a *app) page(w io.Writer) *page {
 	width := terminal(w)
-	colours := width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+	colours := width > 0 && a.getenv("NO_COLOR") == "" && !a.dumb()
 	return &page{w: cleaner{w, colours}, width: width, colours: colours}
 }
+
+// dumb says whether terminals take no commands.
+func (a *app) dumb() bool { return a.getenv("TERM") == "dumb" }
 
 func (p *page) paint(c colour, text string) string {
 	text = clean(text)
@@ -146,7 +149,22 @@ func cells(texts ...string) []cell {
 	return row
 }
 
-// table writes rows below titles, columns aligned. On a terminal that is too narrow the last column goes on in further lines.
+// colon writes what is known of what, in a line, or below it where a terminal is too narrow for that.
+func (p *page) colon(what, known string) {
+	if n := utf8.RuneCountInString(colourCode.ReplaceAllString(what+": "+known, "")); p.width == 0 || n <= p.width {
+		fmt.Fprintf(p.w, "%s: %s\n", what, known)
+		return
+	}
+	fmt.Fprintf(p.w, "%s\n  %s\n", strings.Join(wrap(what+":", p.width), "\n"), strings.Join(wrap(known, p.width-2), "\n  "))
+}
+
+var colourCode = regexp.MustCompile("\x1b\\[[0-9]*m")
+
+// lastRoom is how wide the last column of a table is at least.
+const lastRoom = 24
+
+// table writes rows below titles, columns aligned. On a terminal that is too narrow the last column goes on in further lines; where there is no room for that
+// either each row is a list. Only a word that is wider than the terminal is left for it to break, so that it can be copied.
 func (p *page) table(titles []string, rows [][]cell) error {
 	widths := make([]int, len(titles))
 	head := make([]cell, len(titles))
@@ -164,11 +182,15 @@ func (p *page) table(titles []string, rows [][]cell) error {
 	for _, w := range widths[:len(widths)-1] {
 		indent += w + 2
 	}
-	room := p.width - indent
-	if p.width == 0 {
-		room = 0
-	} else if room < 20 { // the columns before leave nothing: let the terminal break lines
-		room = 0
+	room, label := 0, 0
+	for _, t := range titles[1:] {
+		label = max(label, utf8.RuneCountInString(t))
+	}
+	if p.width > 0 {
+		room = p.width - indent
+		if word := longestLast(rows); room < lastRoom || word > room && word <= p.width-label-3 {
+			return p.list(titles, rows, label)
+		}
 	}
 	var b strings.Builder
 	for _, row := range append([][]cell{head}, rows...) {
@@ -184,6 +206,39 @@ func (p *page) table(titles []string, rows [][]cell) error {
 		}
 	}
 	_, err := io.WriteString(p.w, trimLines(b.String()))
+	return err
+}
+
+// longestLast is the longest word of a last column.
+func longestLast(rows [][]cell) (n int) {
+	for _, row := range rows {
+		for word := range strings.FieldsSeq(row[len(row)-1].text) {
+			n = max(n, utf8.RuneCountInString(word))
+		}
+	}
+	return n
+}
+
+// list writes each row as lines of its own, the first cell above the others, which stand behind their titles of at most label columns.
+func (p *page) list(titles []string, rows [][]cell, label int) error {
+	var b strings.Builder
+	for i, row := range rows {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(titles[0] + " " + p.paint(bold, row[0].text) + "\n")
+		for j, c := range row[1:] {
+			if c.text == "" {
+				continue
+			}
+			head := titles[j+1]
+			for _, line := range wrap(c.text, max(lastRoom, p.width-label-3)) {
+				fmt.Fprintf(&b, "  %-*s %s\n", label, head, p.paint(c.colour, line))
+				head = ""
+			}
+		}
+	}
+	_, err := io.WriteString(p.w, b.String())
 	return err
 }
 

@@ -18,30 +18,35 @@ import (
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
-const planLong = `Show what the controller would do for an AmbientEdge now: its steps, how far each is, and what
-stands in the way. The AmbientEdge is one of the cluster, or one in a file that nobody has applied
-yet; then the API server checks it in a dry run, if you may create it.
+const planLong = `Show what the controller would do for an AmbientEdge now: its steps, how far
+each is, and what stands in the way. The AmbientEdge is one of the cluster, or
+one in a file that nobody has applied yet; then the API server checks it in a
+dry run, if you may create it.
 
--o diff shows each object that would be written, with the fields that would, before and after: what
-is left to do, in all steps together. -o json and -o yaml have all of it, and are what isthmus apply
-carries out. Besides these objects the controller writes status and finalizer of the AmbientEdge.
+-o diff shows each object that would be written, with the fields that would,
+before and after: what is left to do, in all steps together. -o json and -o yaml
+have all of it, and are what isthmus apply carries out. Besides these objects
+the controller writes status and finalizer of the AmbientEdge.
 
-With --from no cluster is asked: the objects of files, or of standard input, are all that there is.
-What files cannot tell is assumed, or unknown, and notes say so: pods that are captured, waypoints
-that answer, routes that are accepted, policies that the cluster alone has.
+With --from no cluster is asked: the objects of files, or of standard input, are
+all that there is. What files cannot tell is assumed, or unknown, and notes say
+so: pods that are captured, waypoints that answer, routes that are accepted,
+policies that the cluster alone has.
 
-Nothing is written. Waypoints are not asked whether they answer: what the controller has seen, and
-told in the status of the AmbientEdge, counts. When a finding of severity Error blocks the plan, or
-holds some of it back, the exit code is 1.
+Nothing is written. Waypoints are not asked whether they answer: what the
+controller has seen, and told in the status of the AmbientEdge, counts. When a
+finding of severity Error blocks the plan, or holds some of it back, the exit
+code is 1.
 
 ` + planWords
 
 // planWords explains the columns of plan and status.
-const planWords = `Steps stand in their order. STATE is Done (it was seen to hold), Next (it is its turn: it is written
-now, or waited for), Later (steps before it come first), Held (a finding about its backend says why,
-and the other backends go on), Blocked (a finding says why) or Unknown (it takes asking a waypoint,
-which only the controller does). VENDOR custom is a gateway that Isthmus
-has no entry for. SWITCH is the setting that makes a vendor's gateway send to the waypoint.`
+const planWords = `Steps stand in their order. STATE is Done (it was seen to hold), Next (it is its
+turn: it is written now, or waited for), Later (steps before it come first),
+Held (a finding about its backend says why, and the other backends go on),
+Blocked (a finding says why) or Unknown (it takes asking a waypoint, which only
+the controller does). VENDOR custom is a gateway that Isthmus has no entry for.
+SWITCH is the setting that makes a vendor's gateway send to the waypoint.`
 
 const planExample = `  # Before it is applied
   isthmus plan -f edge.yaml
@@ -56,8 +61,9 @@ const planExample = `  # Before it is applied
   isthmus plan --from deploy/
 
   # From what a cluster is said to have
-  kinds=namespaces,pods,services,deployments,daemonsets,ingresses,ingressclasses,ambientedges
-  kinds=$kinds,gatewayclasses,gateways.gateway.networking.k8s.io,httproutes,referencegrants
+  kinds=namespaces,pods,services,deployments,daemonsets,ambientedges
+  kinds=$kinds,ingresses,ingressclasses,gatewayclasses,httproutes
+  kinds=$kinds,gateways.gateway.networking.k8s.io,referencegrants
   kinds=$kinds,authorizationpolicies,peerauthentications,requestauthentications
   kubectl get -A -o yaml $kinds | isthmus plan edge/public --from -
 
@@ -113,6 +119,7 @@ func newPlan(a *app) *cobra.Command {
 	f.kube.registerNamespace(cmd)
 	cmd.ValidArgsFunction = f.kube.completeEdge
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml")
+	completeFiles(cmd, "from")
 	return cmd
 }
 

@@ -214,7 +214,7 @@ func (d *planDocument) print(p *page) error {
 	if d.Undoing {
 		verb = "Undoing"
 	}
-	fmt.Fprintf(p.w, "%s %s/%s, mode %s: %s\n", p.paint(bold, verb+" of AmbientEdge"), clean(d.Namespace), clean(d.Name), clean(string(d.Mode)), p.paint(c, word))
+	p.colon(fmt.Sprintf("%s %s/%s, mode %s", p.paint(bold, verb+" of AmbientEdge"), clean(d.Namespace), clean(d.Name), clean(string(d.Mode))), p.paint(c, word))
 	if err := p.gateways(d.Gateways, d.FromFiles); err != nil {
 		return err
 	}

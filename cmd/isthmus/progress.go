@@ -11,7 +11,7 @@ const progressAfter = 2 * time.Second
 // progress says on standard error what is waited for, once that takes longer than progressAfter: a line that is kept up to date on a
 // terminal, and one single line elsewhere. The returned function ends it, and must be called before anything else is said.
 func (a *app) progress(what string) (done func()) {
-	live := terminal(a.stderr) > 0
+	live := terminal(a.stderr) > 0 && !a.dumb()
 	start := time.Now()
 	stop := make(chan struct{})
 	ended := make(chan struct{})

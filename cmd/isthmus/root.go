@@ -20,18 +20,19 @@ type app struct {
 	started bool   // a command of ours runs: errors are no longer about usage
 }
 
-const rootLong = `Isthmus joins an edge gateway to an Istio ambient mesh: its traffic goes over HBONE with a SPIFFE
-identity, through waypoints, and under the policies of both sides.
+const rootLong = `Isthmus joins an edge gateway to an Istio ambient mesh: its traffic goes over
+HBONE with a SPIFFE identity, through waypoints, and under the policies of both
+sides.
 
 Exit codes:
   0  it did what was asked
   1  it failed; standard error says what, where, and what to do next
-  2  it was asked wrongly: an unknown command or flag, or values that make no sense
+  2  it was asked wrongly: an unknown command or flag, or a senseless value
   3  isthmus check could not look; with it, 1 says that there are findings
 
-Data goes to standard output, everything else to standard error. With -o json the output of a
-command is one JSON document with apiVersion and kind, and so is an error. Colours are used on
-terminals, unless NO_COLOR is set.`
+Data goes to standard output, everything else to standard error. With -o json
+the output of a command is one JSON document with apiVersion and kind, and so is
+an error. Colours are used on terminals, unless NO_COLOR is set.`
 
 const rootExample = `  # Which gateways does this cluster have, and what could be done for them?
   isthmus observe
@@ -56,7 +57,7 @@ const rootExample = `  # Which gateways does this cluster have, and what could b
   isthmus dial orders.shop.svc.cluster.local:80 --http /orders`
 
 // helpWidth is how wide the help of a command may be, in columns.
-const helpWidth = 100
+const helpWidth = 80
 
 func newRoot(a *app) *cobra.Command {
 	version := false

@@ -18,15 +18,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
 
-const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions, the gateway, the
-backends and the way to them, findings with what to do about them, and the steps of its plan.
+const statusLong = `Show how AmbientEdges are: a line each, or everything about one: its conditions,
+the gateway, the backends and the way to them, findings with what to do about
+them, and the steps of its plan.
 
-What is shown is what the controller saw and wrote last; a note on standard error tells when none
-seems to be at work, or how to find out whether one is there that has not looked yet. Nothing is
-written. The exit code says whether the cluster could be read; with --require-ready it also is 1
-when an AmbientEdge is not ready. With --watch it goes on until it is interrupted, or until the
-AmbientEdge that was named is gone; when the cluster cannot be read a note says so, and when it can
-again.
+What is shown is what the controller saw and wrote last; a note on standard
+error tells when none seems to be at work, or how to find out whether one is
+there that has not looked yet. Nothing is written. The exit code says whether
+the cluster could be read; with --require-ready it also is 1 when an AmbientEdge
+is not ready. With --watch it goes on until it is interrupted, or until the
+AmbientEdge that was named is gone; when the cluster cannot be read a note says
+so, and when it can again.
 
 ` + planWords
 

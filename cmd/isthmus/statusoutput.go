@@ -84,7 +84,7 @@ func findingCount(s v1alpha1.AmbientEdgeStatus) cell {
 // print shows everything about one edge.
 func (e *edgeStatus) print(p *page) error {
 	word, why := e.ready()
-	fmt.Fprintf(p.w, "%s %s/%s, mode %s: ready %s (%s)\n", p.paint(bold, "AmbientEdge"), e.Namespace, e.Name, clean(string(e.Mode)), p.paint(word.colour, word.text), clean(why))
+	p.colon(fmt.Sprintf("%s %s/%s, mode %s", p.paint(bold, "AmbientEdge"), e.Namespace, e.Name, clean(string(e.Mode))), fmt.Sprintf("ready %s (%s)", p.paint(word.colour, word.text), clean(why)))
 	if e.Deleting {
 		fmt.Fprintln(p.w, p.paint(yellow, "It is being deleted."))
 	}
@@ -194,7 +194,13 @@ func (p *page) findings(list []v1alpha1.Finding, leftOut int) error {
 		if f.Field != "" {
 			head += " " + f.Field
 		}
-		b.WriteString(f.Code + "  " + p.paint(c, string(f.Severity)) + "  " + clean(head) + "\n")
+		for i, line := range wrap(clean(head), max(0, p.width-len(f.Code+string(f.Severity))-4)) {
+			before := indent
+			if i == 0 {
+				before = f.Code + "  " + p.paint(c, string(f.Severity)) + "  "
+			}
+			b.WriteString(before + line + "\n")
+		}
 		texts := []string{oneLine(f.Message)}
 		if f.Fix != "" {
 			texts = append(texts, "fix: "+oneLine(f.Fix))

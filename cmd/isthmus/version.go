@@ -22,7 +22,7 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show which build this is",
-		Long:  "Show the version, the commit it was built from, and the Go release that built it. isthmus --version\nis the same.",
+		Long:  "Show the version, the commit it was built from, and the Go release that\nbuilt it. isthmus --version is the same.",
 		Example: `  isthmus version
   isthmus version -o json`,
 		Args: noArgs,

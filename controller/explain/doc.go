@@ -2,7 +2,7 @@
 // client, no clock.
 //
 //	a, err := explain.From(world, explain.Question{From: from, To: to})
-//	explain.Draw(os.Stdout, &a, nil)
+//	explain.Draw(os.Stdout, &a, 0, nil)
 //
 // An Answer has a Way for each way that requests may take: some pods of a gateway may be in the mesh and some not, a gateway may send to a Service's
 // address or to pods, nobody may know which, and pods of one Service may be under different policies. Each Way is a row of hops with what carries it, who

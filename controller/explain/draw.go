@@ -10,7 +10,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
-// Width is how wide a drawing is at most, in columns; a word that is longer stays whole.
+// Width is how wide a drawing is, in columns, where nobody says less; a word that is longer stays whole.
 const Width = 100
 
 // Role is what a part of a drawing says, for who paints it.
@@ -29,12 +29,10 @@ const (
 // Paint dresses up a text in its role.
 type Paint func(Role, string) string
 
-// Draw writes an answer for people: each way from its client down to the pods. A nil paint leaves the texts as they are.
-func Draw(out io.Writer, a *Answer, paint Paint) error {
-	d := &drawing{paint: paint}
-	if paint == nil {
-		d.paint = func(_ Role, text string) string { return text }
-	}
+// Draw writes an answer for people: each way from its client down to the pods. It is at most width columns wide; zero, and more than Width, mean Width. A nil
+// paint leaves the texts as they are.
+func Draw(out io.Writer, a *Answer, width int, paint Paint) error {
+	d := newDrawing(width, paint)
 	d.line("", role(a.Verdict), "", a.Title())
 	for i := range a.Ways {
 		d.text.WriteByte('\n')
@@ -71,12 +69,23 @@ func role(v policy.Verdict) Role {
 
 type drawing struct {
 	text  strings.Builder
+	width int
 	paint Paint
+}
+
+func newDrawing(width int, paint Paint) *drawing {
+	if paint == nil {
+		paint = func(_ Role, text string) string { return text }
+	}
+	if width <= 0 || width > Width {
+		width = Width
+	}
+	return &drawing{width: width, paint: paint}
 }
 
 // line writes a text after head, and what does not fit below it after next.
 func (d *drawing) line(head string, r Role, next, text string) {
-	for _, l := range wrap(text, Width-max(utf8.RuneCountInString(head), utf8.RuneCountInString(next))) {
+	for _, l := range wrap(text, d.width-max(utf8.RuneCountInString(head), utf8.RuneCountInString(next))) {
 		d.text.WriteString(head + d.paint(r, l) + "\n")
 		head = next
 	}

@@ -81,11 +81,11 @@ func say(t *testing.T, out *bytes.Buffer, w *check.World, words []string) {
 		fmt.Fprintln(out)
 		return
 	}
-	if err := Draw(out, &a, nil); err != nil {
+	if err := Draw(out, &a, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if whyNot {
-		if err := DrawChanges(out, x.WhyNot(&a), nil); err != nil {
+		if err := DrawChanges(out, x.WhyNot(&a), 0, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

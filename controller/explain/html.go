@@ -91,7 +91,7 @@ func HTML(out io.Writer, m *Matrix, request string, notes []string) error {
 				Title: c.Answer.Title(), Routed: c.Routed,
 			}
 			var drawing strings.Builder
-			if err := Draw(&drawing, &c.Answer, nil); err != nil {
+			if err := Draw(&drawing, &c.Answer, 0, nil); err != nil {
 				return err
 			}
 			cell.Drawing = drawing.String()

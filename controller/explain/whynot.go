@@ -94,11 +94,8 @@ func whyNot(p *policy.Point, r policy.Request, sources []spiffeid.ID) (all []pol
 }
 
 // DrawChanges writes changes for people. A nil paint leaves the texts as they are.
-func DrawChanges(out io.Writer, c Changes, paint Paint) error {
-	d := &drawing{paint: paint}
-	if paint == nil {
-		d.paint = func(_ Role, text string) string { return text }
-	}
+func DrawChanges(out io.Writer, c Changes, width int, paint Paint) error {
+	d := newDrawing(width, paint)
 	d.text.WriteByte('\n')
 	if len(c.Texts) == 0 {
 		d.line("", RolePlain, "", "why not: nothing is denied for sure, so there is nothing to change")
