@@ -12,7 +12,7 @@ import (
 // TestNeedOfGo runs the check that stands before every build, with other versions of Go in PATH.
 func TestNeedOfGo(t *testing.T) {
 	bin := t.TempDir()
-	for _, tool := range []string{"sh", "sed"} {
+	for _, tool := range []string{"sh", "sed", "awk", "df", "dirname", "ls", "mktemp", "rmdir"} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestNeedOfGo(t *testing.T) {
 			path := bin
 			if c.version != "" {
 				dir := t.TempDir()
-				script := "#!/bin/sh\n[ \"$GOTOOLCHAIN\" = local ] && [ \"$*\" = 'env GOVERSION' ] && echo '" + c.version + "'\n"
+				script := "#!/bin/sh\ncase \"$GOTOOLCHAIN $*\" in 'local env GOVERSION') echo '" + c.version + "' ;; ' env GO'*) ;; *) exit 1 ;; esac\n"
 				if err := os.WriteFile(filepath.Join(dir, "go"), []byte(script), 0o700); err != nil {
 					t.Fatal(err)
 				}
@@ -71,16 +71,17 @@ func TestNeedOfGo(t *testing.T) {
 
 // TestNeedOfAHome runs the same check for somebody without a home.
 func TestNeedOfAHome(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
 	for _, c := range []struct {
 		name string
 		env  []string
 		ok   bool
 	}{
 		{"none", nil, false},
-		{"one cache alone", []string{"GOCACHE=/a"}, false},
-		{"both caches", []string{"GOCACHE=/a", "GOMODCACHE=/b"}, true},
-		{"a folder for caches and one for modules", []string{"XDG_CACHE_HOME=/a", "GOPATH=/b"}, true},
-		{"a home", []string{"HOME=/a"}, true},
+		{"one cache alone", []string{"GOCACHE=" + a}, false},
+		{"both caches", []string{"GOCACHE=" + a, "GOMODCACHE=" + b}, true},
+		{"a folder for caches and one for modules", []string{"XDG_CACHE_HOME=" + a, "GOPATH=" + b}, true},
+		{"a home", []string{"HOME=" + a}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(repoRoot, ".ci", "need"), "go")
