@@ -31,10 +31,6 @@ func TestNobodyIsCutOffWhenCaptureIsTakenAway(t *testing.T) {
 		name, pod string
 		ask       func(ctx context.Context) error
 	}{
-		{"inbound", "orders", func(ctx context.Context) error {
-			_, err := fetch(ctx, transport, http.MethodGet, fmt.Sprintf("http://%s:8080/", c.Node.PodIP(c.ns, "orders")))
-			return err
-		}},
 		{"outbound", "caller", func(ctx context.Context) error {
 			target := url.QueryEscape(fmt.Sprintf("http://%s:8080/", c.Node.PodIP(c.ns, "orders")))
 			text, err := fetch(ctx, transport, http.MethodPost, fmt.Sprintf("http://%s:8080/call?url=%s", c.Node.PodIP(c.ns, "caller"), target))
