@@ -132,7 +132,8 @@ func (s *site) unharmed(what string, seen outside, gateway *corev1.Pod, refused,
 	for _, l := range seen.lost {
 		why := s.byWaypoint(l, gateway)
 		tunnel := strings.Contains(why, "through waypoint "+s.shop+"/shared") && strings.Contains(why, "answered 503") // which was refused
-		if why != "" && !tunnel {
+		ztunnels := strings.HasPrefix(why, "the waypoint refused the tunnel") && strings.Contains(why, "http status: 503")
+		if why != "" && !tunnel && !ztunnels {
 			s.t.Errorf("%s: lost otherwise than by a waypoint that does not know the Service: %+v: %s", what, l, why)
 		}
 	}
