@@ -68,7 +68,7 @@ func Believes(t *testing.T, s *identity.Source, vouch []*identitytest.CA, strang
 // tunnel dials server, who is called id, and gives whom it saw: nobody when it let nobody in.
 func tunnel(t *testing.T, client, server hbone.Identity, id spiffeid.ID) (saw spiffeid.ID, err error) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
