@@ -52,12 +52,6 @@ func (r request) with(name, value string) request {
 // bearing is the same request with a token.
 func (r request) bearing(token string) request { return r.with("Authorization", "Bearer "+token) }
 
-// at is the same request for another path.
-func (r request) at(path string) request {
-	r.path = path
-	return r
-}
-
 // send sends a request on a connection of its own. seen is what the backend has seen of it, where that has answered.
 func (s *site) send(r request) (status int, seen apps.Seen, err error) {
 	c := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: true}}
