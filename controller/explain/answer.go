@@ -1,6 +1,9 @@
 package explain
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/isthmus-mesh/isthmus/controller/policy"
@@ -68,6 +71,20 @@ func (h *Hop) On() string {
 		return h.Said
 	}
 	return h.Decision.On.String()
+}
+
+// addOn adds what a Depends depends on to a list that has it not yet: each part once.
+func (h *Hop) addOn(list []string) []string {
+	parts := []string{h.On()}
+	if h.Said == "" || h.Decision.On != policy.OnUnreadable {
+		parts = strings.Split(parts[0], ", ")
+	}
+	for _, p := range parts {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // Node is an end of a hop.

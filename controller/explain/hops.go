@@ -156,8 +156,8 @@ func (a *Answer) sum() {
 		verdicts[w.Verdict] = true
 		if w.Verdict == policy.Depends {
 			for _, h := range w.Hops {
-				if !h.Before && h.Decision.Verdict == policy.Depends && !slices.Contains(on, h.On()) {
-					on = append(on, h.On())
+				if !h.Before && h.Decision.Verdict == policy.Depends {
+					on = h.addOn(on)
 				}
 			}
 		}
