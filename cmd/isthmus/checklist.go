@@ -57,6 +57,9 @@ func (a *app) listChecks(checks []check.Check) error {
 // explainCheck tells what is behind a code.
 func (a *app) explainCheck(command string, f *checkFlags) error {
 	code := strings.ToUpper(strings.TrimSpace(f.explain))
+	if !strings.HasPrefix(code, "ISM") {
+		code = "ISM" + code
+	}
 	i := slices.IndexFunc(f.checks, func(c check.Check) bool { return c.Code == code })
 	var c describedCheck
 	if i >= 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,6 +26,7 @@ import (
 type configFlags struct {
 	istiod                     ctl.Istiod
 	trustDomain, rootNamespace string
+	named                      []string // flags that name istiod, as they were given
 }
 
 func registerIstiod(cmd *cobra.Command, at *ctl.Istiod) {
@@ -43,6 +46,12 @@ func (c *configFlags) register(cmd *cobra.Command) {
 
 // check refuses values that make no sense.
 func (c *configFlags) check(cmd *cobra.Command) error {
+	c.named = nil
+	for _, name := range []string{"istio-namespace", "revision"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			c.named = append(c.named, "--"+name+" "+f.Value.String())
+		}
+	}
 	if c.trustDomain == "" {
 		return nil
 	}
@@ -58,9 +67,20 @@ func (c *configFlags) assumed() *ctl.Mesh {
 }
 
 // read finds out about the mesh: flags come before what its configuration says, which comes before what Istio has by default. A configuration that may
-// not be read is a note; one that contradicts the trust domain of a flag is an error, as no principal would be what it is taken for.
+// not be read is a note; that flags name an istiod or a root namespace which is not there is an error. One that contradicts the trust domain of a flag is an error, as no principal would be what it is taken for.
 func (c *configFlags) read(ctx context.Context, r client.Reader) (*ctl.Mesh, []string, error) {
 	m, err := ctl.ReadMesh(ctx, r, c.istiod)
+	if apierrors.IsNotFound(err) && len(c.named) > 0 {
+		return nil, nil, &failure{
+			what: "there is no mesh's configuration where " + strings.Join(c.named, " and ") + " has it", where: "ConfigMap " + c.istiod.ConfigMap().String(), err: err,
+			next: "kubectl get configmaps -A -l release=istio shows those that are there; leave out what is not so",
+		}
+	}
+	if ns := (&corev1.Namespace{}); c.rootNamespace != "" {
+		if err := r.Get(ctx, types.NamespacedName{Name: c.rootNamespace}, ns); apierrors.IsNotFound(err) {
+			return nil, nil, &failure{what: "there is no namespace " + c.rootNamespace + ", which --root-namespace names", next: "name the one that is meant, or leave the flag out: the mesh's configuration says it"}
+		}
+	}
 	if err != nil {
 		m = c.assumed()
 		return m, []string{fmt.Sprintf("the mesh's configuration cannot be read (%v): trust domain %s and root namespace %s are assumed", err, m.TrustDomain, m.RootNamespace)}, nil
