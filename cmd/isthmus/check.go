@@ -36,7 +36,9 @@ and do not count.
 
 The exit code is 0 when there is nothing at or above --fail-on, 1 when there is,
 2 for a wrong command line, and 3 when it could not be looked, as the cluster or
-a file cannot be read, or when what was found cannot be written.
+a file cannot be read, or has no objects, or when what was found cannot be
+written. An object that is not as its kind should be is a finding too (ISM130):
+the others are looked at, and the exit code is 3 whatever --fail-on says.
 
 With -o sarif a finding in a file has its place there. One in a cluster or
 standard input has only the object's name, and code hosts show it beside no
@@ -197,6 +199,9 @@ const nextFix = "do what the fixes say, or see isthmus check --explain CODE"
 
 // failed is an error when there are findings at or above a severity. They are in the output, and not told again.
 func (d *checkDocument) failed(on string) error {
+	if d.unread != nil {
+		return unseen(d.unread)
+	}
 	n := 0
 	for i := range d.Findings {
 		if at := slices.Index(severities(), d.Findings[i].Severity); on != never && at <= slices.Index(failOns(), on) {

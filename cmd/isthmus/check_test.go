@@ -121,7 +121,7 @@ func TestFindingsInFiles(t *testing.T) {
 	}
 	r.want(t, exitFailed, r.stdout, "Errors", "Service shop/orders", "ISM999 metadata.labels[example.com/is] (", "a.yaml:9)", "it is bad", "fix: take it away from orders",
 		"kubectl label service -n shop orders", "Warnings", "Service default/carts", "Ignored", "ISM999 at Service shop/old: it goes next week", "1 error, 1 warning, 1 ignored; 1 check, 4 objects in ")
-	r.want(t, exitFailed, r.stderr, "a.yaml:28 is no object of Kubernetes, and is left out")
+	r.want(t, exitFailed, r.stderr, "a.yaml:30 is no object of Kubernetes, and is left out")
 	for on, code := range map[string]int{"never": exitOK, "warning": exitFailed, "info": exitFailed} {
 		if _, r := lookAt(t, &checkFlags{world: worldFlags{files: []string{path}}, failOn: on}, outputText); r.code != code {
 			t.Errorf("--fail-on %s: exit code %d, want %d", on, r.code, code)
@@ -136,7 +136,7 @@ func TestItCouldNotLook(t *testing.T) {
 	r = isthmus(t, "check", "-f", folder(t, map[string]string{"a.yaml": "kind: ["}))
 	r.want(t, exitUnseen, r.stderr, "this is no YAML", "a.yaml:1")
 	r = isthmus(t, "check", "-f", folder(t, map[string]string{"a.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 80}"}))
-	r.want(t, exitUnseen, r.stderr, "Service default/a is malformed", "a.yaml:1")
+	r.want(t, exitUnseen, r.stderr, "Service default/a is malformed", "a.yaml:4")
 	t.Setenv("KUBECONFIG", folder(t, map[string]string{"c": "{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: 'http://" + closedPort(t) + "'}}], contexts: [{name: c, context: {cluster: c}}], current-context: c}"})+"/c")
 	r = isthmus(t, "check", "-o", "json")
 	if e := decode[errorDocument](t, r.stderr); r.code != exitUnseen || e.ExitCode != exitUnseen || e.Next == "" {

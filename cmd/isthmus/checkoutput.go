@@ -24,7 +24,8 @@ type checkDocument struct {
 	Counts   checkCounts    `json:"counts"`
 	Notes    []string       `json:"notes,omitempty"`
 
-	took time.Duration
+	took   time.Duration
+	unread error // what could not be read
 }
 
 // checkCounts say how many there are.
@@ -35,6 +36,7 @@ type checkCounts struct {
 	Ignored  int `json:"ignored"`
 	Checks   int `json:"checks"`
 	Objects  int `json:"objects"`
+	Unread   int `json:"unread,omitempty"` // objects and parts of files that could not be read, and are left out
 }
 
 // checkFinding is a finding.
@@ -83,8 +85,16 @@ func (f *checkFinding) place() string {
 func newCheckDocument(w *world, checks []check.Check, found []check.Finding) *checkDocument {
 	d := &checkDocument{header: newHeader("Check"), Findings: []checkFinding{}, Ignored: []checkFinding{}, Notes: w.notes}
 	d.Counts.Checks, d.Counts.Objects = len(checks), w.objects
+	if w.edgeNote != "" {
+		d.Notes = append(d.Notes, w.edgeNote)
+	}
+	d.Counts.Unread, d.unread = w.Unread()+len(w.broken), w.unreadError()
+	all := w.unread()[:len(w.broken)] // the others are found by a check
 	for i := range found {
-		f := w.finding(&found[i])
+		all = append(all, w.finding(&found[i]))
+	}
+	for i := range all {
+		f := all[i]
 		switch {
 		case f.Ignored != "":
 			d.Counts.Ignored++

@@ -39,12 +39,9 @@ func (a *app) checkedOver(ctx context.Context, f *checkFlags) (*checkDocument, e
 	if err != nil {
 		return nil, err
 	}
-	over, err := w.Over(placed)
-	if err != nil {
-		return nil, &failure{what: "the files cannot be applied", err: err, next: "correct the field"}
-	}
+	over := w.Over(placed)
 	after := check.Run(over, f.checks)
-	w.World, w.files, w.notes = over, paper.placed(), append(append(w.notes, paper.notes...), notes...)
+	w.broken, w.edgeNote, w.World, w.files, w.notes = paper.broken, paper.edgeNote(), over, paper.placed(), append(append(w.notes, paper.notes...), notes...)
 	fresh, gone := compare(before, after)
 	doc := newCheckDocument(w, f.checks, fresh)
 	for i := range gone {
@@ -73,7 +70,7 @@ func compare(before, after []check.Finding) (fresh, gone []check.Finding) {
 func applied(ctx context.Context, c client.Reader, w *world, paper *paperWorld) (list []check.Placed, notes []string, err error) {
 	for _, o := range paper.objects {
 		if w.Read(o.GroupVersionKind().GroupKind()) {
-			list = append(list, check.Placed{Unstructured: o.Unstructured, Where: o.where})
+			list = append(list, check.Placed{Unstructured: o.Unstructured, Where: o.where, Faults: o.faults})
 		}
 	}
 	errs := make([]error, len(list))

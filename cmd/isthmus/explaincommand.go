@@ -176,10 +176,15 @@ func (f *explainFlags) check(cmd *cobra.Command) (err error) {
 
 // explain answers.
 func (a *app) explain(ctx context.Context, f *explainFlags) error {
+	f.world.assumeClasses = true
 	w, err := a.readWorld(ctx, &f.world)
 	if err != nil {
 		return err
 	}
+	if err := w.unreadError(); err != nil {
+		return err // an answer without it may be a wrong one
+	}
+	w.noteFaults()
 	a.notes(w.notes)
 	x := explain.New(w.World)
 	if f.matrix {

@@ -262,11 +262,11 @@ func TestPlanFromFilesThatMakeNoSense(t *testing.T) {
 		name, text string
 		want       []string
 	}{
-		{"no YAML", paperEdge + "---\na: b\n c: d\n", []string{"this is no YAML", "x.yaml:8", "line 10"}},
-		{"a key twice", paperEdge + "---\na: b\na: c\n", []string{"this is no YAML", "x.yaml:8", `"a" already set`}},
-		{"no object", paperEdge + "---\na: b\n", []string{"no object of Kubernetes", "x.yaml:8", "apiVersion, kind and metadata.name"}},
-		{"no name", paperEdge + "---\napiVersion: v1\nkind: Service\n", []string{"this Service has no name", "x.yaml:8"}},
-		{"a wrong type", paperEdge + "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 80}\n", []string{"Service default/a is malformed", "x.yaml:8"}},
+		{"no YAML", paperEdge + "---\na: b\n c: d\n", []string{"this is no YAML", "x.yaml:10", "line 10"}},
+		{"a key twice", paperEdge + "---\na: b\na: c\n", []string{"this is no YAML", "x.yaml:10", `"a" already set`}},
+		{"no object", paperEdge + "---\na: b\n", []string{"no object of Kubernetes", "x.yaml:9", "apiVersion, kind and metadata.name"}},
+		{"no name", paperEdge + "---\napiVersion: v1\nkind: Service\n", []string{"this Service has no name", "x.yaml:9"}},
+		{"a wrong type", paperEdge + "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 80}\n", []string{"Service default/a is malformed", "x.yaml:12", "spec.ports takes a list"}},
 		{"an unknown field of an AmbientEdge", strings.Replace(paperEdge, "mode:", "mood:", 1), []string{"this AmbientEdge is malformed", "x.yaml:1", `unknown field "spec.mood"`}},
 		{"no AmbientEdge", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", []string{"there is no AmbientEdge"}},
 		{"two", paperEdge + "---\n" + strings.Replace(paperEdge, "public", "other", 1), []string{"more than one AmbientEdge: edge/public, edge/other", "name one of them"}},

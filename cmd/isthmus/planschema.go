@@ -64,7 +64,26 @@ func offered(data []byte) error {
 	if !there || schema.Properties["spec"] == nil {
 		return nil
 	}
-	return schema.Properties["spec"].check("spec", spec)
+	if err := schema.Properties["spec"].check("spec", spec); err != nil {
+		return err
+	}
+	fields, _ := spec.(map[string]any)
+	if (fields["targetRefs"] == nil) == (fields["workloadRefs"] == nil) {
+		return refusal("spec", "takes exactly one of targetRefs and workloadRefs")
+	}
+	if w, _ := fields["waypoint"].(map[string]any); w["policy"] == "Create" && w["name"] == nil {
+		return refusal("spec.waypoint", "has no name, which policy Create needs")
+	}
+	return nil
+}
+
+// valueError is a value that the API server would refuse.
+type valueError struct{ field, says string }
+
+func (e *valueError) Error() string { return e.field + " " + e.says }
+
+func refusal(field, format string, args ...any) error {
+	return &valueError{field, fmt.Sprintf(format, args...)}
 }
 
 // check says what is wrong with a value, or nil. That it is of another type was told before.
@@ -73,18 +92,18 @@ func (s *crdSchema) check(path string, v any) error {
 	case string:
 		switch n := utf8.RuneCountInString(v); {
 		case len(s.Enum) > 0 && !slices.Contains(s.Enum, v):
-			return fmt.Errorf("%s is %q, and takes %s", path, v, oneOf(s.Enum))
+			return refusal(path, "is %q, and takes %s", v, oneOf(s.Enum))
 		case n < s.MinLength:
-			return fmt.Errorf("%s has %d characters, and takes %d at least", path, n, s.MinLength)
+			return refusal(path, "has %d characters, and takes %d at least", n, s.MinLength)
 		case s.MaxLength != nil && n > *s.MaxLength:
-			return fmt.Errorf("%s has %d characters, and takes %d at most", path, n, *s.MaxLength)
+			return refusal(path, "has %d characters, and takes %d at most", n, *s.MaxLength)
 		}
 	case []any:
 		switch {
 		case len(v) < s.MinItems:
-			return fmt.Errorf("%s has %d items, and takes %d at least", path, len(v), s.MinItems)
+			return refusal(path, "has %d items, and takes %d at least", len(v), s.MinItems)
 		case s.MaxItems != nil && len(v) > *s.MaxItems:
-			return fmt.Errorf("%s has %d items, and takes %d at most", path, len(v), *s.MaxItems)
+			return refusal(path, "has %d items, and takes %d at most", len(v), *s.MaxItems)
 		case s.Items == nil:
 			return nil
 		}
@@ -96,7 +115,7 @@ func (s *crdSchema) check(path string, v any) error {
 	case map[string]any:
 		for _, name := range s.Required {
 			if _, there := v[name]; !there {
-				return fmt.Errorf("%s has no %s", path, name)
+				return refusal(path, "has no %s", name)
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(v)) {

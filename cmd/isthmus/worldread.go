@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/isthmus-mesh/isthmus/controller/check"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	ctl "github.com/isthmus-mesh/isthmus/controller/run"
 )
 
@@ -29,6 +28,8 @@ type worldFlags struct {
 	kube   kubeFlags
 	config configFlags
 	files  []string
+
+	assumeClasses bool // GatewayClasses that files do not have are assumed by their names
 }
 
 // worldTimeout is how long a cluster may take to tell all that it has: some have very many objects.
@@ -50,6 +51,9 @@ type world struct {
 	objects int
 	notes   []string
 	files   map[check.Object]place // where stands what comes from files
+	broken  []brokenPart           // parts of files that are no objects
+
+	edgeNote string // what is not checked of AmbientEdges in files
 }
 
 // readWorld reads the files that f names, or else the cluster.
@@ -159,26 +163,21 @@ func (a *app) filesWorld(ctx context.Context, f *worldFlags) (*world, error) {
 	}
 	for i := range w.objects {
 		o := &w.objects[i]
-		switch {
-		case o.typed != nil:
+		if o.typed == nil {
+			b.AddFaulty(o.Unstructured, o.where, o.faults)
+			continue
+		}
+		if b.Fault(o.Unstructured, o.where, o.faults) {
 			b.AddTyped(o.typed, o.where)
-			o.typed = nil // what is kept of it is a copy
-		case o.err == nil:
-			o.err = b.Add(o.Unstructured, o.where)
 		}
-		if o.err != nil {
-			return nil, o.malformed(o.err)
+		o.typed = nil // what is kept of it is a copy
+	}
+	if f.assumeClasses {
+		for _, class := range b.AssumeClasses() {
+			w.note("GatewayClass %s is not in the files: its controller is taken to be %s, as its name has it", class, edge.ClassController(class))
 		}
 	}
-	return &world{World: b.World(), objects: len(w.objects), notes: w.notes, files: w.placed()}, nil
-}
-
-// malformed says where an object stands that is not as its kind should be.
-func (o *paperObject) malformed(err error) error {
-	if cause := errors.Unwrap(err); cause != nil {
-		err = cause
-	}
-	return &failure{what: fmt.Sprintf("%s %s/%s is malformed", o.GetKind(), o.GetNamespace(), o.GetName()), where: o.where, err: err, next: "correct the field"}
+	return &world{World: b.World(), objects: len(w.objects), notes: w.notes, files: w.placed(), broken: w.broken, edgeNote: w.edgeNote()}, nil
 }
 
 // placed says where the objects stand, by their names.

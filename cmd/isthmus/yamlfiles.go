@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -24,15 +26,18 @@ import (
 // maxWorld is how long all files that are read may be together, in bytes.
 const maxWorld = 512 << 20
 
+// errorLine is where a parser says that its error is.
+var errorLine = regexp.MustCompile(`\bline (\d+)`)
+
 // standardInput is the name of what is no file.
 const standardInput = "standard input"
 
 // paperObject is an object, and where it stands.
 type paperObject struct {
 	*unstructured.Unstructured
-	typed metav1.Object // the object itself, of which Unstructured has the names alone; nil: Unstructured has it whole
-	err   error         // why it is not as its kind should be: typed is nil then
-	where string        // file:line
+	typed  metav1.Object // the object itself, of which Unstructured has the names alone; nil: Unstructured has it whole
+	faults []check.Fault // what it has that its kind does not
+	where  string        // file:line
 
 	place
 }
@@ -53,8 +58,21 @@ type paperWorld struct {
 	slim func(u *unstructured.Unstructured) bool
 
 	objects []paperObject
+	broken  []brokenPart
 	notes   []string
 	size    int64
+}
+
+// brokenPart is a part of a file that is no object.
+type brokenPart struct {
+	*failure
+
+	file string
+	line int
+}
+
+func (d *document) broken(line int, what string, err error, next string) *brokenPart {
+	return &brokenPart{&failure{what: what, where: d.at(line), err: err, next: next}, d.file, line}
 }
 
 func (w *paperWorld) note(format string, args ...any) {
@@ -67,14 +85,25 @@ func (w *paperWorld) read(stdin io.Reader, path string) error {
 	if err != nil {
 		return err
 	}
-	before := len(w.objects)
+	before := len(w.objects) + len(w.broken)
 	if err := w.parse(docs); err != nil {
 		return err
 	}
-	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && len(w.objects) == before {
-		return &failure{what: "there are no objects in this folder", where: path, next: "objects are in files *.yaml, *.yml and *.json"}
+	if len(w.objects)+len(w.broken) > before {
+		return nil
 	}
-	return nil
+	info, err := os.Stat(path)
+	none := &failure{what: "there are no objects in this file", where: path, next: "objects have apiVersion, kind and metadata.name; name files that have some"}
+	switch folder := path != "-" && err == nil && info.IsDir(); {
+	case folder:
+		none.what, none.next = "there are no objects in this folder", "objects are in files *.yaml, *.yml and *.json"
+	case w.strict:
+		return nil // who needs an object of it says which
+	case path == "-":
+		none.what, none.where = "there are no objects in "+standardInput, w.flag+" -"
+		none.next = "see whether the command before the pipe failed; objects have apiVersion, kind and metadata.name"
+	}
+	return none
 }
 
 // documents are those of a file, of the files of a folder, or of standard input.
@@ -136,10 +165,10 @@ func (w *paperWorld) cut(docs []*document, in io.Reader, where string) ([]*docum
 type parsed struct {
 	objects []paperObject
 	note    string
-	err     error
+	broken  *brokenPart
 }
 
-// parse adds the objects of documents, in their order. Of several errors the first counts.
+// parse adds the objects of documents, in their order. What is broken is an error if w is strict, the first of all, and else left out.
 func (w *paperWorld) parse(docs []*document) error {
 	results := make([]parsed, len(docs))
 	next := make(chan int)
@@ -157,8 +186,10 @@ func (w *paperWorld) parse(docs []*document) error {
 	close(next)
 	wg.Wait()
 	for i := range results {
-		if results[i].err != nil {
-			return results[i].err
+		if part := results[i].broken; part != nil && w.strict {
+			return part.failure
+		} else if part != nil {
+			w.broken = append(w.broken, *part)
 		}
 		w.objects = append(w.objects, results[i].objects...)
 		if results[i].note != "" {
@@ -170,14 +201,18 @@ func (w *paperWorld) parse(docs []*document) error {
 
 // parseOne changes nothing of w.
 func (w *paperWorld) parseOne(doc *document) (p parsed) {
-	at := doc.at(doc.line)
+	line := doc.first()
+	at := doc.at(line)
 	text, err := yaml.YAMLToJSONStrict([]byte(doc.text))
 	if err != nil {
 		// Empty lines before it make a parser count as the file does. Only an error counts: before each of many documents they would take long.
 		if _, counted := yaml.YAMLToJSONStrict([]byte(strings.Repeat("\n", doc.line-1) + doc.text)); counted != nil {
 			err = counted
 		}
-		return parsed{err: &failure{what: "this is no YAML", where: at, err: err, next: "correct the file"}}
+		if counted := errorLine.FindStringSubmatch(err.Error()); counted != nil {
+			line, _ = strconv.Atoi(counted[1])
+		}
+		return parsed{broken: doc.broken(line, "this is no YAML", err, "correct the file")}
 	}
 	if strings.TrimSpace(string(text)) == "null" {
 		return parsed{}
@@ -188,7 +223,7 @@ func (w *paperWorld) parseOne(doc *document) (p parsed) {
 			return parsed{note: at + " is no object of Kubernetes, and is left out"}
 		}
 		next := "an object has apiVersion, kind and metadata.name; leave other files out"
-		return parsed{err: &failure{what: "this is no object of Kubernetes", where: at, err: err, next: next}}
+		return parsed{broken: doc.broken(line, "this is no object of Kubernetes", err, next)}
 	}
 	if !u.IsList() {
 		w.keep(&p, paperObject{Unstructured: u, where: at, place: place{doc, -1}})
@@ -200,33 +235,45 @@ func (w *paperWorld) parseOne(doc *document) (p parsed) {
 			w.keep(&p, paperObject{Unstructured: item, where: at, place: place{doc, i}})
 		}
 		i++
-		return p.err
-	}); err != nil && p.err == nil {
-		p.err = &failure{what: "this list is malformed", where: at, err: err, next: "correct the file"}
+		if p.broken != nil {
+			return p.broken.failure
+		}
+		return nil
+	}); err != nil && p.broken == nil {
+		p.broken = doc.broken(line, "this list is malformed", err, "correct the file")
 	}
 	return p
 }
 
 func (w *paperWorld) keep(p *parsed, o paperObject) {
+	if o.GetNamespace() == "" && !slices.Contains(clusterScoped(), o.GetKind()) {
+		o.SetNamespace(w.namespace)
+	}
 	switch {
 	case o.GetName() == "" && !w.strict:
 		p.note = fmt.Sprintf("%s: this %s has no name, and is left out", o.where, o.GetKind())
 		return
 	case o.GetName() == "":
-		p.err = &failure{what: "this " + o.GetKind() + " has no name", where: o.where, next: "set metadata.name"}
+		p.broken = o.doc.broken(o.line(""), "this "+o.GetKind()+" has no name", nil, "set metadata.name")
 		return
-	case isEdge(o.Unstructured):
+	case w.strict && isEdge(o.Unstructured):
 		text, err := o.MarshalJSON()
 		if err == nil {
 			err = strict(text, &v1alpha1.AmbientEdge{})
 		}
 		if err != nil {
-			p.err = &failure{what: "this AmbientEdge is malformed", where: o.where, err: err, next: "correct the field; docs/ambientedge.md has every one"}
+			p.broken = o.doc.broken(o.line(""), "this AmbientEdge is malformed", err, "correct the field; docs/ambientedge.md has every one")
 			return
 		}
-	}
-	if o.GetNamespace() == "" && !slices.Contains(clusterScoped(), o.GetKind()) {
-		o.SetNamespace(w.namespace)
+	default:
+		if o.faults = check.Faults(o.Unstructured); len(o.faults) == 0 && isEdge(o.Unstructured) {
+			o.faults = refused(o.Unstructured)
+		}
+		if i := slices.IndexFunc(o.faults, func(f check.Fault) bool { return f.Unread }); i >= 0 && w.strict {
+			f := &o.faults[i]
+			p.broken = o.doc.broken(o.line(f.Field), fmt.Sprintf("%s %s/%s is malformed", o.GetKind(), o.GetNamespace(), o.GetName()), errors.New(f.Message), f.Fix)
+			return
+		}
 	}
 	if w.slim != nil && w.slim(o.Unstructured) {
 		o.shrink()
@@ -236,9 +283,11 @@ func (w *paperWorld) keep(p *parsed, o paperObject) {
 
 // shrink keeps an object in the type that checks have for it, if there is one.
 func (o *paperObject) shrink() {
-	if o.typed, o.err = check.Typed(o.Unstructured); o.typed == nil {
-		return
+	typed, err := check.Typed(o.Unstructured)
+	if err != nil || typed == nil {
+		return // who adds it finds out why
 	}
+	o.typed = typed
 	name := map[string]any{"name": o.GetName()}
 	if ns := o.GetNamespace(); ns != "" {
 		name["namespace"] = ns

@@ -44,8 +44,8 @@ items:
 		t.Errorf("the namespace is %v", o.Object)
 	}
 	for i, field := range map[int]string{2: "spec", 3: "data", 4: "spec"} {
-		if o := w.objects[i]; o.typed != nil || o.Object[field] == nil || (o.err != nil) != (i == 4) {
-			t.Errorf("%s %s is not whole: %v, %v", o.GetKind(), o.GetName(), o.Object, o.err)
+		if o := w.objects[i]; o.typed != nil || o.Object[field] == nil || (len(o.faults) > 0) != (i == 4) {
+			t.Errorf("%s %s is not whole: %v, %v", o.GetKind(), o.GetName(), o.Object, o.faults)
 		}
 	}
 }
@@ -58,7 +58,11 @@ func TestMalformedObjectsOfFiles(t *testing.T) {
 		"the first is": {bad + "---\n" + good, ""},
 	} {
 		dir := folder(t, map[string]string{"a.yaml": c.text})
-		_, err := (&app{}).filesWorld(t.Context(), &worldFlags{files: []string{dir}})
+		w, err := (&app{}).filesWorld(t.Context(), &worldFlags{files: []string{dir}})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		err = w.unreadError()
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -66,7 +70,7 @@ func TestMalformedObjectsOfFiles(t *testing.T) {
 			continue
 		}
 		f, is := errors.AsType[*failure](err)
-		if !is || f.what != c.want || !strings.HasSuffix(f.where, "a.yaml:4") || strings.Contains(f.err.Error(), "malformed") {
+		if !is || f.what != c.want || !strings.HasSuffix(f.where, "a.yaml:8") || strings.Contains(f.err.Error(), "malformed") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

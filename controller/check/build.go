@@ -33,7 +33,7 @@ func NewBuilder(mesh Mesh, paper bool) *Builder {
 		Snapshot: &plan.Snapshot{TrustDomain: mesh.TrustDomain, RootNamespace: mesh.RootNamespace, Hearsay: true, Paper: paper}, Mesh: mesh,
 		ServiceAccounts: map[types.NamespacedName]bool{}, where: map[Object]string{}, ignores: map[Object]string{},
 		others: map[schema.GroupKind][]*unstructured.Unstructured{}, other: map[Object]*unstructured.Unstructured{}, kinds: map[schema.GroupKind]bool{},
-		supposed: map[string]bool{}, hidden: map[schema.GroupKind]bool{},
+		supposed: map[string]bool{}, unread: map[Object]bool{}, hidden: map[schema.GroupKind]bool{},
 	}}
 }
 
@@ -57,12 +57,18 @@ func (b *Builder) Expect(kind schema.GroupKind, n int) {
 	}
 }
 
-// Add adds an object as a file has it, and takes it over. where is file:line, or empty. An error is about an object that is not as its kind should be.
-func (b *Builder) Add(u *unstructured.Unstructured, where string) error {
+// Add adds an object as a file has it, and takes it over. where is file:line, or empty. One that cannot be read is left out, and found.
+func (b *Builder) Add(u *unstructured.Unstructured, where string) { b.AddFaulty(u, where, Faults(u)) }
+
+// AddFaulty is Add for an object whose faults are known.
+func (b *Builder) AddFaulty(u *unstructured.Unstructured, where string, faults []Fault) {
+	if !b.Fault(u, where, faults) {
+		return
+	}
 	o, err := Typed(u)
 	switch {
 	case err != nil:
-		return err
+		b.Fault(u, where, malformed(err))
 	case o != nil:
 		b.AddTyped(o, where)
 	default:
@@ -70,7 +76,6 @@ func (b *Builder) Add(u *unstructured.Unstructured, where string) error {
 		b.note(gk, u, where)
 		b.other(gk, u)
 	}
-	return nil
 }
 
 // Typed is an object in the type that World has a list of, for AddTyped; nil: its kind has none. An error is about an object that is not as its kind should be.
@@ -282,6 +287,29 @@ func (b *Builder) World() *World {
 		w.policiesIn[p.Namespace] = append(w.policiesIn[p.Namespace], p)
 	}
 	return w
+}
+
+// AssumeClasses adds the GatewayClasses that gateways' controllers make as a rule, where a Gateway names one that is not there, and says their names. It is
+// for who has to answer by files alone, after all else was added.
+func (b *Builder) AssumeClasses() (assumed []string) {
+	w := b.w
+	there := map[gatewayv1.ObjectName]bool{}
+	for i := range w.Classes {
+		there[gatewayv1.ObjectName(w.Classes[i].Name)] = true
+	}
+	for i := range w.Gateways {
+		name := w.Gateways[i].Spec.GatewayClassName
+		controller := edge.ClassController(string(name))
+		if there[name] || controller == "" {
+			continue
+		}
+		there[name] = true
+		w.Classes = append(w.Classes, gatewayv1.GatewayClass{
+			ObjectMeta: metav1.ObjectMeta{Name: string(name)}, Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayv1.GatewayController(controller)},
+		})
+		assumed = append(assumed, string(name))
+	}
+	return assumed
 }
 
 // assume adds what files leave to a cluster: the namespaces that objects are in, and a pod for each workload that has none in the files.

@@ -3,7 +3,7 @@
 //
 //	b := check.NewBuilder(check.Mesh{})
 //	for _, o := range objects {
-//		err := b.Add(o, "shop.yaml:12")
+//		b.Add(o, "shop.yaml:12")
 //	}
 //	for _, f := range check.Run(b.World(), check.All()) {
 //		fmt.Println(f.Code, f.Object, f.Message)

@@ -49,6 +49,11 @@ mesh. A code means the same for ever, and where the controller has it too ([find
 **Error**: something is broken, or open, for sure. **Warning**: it is very likely, or degrades. **Info**: worth knowing. A check that cannot be sure says
 nothing: files alone do not tell what the cluster has, and fields that nobody here understands may mean anything.
 
+What no check looks at, though it breaks much: whether istiod, ztunnel and the gateways run at all; a Service whose selector fits no pod, or a targetPort where
+no container listens; a backendRef to a port that its Service lacks; TLS certificates and DNS. Of files: a Gateway whose GatewayClass is not among them has
+no routes that count, and a Service that is missing is Info at most, as the cluster may have it. Of AmbientEdges in files only the form is checked
+([ISM130](#ism130)): whether what they name is there is what [isthmus plan](cli.md#isthmus-plan) tells.
+
 An object's annotation has its findings of a code ignored, with a reason; they are listed at the end, and do not count:
 
 ` + "```yaml\nmetadata:\n  annotations:\n    isthmus.dev/ignore: \"ISM204: the caller is a batch job\"\n```\n\n" + `| code | severity | what |

@@ -54,7 +54,7 @@ func runAll(docs []map[string]any, paper bool) {
 	b := NewBuilder(Mesh{Known: true}, paper)
 	for i, o := range docs {
 		if o["kind"] != "" {
-			_ = b.Add(&unstructured.Unstructured{Object: o}, fmt.Sprintf("a.yaml:%d", i))
+			b.Add(&unstructured.Unstructured{Object: o}, fmt.Sprintf("a.yaml:%d", i))
 		}
 	}
 	Run(b.World(), All())

@@ -25,6 +25,8 @@ type Placed struct {
 	*unstructured.Unstructured
 
 	Where string
+	// Faults are those of the object as the file has it. One that cannot be read changes nothing.
+	Faults []Fault
 }
 
 // Name is Kind namespace/name, or Kind name.
@@ -36,26 +38,32 @@ func (p *Placed) key() Object {
 }
 
 // Over is what a cluster's World would be with objects applied to it, once everybody has acted on them: routes are accepted, waypoints serve, pods run
-// as their workloads have them, and are captured as labels have it. w is taken over, and not to be used any more. An error is about an object that is
-// not as its kind should be.
-func (w *World) Over(objects []Placed) (*World, error) {
+// as their workloads have them, and are captured as labels have it. w is taken over, and not to be used any more.
+func (w *World) Over(objects []Placed) *World {
+	broken := func(p Placed) bool { return slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Unread }) }
 	given := map[Object]bool{}
 	for i := range objects {
-		given[objects[i].key()] = true
+		if !broken(objects[i]) {
+			given[objects[i].key()] = true
+		}
 	}
 	b := &Builder{w.without(given)}
+	for i := range objects {
+		if p := &objects[i]; broken(*p) {
+			b.Fault(p.Unstructured, p.Where, p.Faults)
+		}
+	}
+	objects = slices.DeleteFunc(objects, broken)
 	controllers := b.controllers(objects)
 	for i := range objects {
 		imply(objects[i].Unstructured, controllers)
-		if err := b.Add(objects[i].Unstructured, objects[i].Where); err != nil {
-			return nil, err
-		}
+		b.AddFaulty(objects[i].Unstructured, objects[i].Where, objects[i].Faults)
 	}
 	changed := b.roll(given)
 	over := b.World()
 	over.recapture(given, changed)
 	over.bind(given)
-	return over, nil
+	return over
 }
 
 // without is a World that lacks objects, and has no index yet.
@@ -63,7 +71,7 @@ func (w *World) without(given map[Object]bool) *World {
 	s := *w.Snapshot
 	w = &World{
 		Snapshot: &s, Mesh: w.Mesh, NetworkPolicies: w.NetworkPolicies, EndpointSlices: w.EndpointSlices, ServiceAccounts: w.ServiceAccounts,
-		where: w.where, ignores: w.ignores, others: w.others, other: w.other, kinds: w.kinds, hidden: w.hidden,
+		where: w.where, ignores: w.ignores, others: w.others, other: w.other, kinds: w.kinds, hidden: w.hidden, unread: map[Object]bool{},
 	}
 	for o := range given {
 		delete(w.where, o)

@@ -65,13 +65,10 @@ func over(t *testing.T, files string) *World {
 	t.Helper()
 	var placed []Placed
 	for doc := range strings.SplitSeq(files, "---\n") {
-		placed = append(placed, Placed{object(t, doc), "new.yaml:1"})
+		o := object(t, doc)
+		placed = append(placed, Placed{o, "new.yaml:1", Faults(o)})
 	}
-	w, err := worldOf(t, shop).Over(placed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w
+	return worldOf(t, shop).Over(placed)
 }
 
 // TestWhatEverybodyDoesAboutWhatIsApplied: labels capture, pods are rolled, waypoints serve, routes are accepted.

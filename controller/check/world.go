@@ -45,6 +45,8 @@ type World struct {
 	other   map[Object]*unstructured.Unstructured
 	kinds   map[schema.GroupKind]bool // of which there is an object, or a cluster was asked for
 	hidden  map[schema.GroupKind]bool // that may not be read
+	faults  []Finding                 // of objects that are not as their kinds are
+	unread  map[Object]bool           // those of them that are left out
 
 	services   map[types.NamespacedName]*corev1.Service
 	servicesOf map[string][]*corev1.Service         // by namespace

@@ -191,7 +191,7 @@ func (c *checkReader) settings() error {
 		u.SetName(key.Name)
 		u.SetAnnotations(c.keep.annotations(o.Annotations, ours))
 		c.mu.Lock()
-		_ = c.b.Add(u, "") // of kinds without types it takes all
+		c.b.Add(u, "") // of kinds without types it takes all
 		c.objects++
 		c.mu.Unlock()
 	}
@@ -213,7 +213,7 @@ func (c *checkReader) untyped() (reads []func() error) {
 					page, _ := list.(*unstructured.UnstructuredList)
 					for i := range page.Items {
 						c.keep.stripAny(&page.Items[i])
-						_ = c.b.Add(&page.Items[i], "") // of kinds without types it takes all
+						c.b.Add(&page.Items[i], "") // of kinds without types it takes all
 					}
 					c.objects += len(page.Items)
 				})
