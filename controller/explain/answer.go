@@ -22,7 +22,8 @@ type Answer struct {
 	// Notes are what is assumed, and what is not looked at.
 	Notes []string
 
-	gateway string // namespace/name of the gateway that sends
+	gateway   string // namespace/name of the gateway that sends
+	portAsked bool   // the question names one of several ports
 }
 
 // Way is one way that requests take.

@@ -69,6 +69,7 @@ func (x *Explainer) answer(c *client, t *target, q *Question) Answer {
 		}
 		a.Ways = append(a.Ways, merge(ways)...)
 	}
+	a.portAsked = q.To.Port != "" && (t.service == nil || len(t.service.Spec.Ports) > 1)
 	x.unenforced(t, &a)
 	if c.view != nil {
 		a.gateway = c.view.Key.String()

@@ -41,7 +41,10 @@ func (x *Explainer) WhyNot(a *Answer) Changes {
 		if text := w.caution(); text != "" && !slices.Contains(all.Cautions, text) {
 			all.Cautions = append(all.Cautions, text)
 		}
-		for _, c := range w.changes() {
+		for _, c := range w.changes(a.portAsked) {
+			if c.Careful != "" && !slices.Contains(all.Cautions, c.Careful) {
+				all.Cautions = append(all.Cautions, c.Careful)
+			}
 			switch text := c.String(); {
 			case c.Policy.IsZero() && a.gateway != "":
 				say(fmt.Sprintf("%s; isthmus observe %s shows the steps", text, a.gateway))
@@ -56,19 +59,28 @@ func (x *Explainer) WhyNot(a *Answer) Changes {
 }
 
 // changes are those that let each of the way's sources pass its points.
-func (w *Way) changes() (all []policy.Change) {
+func (w *Way) changes(portAsked bool) (all []policy.Change) {
 	answer := w.path.Decide(&w.request)
+	r, sources := w.request, w.sources
+	r.PortAsked = portAsked
 	if answer.ByWaypoint && answer.Waypoint.Verdict != policy.Allow {
-		all = append(all, whyNot(w.path.Waypoint, w.request, w.sources)...)
+		all = append(all, whyNot(w.path.Waypoint, r, sources)...)
 	}
 	if w.path.Workload == nil || answer.Workload.Verdict == policy.Allow {
 		return all
 	}
-	r, sources := w.request, w.sources
 	if answer.ByWaypoint {
+		// Which requests get there the waypoint says, not the pods.
+		r.PortAsked, r.Method, r.Path, r.Host = false, policy.Values[string]{}, policy.Values[string]{}, policy.Values[string]{}
 		r.Source, r.SourceIP, sources = w.path.WaypointSource, w.path.WaypointIP, w.waypointIDs
 	}
-	return append(all, whyNot(w.path.Workload, r, sources)...)
+	pods := whyNot(w.path.Workload, r, sources)
+	for i := range pods {
+		if answer.ByWaypoint {
+			pods[i].Careful = ""
+		}
+	}
+	return append(all, pods...)
 }
 
 // caution says that who admits a waypoint at pods admits all who pass it.

@@ -45,7 +45,7 @@ var fieldOf = regexp.MustCompile(`^rules\[(\d+)\]\.(from|to)\[(\d*)\]\.(source|o
 
 // Add adds the operations for a change, and says whether it is made by them. One that no value of a field makes is not.
 func (p *Patcher) Add(c Change) bool {
-	c.Near, c.NearValue = "", "" // they change nothing
+	c.Near, c.NearValue, c.Careful = "", "", "" // they change nothing
 	made, done := p.done[c]
 	if !done {
 		made = p.add(c)
@@ -116,6 +116,16 @@ func (p *Patcher) add(c Change) bool {
 // rule adds a rule of its own.
 func (p *Patcher) rule(c Change, o *securityv1.AuthorizationPolicy) {
 	rule := map[string]any{"from": []any{map[string]any{"source": map[string]any{"principals": []string{c.Value}}}}}
+	own := &securityapi.Rule{From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: []string{c.Value}}}}}
+	if fields := c.To.fields(); len(fields) > 0 {
+		operation, to := map[string]any{}, &securityapi.Operation{}
+		for _, f := range fields {
+			operation[f.name] = []string{f.value}
+			*operationField(to, f.name) = []string{f.value}
+		}
+		rule["to"] = []any{map[string]any{"operation": operation}}
+		own.To = []*securityapi.Rule_To{{Operation: to}}
+	}
 	spec := &o.Spec
 	switch {
 	case len(spec.Rules) > 0:
@@ -125,7 +135,7 @@ func (p *Patcher) rule(c Change, o *securityv1.AuthorizationPolicy) {
 	default:
 		p.op(c, "/spec/rules", []any{rule})
 	}
-	spec.Rules = append(spec.Rules, &securityapi.Rule{From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: []string{c.Value}}}}})
+	spec.Rules = append(spec.Rules, own)
 }
 
 // value adds to a list, which may not be there yet. Nil is none.

@@ -31,6 +31,9 @@ type Request struct {
 	WorkloadIP   Values[netip.Addr]
 	WorkloadPort Values[uint16]
 
+	// PortAsked says that the ports are part of what is asked, and not only what there is.
+	PortAsked bool
+
 	// Protocol is that of the Service's port. ztunnel does not care.
 	Protocol Values[Protocol]
 	Method   Values[string]
