@@ -192,12 +192,14 @@ func (x *Explainer) senders(c *client, t *target, to plan.Destination, why strin
 	}
 	if c.view != nil {
 		groups = x.gatewayGroups(c, groups)
+	} else {
+		x.speaking(groups)
 	}
 	total := len(c.pods)
 	if total == 0 {
 		groups[x.home(c)] = nil
 	}
-	for _, s := range []standing{inMesh, native, late, outside, unclear, sidecar} {
+	for _, s := range []standing{inMesh, native, late, outside, unclear, perhaps, sidecar} {
 		pods, there := groups[s]
 		if !there {
 			continue
@@ -244,6 +246,11 @@ func (x *Explainer) sendersOf(s sender, is standing, why string, c *client) []se
 		return []sender{outsider}
 	case sidecar:
 		s.native, s.to, s.doubt = true, plan.ToUnknown, "it has a sidecar, and how that sends is not looked at"
+		outsider.doubt = s.doubt
+		return append(both(s), outsider)
+	case perhaps:
+		s.native, s.doubt = true, "it may speak HBONE itself, as pods do that are kept from capture, or whose AmbientEdge says so: nobody can see it"
+		s.why = append([]string{"if it speaks HBONE itself"}, s.why...)
 		outsider.doubt = s.doubt
 		return append(both(s), outsider)
 	case unclear:

@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
@@ -24,10 +27,11 @@ const (
 	late             // ztunnel carries it, and who programs it takes it for one outside
 	sidecar          // which is not looked at
 	unclear          // files do not tell
+	perhaps          // nothing carries it, and it may speak HBONE itself
 )
 
 var standings = [...]string{
-	"outside the mesh", "carried by ztunnel", "which speak HBONE themselves", "captured late", "with a sidecar", "of which the mesh is not known",
+	"outside the mesh", "carried by ztunnel", "which speak HBONE themselves", "captured late", "with a sidecar", "of which the mesh is not known", "which may speak HBONE themselves",
 }
 
 // String is for people.
@@ -93,6 +97,9 @@ func (x *Explainer) home(c *client) standing {
 			return outside
 		}
 	}
+	if c.mode == "none" && c.view == nil {
+		return perhaps
+	}
 	if c.mode != "" {
 		return byMode(c.mode)
 	}
@@ -113,7 +120,7 @@ func (x *Explainer) gatewayGroups(c *client, by map[standing][]*plan.Pod) map[st
 			case s != inMesh && v.Inside > annotated-v.Late:
 				add(native, p) // those that the mesh does not carry speak for themselves
 			case s == outside && v.Edge != nil && v.Edge.Spec.Capture == v1alpha1.CaptureNative:
-				add(unclear, p) // nothing but its AmbientEdge says that it speaks HBONE
+				add(perhaps, p) // nothing but its AmbientEdge says that it speaks HBONE
 			default:
 				add(s, p)
 			}
@@ -125,6 +132,49 @@ func (x *Explainer) gatewayGroups(c *client, by map[standing][]*plan.Pod) map[st
 		})
 	}
 	return groups
+}
+
+// speaking finds among pods of a client that is no gateway those that may speak HBONE themselves: they are kept from capture, or pods of a gateway whose
+// AmbientEdge says so.
+func (x *Explainer) speaking(groups map[standing][]*plan.Pod) {
+	var silent []*plan.Pod
+	for _, p := range groups[outside] {
+		if p.Labels[plan.LabelDataplaneMode] == "none" || x.saidToSpeak(p) {
+			groups[perhaps] = append(groups[perhaps], p)
+		} else {
+			silent = append(silent, p)
+		}
+	}
+	if groups[outside] = silent; len(silent) == 0 {
+		delete(groups, outside)
+	}
+}
+
+// saidToSpeak says whether a pod is of a gateway whose AmbientEdge has capture Native.
+func (x *Explainer) saidToSpeak(p *plan.Pod) bool {
+	for i := range x.w.Edges {
+		e := &x.w.Edges[i]
+		if e.Spec.Capture != v1alpha1.CaptureNative || e.Namespace != p.Namespace {
+			continue
+		}
+		if slices.ContainsFunc(e.Spec.TargetRefs, func(r v1alpha1.TargetRef) bool { return r.Name == p.Labels[edge.LabelGatewayName] }) ||
+			slices.ContainsFunc(e.Spec.WorkloadRefs, func(r v1alpha1.WorkloadRef) bool { return x.runs(r, p) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// runs says whether a pod is of a workload in its namespace.
+func (x *Explainer) runs(r v1alpha1.WorkloadRef, p *plan.Pod) bool {
+	takes := func(key types.NamespacedName, s *metav1.LabelSelector) bool {
+		selector, err := metav1.LabelSelectorAsSelector(s)
+		return key.Namespace == p.Namespace && key.Name == r.Name && err == nil && selector.Matches(labels.Set(p.Labels))
+	}
+	if r.Kind == "DaemonSet" {
+		return slices.ContainsFunc(x.w.DaemonSets, func(o appsv1.DaemonSet) bool { return takes(keyOf(&o), o.Spec.Selector) })
+	}
+	return slices.ContainsFunc(x.w.Deployments, func(o appsv1.Deployment) bool { return takes(keyOf(&o), o.Spec.Selector) })
 }
 
 func accountName(p *plan.Pod) string { return cmp.Or(p.Spec.ServiceAccountName, "default") }
