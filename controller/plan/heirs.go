@@ -89,6 +89,30 @@ func (m *maker) handOver(c carrier, heirs []string) {
 	})
 }
 
+// bequeath has a waypoint left to the AmbientEdges that need it too, the last of which deletes it: they are written on it, as its owner label stays.
+func (m *maker) bequeath(s *Step, g *gatewayv1.Gateway, heirs []string) {
+	names := strings.Join(heirs, ",")
+	s.Verb, s.Reason = VerbRelease, "leave the waypoint to whoever needs it too"
+	s.Write.Delete, s.Write.Force = false, true
+	s.Write.Fields = map[string]any{"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationHeirs: names}}}
+	if g.Annotations[v1alpha1.AnnotationHeirs] == names {
+		s.State, s.Write = v1alpha1.StepDone, nil
+	}
+	m.found(v1alpha1.Finding{
+		Code: v1alpha1.FindingHandedOver, Severity: v1alpha1.SeverityInfo, Object: s.Object,
+		Message: fmt.Sprintf("AmbientEdge %s leaves this waypoint to AmbientEdge %s, which needs it too: the last of them takes it away", keyOf(m.Edge), strings.Join(heirs, ", ")),
+	})
+}
+
+// inherits says whether a waypoint was left to the edge: that is written on it, and its label and its fields say that it was made for an AmbientEdge.
+func (m *maker) inherits(g *gatewayv1.Gateway) bool {
+	owner := g.Labels[v1alpha1.LabelOwner]
+	return g.Spec.GatewayClassName == WaypointClass && slices.Contains(strings.Split(g.Annotations[v1alpha1.AnnotationHeirs], ","), keyOf(m.Edge).String()) &&
+		slices.ContainsFunc(g.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+			return f.Operation == metav1.ManagedFieldsOperationUpdate && f.Subresource == "" && v1alpha1.Owns(f.Manager, owner)
+		})
+}
+
 // admits says whether a waypoint takes what leads to it from a namespace, by its allowedRoutes. It takes its own where nothing is said.
 func (m *maker) admits(g *gatewayv1.Gateway, namespace string) bool {
 	if g == nil || g.Namespace == namespace {

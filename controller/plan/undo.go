@@ -204,7 +204,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 			m.orphan(Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key)}}, gatewayv1.GroupName, "Gateway", fmt.Sprintf("this waypoint was made for this edge, and has lost its label: "+
 				"kubectl label gateway -n %s %s %s=%s has it deleted, otherwise it is left behind", key.Namespace, key.Name, v1alpha1.LabelOwner, m.Edge.Owner()))
 		}
-		if !m.madeWaypoint(g) || keep[key] {
+		if !m.madeWaypoint(g) && !m.inherits(g) || keep[key] {
 			continue
 		}
 		step := Step{part: partRelease, Step: v1alpha1.Step{Verb: VerbDelete, Object: object("Gateway", key), Reason: "delete the waypoint"}}
@@ -214,9 +214,7 @@ func (m *maker) deleteWaypoints(keep map[types.NamespacedName]bool) {
 				heirs, used := m.users(key)
 				switch {
 				case len(heirs) > 0 && !used:
-					m.handOver(carrier{gatewayAPI, "Gateway", g}, heirs)
-					step.Verb, step.Reason = VerbRelease, "leave the waypoint to whoever needs it too"
-					step.Write.Delete, step.Write.Release = false, true
+					m.bequeath(&step, g, heirs)
 				case m.haltFor(key, "Gateway", key.String()) || used:
 					m.stay(&step)
 				}
@@ -258,7 +256,7 @@ func (m *maker) backendNamespaces() []string {
 
 // awaitGone waits until nothing is left of a waypoint. One that is there and not ours is left alone.
 func (m *maker) awaitGone(key types.NamespacedName) {
-	if g := m.gateway(key); g != nil && !m.madeWaypoint(g) {
+	if g := m.gateway(key); g != nil && (!m.madeWaypoint(g) || slices.ContainsFunc(m.plan.Steps, func(s Step) bool { return s.ID == stepID(VerbRelease, object("Gateway", key)) })) {
 		return
 	}
 	labels := map[string]string{edge.LabelGatewayName: key.Name}

@@ -71,7 +71,7 @@ func TestPoliciesAtPodsComeBeforeTheWaypoint(t *testing.T) {
 	s.ready("public", v1alpha1.ReasonDone)
 }
 
-// TestAWaypointIsLeftToWhoNeedsItToo: the AmbientEdge that made it goes, and one of another gateway stays.
+// TestAWaypointIsLeftToWhoNeedsItToo: the AmbientEdge that made it goes, and one of another gateway stays. The last takes it away.
 func TestAWaypointIsLeftToWhoNeedsItToo(t *testing.T) {
 	t.Parallel()
 	s := kgatewaySite(t, "heir")
@@ -90,10 +90,13 @@ func TestAWaypointIsLeftToWhoNeedsItToo(t *testing.T) {
 	uid := made.UID
 	s.delete(s.theEdge("public"))
 	s.gone(s.theEdge("public"))
-	if g := s.wayPoint(); !s.exists(g) || g.UID != uid || g.DeletionTimestamp != nil || g.Labels[v1alpha1.LabelOwner] != "" {
+	if g := s.wayPoint(); !s.exists(g) || g.UID != uid || g.DeletionTimestamp != nil || g.Annotations[v1alpha1.AnnotationHeirs] != s.edge+"/second" {
 		t.Errorf("the waypoint is %+v", g.ObjectMeta)
 	}
 	s.ready("second", v1alpha1.ReasonDone)
 	s.delete(s.theEdge("second"))
 	s.gone(s.theEdge("second"))
+	if g := s.wayPoint(); s.exists(g) {
+		t.Errorf("the last AmbientEdge has left the waypoint behind: %+v", g.ObjectMeta)
+	}
 }

@@ -47,6 +47,9 @@ const (
 	AnnotationPlan = "isthmus.dev/plan"
 	// AnnotationFormer on an object of somebody else holds the values, as JSON by field, that spec.takeOver has replaced.
 	AnnotationFormer = "isthmus.dev/former"
+	// AnnotationHeirs on a waypoint that we made is a list of namespace/name of AmbientEdges, with commas: they led to it when the one that made it was
+	// undone, and the last of them takes it away.
+	AnnotationHeirs = "isthmus.dev/heirs"
 	// AnnotationRollout on a pod template has its pods started anew.
 	AnnotationRollout = "isthmus.dev/rollout"
 	// Finalizer keeps an AmbientEdge until all is undone.

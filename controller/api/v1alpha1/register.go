@@ -31,6 +31,12 @@ func (e *AmbientEdge) FieldOwner() string {
 	return FieldOwnerPrefix + fit(e.Namespace+"."+e.Name, 128-len(FieldOwnerPrefix))
 }
 
+// Owns says whether a field manager is that of the AmbientEdge whose Owner is owner. Of one whose name is cut in a field manager too it says no.
+func Owns(manager, owner string) bool {
+	name, is := strings.CutPrefix(manager, FieldOwnerPrefix)
+	return is && owner != "" && fit(name, 63) == owner
+}
+
 // UndoConfirmation is the value of AnnotationUndo that confirms the undo of e. It is of no use to another AmbientEdge, of the same name too: what is
 // made from a manifest that was confirmed once is not confirmed for good.
 func (e *AmbientEdge) UndoConfirmation() string { return "confirmed-" + string(e.UID) }
