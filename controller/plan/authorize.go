@@ -245,6 +245,11 @@ func (m *maker) refuses(b *backend, g *gateway, is, seen spiffeid.ID, point *pol
 		f.Severity = v1alpha1.SeverityError
 		f.Message = fmt.Sprintf("%s, every request of %s to %s will be refused once it is enforced: principal %s is not admitted", where, g, b, short(is))
 	}
+	if f.Severity != v1alpha1.SeverityError && slices.ContainsFunc(m.plan.Findings, func(f v1alpha1.Finding) bool {
+		return f.Code == v1alpha1.FindingNoConsent && f.Severity == v1alpha1.SeverityError && f.Object == "Namespace "+b.key.Namespace
+	}) {
+		f.Message += ". It is an error, which holds this back, once the namespace consents"
+	}
 	if obj != b.String() {
 		one := *r
 		one.Source = policy.Of(seen)

@@ -111,6 +111,9 @@ func (m *maker) backendStatus(b *backend) v1alpha1.BackendStatus {
 	st.Path = m.path(b)
 	if b.wanted || m.bound(b) {
 		st.Waypoint = b.waypoint.String()
+		if is := m.present(b); is != b.waypoint && b.service.Labels[LabelUseWaypoint] != "" && is.Name != "" && !m.wrote(b.service) {
+			st.Waypoint = is.String() // somebody leads it there, and it is not overwritten
+		}
 	}
 	pods := m.podsWith(b.key.Namespace, b.service.Spec.Selector)
 	for _, p := range m.policiesIn(b.key.Namespace, b.waypoint.Namespace, m.Root()) {

@@ -196,3 +196,13 @@ func shellWord(s string) string {
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
+
+// ConsentCommand is what the owner of a namespace runs to consent to the AmbientEdge of s, beside those that it consents to already. Empty: it has, or
+// it is the AmbientEdge's own.
+func ConsentCommand(s *Snapshot, namespace string) string {
+	m := &maker{Snapshot: s}
+	if m.consents(namespace, "", "Service") && m.consents(namespace, gatewayv1.GroupName, "Gateway") {
+		return ""
+	}
+	return m.consentCommand(namespace)
+}

@@ -152,7 +152,10 @@ func (m *maker) put(c carrier, verb, how string, want, all []setting) Step {
 			}
 			s.State = v1alpha1.StepBlocked
 			m.foreign(s.Object, x.field(), fmt.Sprint(is), x.String(), othersHold(c.object, x.managed()...))
-			if verb == VerbSwitch {
+			switch {
+			case x.field() == labelled(LabelUseWaypoint, "").field() && fmt.Sprint(is) != modeNone:
+				m.plan.Findings[len(m.plan.Findings)-1].Fix += ", or use the waypoint that it names: spec.waypoint: {policy: Use}"
+			case verb == VerbSwitch:
 				m.plan.Findings[len(m.plan.Findings)-1].Fix += ", or name this field in spec.takeOver"
 			}
 		}
