@@ -33,9 +33,10 @@ isthmus-view. The CRDs of Isthmus, the Gateway API and Istio need not be there.
 No waypoint and no proxy is asked.
 
 VENDOR is the kind of gateway; custom is one that Isthmus has no entry for.
-CAPTURED counts pods whose connections the mesh carries, and all pods. EDGE is
-the AmbientEdge that the gateway has, if any. WHAT names the steps that would be
-taken, or the findings that stand in the way.`
+CAPTURED counts pods whose connections the mesh carries, and all pods; HBONE are
+those that speak it themselves. EDGE is the AmbientEdge that the gateway has, if
+any. WHAT names the steps that would be taken, or the findings that stand in the
+way.`
 
 const observeExample = `  # All gateways of the cluster
   isthmus observe

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -164,5 +165,29 @@ func TestObserveUsage(t *testing.T) {
 	} {
 		r := isthmus(t, c.args...)
 		r.want(t, exitUsage, r.stderr, c.want, "see isthmus observe --help")
+	}
+}
+
+// TestConsentKeepsThoseBefore: the command that observe prints is one that works, and takes nobody's consent away.
+func TestConsentKeepsThoseBefore(t *testing.T) {
+	s := observed()
+	s.Edge = &v1alpha1.AmbientEdge{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "ingress"}}
+	for name, consent := range map[string]string{"fresh": "", "shop": "edge/public", "done": "edge/public,edge/ingress"} {
+		ns := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if consent != "" {
+			ns.Annotations = map[string]string{v1alpha1.AnnotationEdges: consent}
+		}
+		s.Namespaces = append(s.Namespaces, ns)
+	}
+	doc := &planDocument{Namespace: "edge", Name: "ingress"}
+	for _, service := range []string{"edge/own", "fresh/a", "shop/b", "shop/c", "done/d"} {
+		doc.Backends = append(doc.Backends, v1alpha1.BackendStatus{Service: service})
+	}
+	want := []string{
+		"kubectl annotate namespace fresh isthmus.dev/edges=edge/ingress",
+		`kubectl annotate --overwrite namespace shop "isthmus.dev/edges=$(kubectl get namespace shop -o jsonpath='{.metadata.annotations.isthmus\.dev/edges}'),edge/ingress"`,
+	}
+	if got := doc.consents(s); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

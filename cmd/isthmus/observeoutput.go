@@ -33,6 +33,8 @@ type observedGateway struct {
 	HasEdge   bool                      `json:"hasEdge"`           // AmbientEdge is in the cluster; else it would fit
 	Edge      *v1alpha1.AmbientEdgeSpec `json:"edgeSpec"`
 	Plan      *planDocument             `json:"plan"`
+
+	consents []string // the commands by which the owners of backends consent
 }
 
 // newObserveDocument plans for all gateways that are wanted.
@@ -52,6 +54,7 @@ func newObserveDocument(s *plan.Snapshot, wanted func(*plan.Candidate) bool) *ob
 				g.Vendor, g.Pods, g.Captured, g.Identity, g.Switch = st.Vendor, st.Pods, st.Captured, st.Identity, st.Switch
 			}
 		}
+		g.consents = p.consents(&look)
 		for _, v := range edge.Vendors() {
 			if v.Name == g.Vendor {
 				g.Inspect = v.Inspect
@@ -127,6 +130,10 @@ func (g *observedGateway) what() (string, colour) {
 	return strings.Join(verbs, ", "), yellow
 }
 
+func (g *observedGateway) uncaptured() string {
+	return uncaptured(v1alpha1.GatewayStatus{Name: g.Name, Pods: g.Pods, Captured: g.Captured}, g.Plan.bare())
+}
+
 // print shows a line a gateway.
 func (d *observeDocument) print(p *page) error {
 	var rows [][]cell
@@ -136,6 +143,9 @@ func (d *observeDocument) print(p *page) error {
 		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
 			row[2].colour = yellow
 		}
+		if how := g.uncaptured(); how != "" {
+			row[2] = cell{how, green}
+		}
 		row[5].text, row[5].colour = g.what()
 		rows = append(rows, row)
 	}
@@ -144,7 +154,14 @@ func (d *observeDocument) print(p *page) error {
 
 // printAll shows everything about one gateway, and the AmbientEdge for it.
 func (g *observedGateway) printAll(p *page) error {
-	fmt.Fprintf(p.w, "%s, %s, %d of %d pods captured\n", p.paint(bold, g.Kind+" "+g.Namespace+"/"+g.Name), g.Vendor, g.Captured, g.Pods)
+	how := fmt.Sprintf("%d of %d pods captured", g.Captured, g.Pods)
+	switch g.uncaptured() {
+	case inHBONE:
+		how = fmt.Sprintf("%d pods, which speak HBONE themselves", g.Pods)
+	case outOfMesh:
+		how = fmt.Sprintf("%d pods, which stay outside the mesh", g.Pods)
+	}
+	fmt.Fprintf(p.w, "%s, %s, %s\n", p.paint(bold, g.Kind+" "+g.Namespace+"/"+g.Name), g.Vendor, how)
 	if g.Inspect != "" {
 		for _, line := range wrap("What it has programmed is seen in "+g.Inspect+".", p.width) {
 			fmt.Fprintln(p.w, line)
@@ -167,8 +184,8 @@ func (g *observedGateway) printAll(p *page) error {
 		return err
 	}
 	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, "# How the backends' owners consent, and how it is applied:"))
-	for _, c := range g.consents() {
-		fmt.Fprintln(p.w, c)
+	for _, c := range g.consents {
+		fmt.Fprintln(p.w, clean(c))
 	}
 	fmt.Fprintf(p.w, "isthmus observe %s/%s -o yaml | kubectl apply -f -\n", clean(g.Namespace), clean(g.Name))
 	_, err = fmt.Fprintf(p.w, "\n%s\n%s", p.paint(bold, "# The AmbientEdge that would do this:"), text)
@@ -187,20 +204,18 @@ func (g *observedGateway) edgeYAML() ([]byte, error) {
 	return text, nil
 }
 
-// consents are the commands by which the owners of backends consent. Without a backend it is one to fill in.
-func (g *observedGateway) consents() []string {
+// consents are the commands by which the owners of backends consent that have not. Without a backend it is one to fill in.
+func (d *planDocument) consents(s *plan.Snapshot) []string {
 	var list []string
-	command := func(namespace string) string {
-		return fmt.Sprintf("kubectl annotate namespace %s %s=%s/%s", clean(namespace), v1alpha1.AnnotationEdges, clean(g.Plan.Namespace), clean(g.Plan.Name))
-	}
-	for _, b := range g.Plan.Backends {
+	for _, b := range d.Backends {
 		ns, _, _ := strings.Cut(b.Service, "/")
-		if c := command(ns); ns != g.Plan.Namespace && !slices.Contains(list, c) {
+		if c := plan.ConsentCommand(s, ns); c != "" && !slices.Contains(list, c) {
 			list = append(list, c)
 		}
 	}
-	if len(g.Plan.Backends) == 0 {
-		list = append(list, command("NAMESPACE")+"   # that of each backend, once routes name them")
+	if len(d.Backends) == 0 {
+		list = append(list, fmt.Sprintf("kubectl annotate namespace NAMESPACE %s=%s/%s   # that of each backend, once routes name them; added to what is there by a comma",
+			v1alpha1.AnnotationEdges, d.Namespace, d.Name))
 	}
 	return list
 }

@@ -91,6 +91,14 @@ type planStep struct {
 	Write *planWrite `json:"write,omitempty"`
 }
 
+// bare are the steps without their writes.
+func (d *planDocument) bare() (list []v1alpha1.Step) {
+	for i := range d.Steps {
+		list = append(list, d.Steps[i].Step)
+	}
+	return list
+}
+
 // planWrite is a change to one object: the fields that would be applied, or its deletion.
 type planWrite struct {
 	APIVersion string         `json:"apiVersion"`
@@ -215,7 +223,7 @@ func (d *planDocument) print(p *page) error {
 		verb = "Undoing"
 	}
 	p.colon(fmt.Sprintf("%s %s/%s, mode %s", p.paint(bold, verb+" of AmbientEdge"), clean(d.Namespace), clean(d.Name), clean(string(d.Mode))), p.paint(c, word))
-	if err := p.gateways(d.Gateways, d.FromFiles); err != nil {
+	if err := p.gateways(d.Gateways, d.bare(), d.FromFiles); err != nil {
 		return err
 	}
 	if err := p.backends(d.Backends, 0); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,4 +184,39 @@ func TestANameAndItsNamespaceMustAgree(t *testing.T) {
 	r.want(t, exitUsage, r.stderr, "-A and -n exclude each other")
 	r = isthmus(t, "status", "edge/public", "-n", "edge", "--kubeconfig", "/nonexistent")
 	r.want(t, exitFailed, r.stderr, "no way to the cluster")
+}
+
+// TestGatewaysThatAreNotCapturedDoNotLookBroken: those that speak HBONE themselves are said to, and those that stay outside.
+func TestGatewaysThatAreNotCapturedDoNotLookBroken(t *testing.T) {
+	for name, tt := range map[string]struct {
+		captured           int32
+		state              v1alpha1.StepState
+		reason             string
+		want, wantNotThere string
+	}{
+		"it speaks HBONE":         {0, v1alpha1.StepDone, "2 pods speak HBONE themselves", "HBONE", "0/2"},
+		"it is said to":           {0, v1alpha1.StepDone, "2 pods are taken to speak HBONE themselves, as spec.capture says", "HBONE", "0/2"},
+		"it stays outside":        {0, v1alpha1.StepDone, "2 pods stay outside the mesh, as capture None asks", "none", "0/2"},
+		"it is not there yet":     {0, v1alpha1.StepNext, "0 of 2 pods are captured", "0/2", "HBONE"},
+		"it is to be left alone":  {1, v1alpha1.StepNext, "1 of 2 pods are still captured", "1/2", "HBONE"},
+		"the mesh has all of its": {2, v1alpha1.StepDone, "2 of 2 pods are captured", "2/2", "HBONE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := anEdge()
+			e.Status.Gateways = []v1alpha1.GatewayStatus{{Name: "gateway", Vendor: "custom", Pods: 2, Captured: tt.captured}}
+			e.Status.Plan.Steps = []v1alpha1.Step{{Verb: "Verify", Object: "Deployment edge/gateway", State: tt.state, Reason: tt.reason}}
+			var lines, one bytes.Buffer
+			if err := (&statusDocument{Edges: []edgeStatus{e}}).print(&page{w: &lines}, time.Unix(2000, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if err := (&page{w: &one}).gateways(e.Status.Gateways, e.Status.Plan.Steps, false); err != nil {
+				t.Fatal(err)
+			}
+			for _, out := range []string{lines.String(), one.String()} {
+				if words := strings.Fields(out); !slices.Contains(words, tt.want) || slices.Contains(words, tt.wantNotThere) {
+					t.Errorf("want %s:\n%s", tt.want, out)
+				}
+			}
+		})
+	}
 }

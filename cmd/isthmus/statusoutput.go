@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // unseen says whether no controller has ever told anything about e.
@@ -41,8 +42,10 @@ func (d *statusDocument) print(p *page, now time.Time) error {
 	var rows [][]cell
 	for _, e := range d.Edges {
 		var pods, captured int32
+		var outside []string
 		for _, g := range e.Status.Gateways {
 			pods, captured = pods+g.Pods, captured+g.Captured
+			outside = append(outside, uncaptured(g, e.Status.Plan.Steps))
 		}
 		done := 0
 		for _, s := range e.Status.Plan.Steps {
@@ -53,6 +56,9 @@ func (d *statusDocument) print(p *page, now time.Time) error {
 		row := cells(e.Namespace, e.Name, string(e.Mode), "", "-", "-", "-", "", ago(e.Created.Time, now), "")
 		if len(e.Status.Gateways) > 0 {
 			row[4].text = fmt.Sprintf("%d/%d", captured, pods)
+			if outside = slices.Compact(outside); len(outside) == 1 && outside[0] != "" {
+				row[4].text = outside[0]
+			}
 		}
 		if e.Status.ObservedGeneration > 0 {
 			row[5].text = fmt.Sprint(len(e.Status.Backends) + int(e.Status.BackendsLeftOut))
@@ -65,6 +71,26 @@ func (d *statusDocument) print(p *page, now time.Time) error {
 		rows = append(rows, row)
 	}
 	return p.table([]string{"NAMESPACE", "NAME", "MODE", "READY", "CAPTURED", "BACKENDS", "STEPS", "FINDINGS", "AGE", "REASON"}, rows)
+}
+
+// What stands in place of a count of captured pods.
+const (
+	inHBONE   = "HBONE" // they speak it themselves
+	outOfMesh = "none"  // they are to stay outside
+)
+
+// uncaptured says in a word why nobody waits for a gateway's pods to be captured, as its step Verify has it. Empty: they are, or are to be.
+func uncaptured(g v1alpha1.GatewayStatus, steps []v1alpha1.Step) string {
+	for _, s := range steps {
+		if s.Verb != plan.VerbVerify || s.State != v1alpha1.StepDone || !strings.HasSuffix(s.Object, "/"+g.Name) || g.Captured > 0 || g.Pods == 0 {
+			continue
+		}
+		if strings.Contains(s.Reason, "HBONE") {
+			return inHBONE
+		}
+		return outOfMesh
+	}
+	return ""
 }
 
 func findingCount(s v1alpha1.AmbientEdgeStatus) cell {
@@ -102,7 +128,7 @@ func (e *edgeStatus) print(p *page) error {
 			return err
 		}
 	}
-	if err := p.gateways(e.Status.Gateways, false); err != nil {
+	if err := p.gateways(e.Status.Gateways, e.Status.Plan.Steps, false); err != nil {
 		return err
 	}
 	if err := p.backends(e.Status.Backends, int(e.Status.BackendsLeftOut)); err != nil {
@@ -115,7 +141,7 @@ func (e *edgeStatus) print(p *page) error {
 }
 
 // gateways shows the gateways, as found. On paper nobody has seen that none is captured.
-func (p *page) gateways(list []v1alpha1.GatewayStatus, paper bool) error {
+func (p *page) gateways(list []v1alpha1.GatewayStatus, steps []v1alpha1.Step, paper bool) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -125,7 +151,10 @@ func (p *page) gateways(list []v1alpha1.GatewayStatus, paper bool) error {
 		if row[2].colour = green; g.Captured < g.Pods || g.Pods == 0 {
 			row[2].colour = yellow
 		}
-		if paper && g.Captured == 0 {
+		switch how := uncaptured(g, steps); {
+		case how != "":
+			row[2] = cell{how, green}
+		case paper && g.Captured == 0:
 			row[2].text = "unknown"
 		}
 		rows = append(rows, row)
