@@ -3,8 +3,13 @@ package main
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 )
 
 // TestReadmeShowsWhatIsFound: README's example of isthmus check is what it says, but for the time that it takes.
@@ -14,7 +19,7 @@ func TestReadmeShowsWhatIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const begin = "```console\n$ isthmus check "
+	const begin = "```console\n$ bin/isthmus check "
 	before, rest, ok := strings.Cut(string(text), begin)
 	args, rest, ok2 := strings.Cut(rest, "\n")
 	shown, after, ok3 := strings.Cut(rest, "```")
@@ -62,5 +67,46 @@ func TestReadmeIsShort(t *testing.T) {
 	}
 	if n := strings.Count(string(text), "\n"); n > 150 {
 		t.Errorf("README has %d lines", n)
+	}
+}
+
+// TestReadmeProgramFindsWhatItReads: what README's program reads of its environment is there in the Pod that hbone's README has for it, and in the pods of
+// the demo's native gateway; and who it is comes from there alone.
+func TestReadmeProgramFindsWhatItReads(t *testing.T) {
+	read := func(file string) string {
+		text, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	_, program, _ := strings.Cut(read("README.md"), "```go\n")
+	program, _, ok := strings.Cut(program, "```")
+	_, pod, _ := strings.Cut(read("hbone/README.md"), "```yaml\n")
+	pod, _, ok2 := strings.Cut(pod, "```")
+	if !ok || !ok2 {
+		t.Fatal("there is no program, or no Pod")
+	}
+	var one corev1.Pod
+	if err := yaml.UnmarshalStrict([]byte(pod), &one); err != nil {
+		t.Fatal(err)
+	}
+	var demo appsv1.Deployment
+	for _, text := range strings.Split(read("e2e/story/manifests/edge.yaml"), "\n---\n") {
+		var o appsv1.Deployment
+		if yaml.Unmarshal([]byte(text), &o) == nil && o.Kind == "Deployment" && o.Name == "native-gateway" {
+			demo = o
+		}
+	}
+	reads := regexp.MustCompile(`os\.Getenv\("(\w+)"\)`).FindAllStringSubmatch(program, -1)
+	if len(reads) < 3 || strings.Contains(program, "/sa/gateway") {
+		t.Errorf("the program reads %q, or says by itself who it is", reads)
+	}
+	for where, spec := range map[string]corev1.PodSpec{"the Pod": one.Spec, "native-gateway": demo.Spec.Template.Spec} {
+		for _, name := range reads {
+			if len(spec.Containers) != 1 || !slices.ContainsFunc(spec.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == name[1] && e.ValueFrom != nil }) {
+				t.Errorf("%s has no %s", where, name[1])
+			}
+		}
 	}
 }
