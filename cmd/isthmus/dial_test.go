@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -71,7 +72,8 @@ func orders(t *testing.T) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/forbidden" {
-			http.Error(w, "RBAC: access denied", http.StatusForbidden)
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, "RBAC: access denied") // as Envoy says it, without an end of line
 			return
 		}
 		w.Header().Set("X-Seen", r.Host+" "+r.Header.Get("X-Test")+" "+r.Method)
@@ -111,6 +113,9 @@ func TestDialFailsWhereTheApplicationRefuses(t *testing.T) {
 	s := newShop(t, orders(t), nil)
 	r := s.dial(t, "--http", "/forbidden")
 	r.want(t, exitFailed, r.stderr, "403 Forbidden", "where:", "workload at", "next:")
+	if !strings.Contains(r.stderr, "403 Forbidden\n\nerror: ") { // on a screen the body stands between
+		t.Errorf("the error does not begin a line of its own: %q", r.stderr)
+	}
 	if !strings.Contains(r.stdout, "RBAC") {
 		t.Errorf("the body is missing: %q", r.stdout)
 	}
@@ -216,5 +221,27 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	r.want(t, exitFailed, r.stderr, "interrupted")
 	if d := time.Since(start); d > 4*time.Second {
 		t.Errorf("took %v", d)
+	}
+}
+
+// TestRefusedAtAWaypoint: what is to be done next names the policy's finder, for this source and this request.
+func TestRefusedAtAWaypoint(t *testing.T) {
+	doc := &dialDocument{Connection: &connDetail{Local: "spiffe://cluster.local/ns/edge/sa/gateway"}}
+	doc.Route = routeDetail{Service: "orders.shop.svc.cluster.local", Hops: []hopDetail{{Kind: string(hbone.HopWaypoint), Address: "10.0.0.9:15008"}}}
+	req := httptest.NewRequest(http.MethodPost, "http://orders.shop.svc.cluster.local/o's/1?x=y", nil)
+	err := badStatus("orders", doc, &http.Response{StatusCode: http.StatusForbidden, Status: "403 Forbidden", Request: req})
+	f, ok := errors.AsType[*failure](err)
+	const want = `isthmus explain --from spiffe://cluster.local/ns/edge/sa/gateway --to shop/orders --method POST --path '/o'\''s/1' --why-not`
+	if !ok || !strings.HasSuffix(f.next, want) {
+		t.Errorf("next is %q", f.next)
+	}
+}
+
+// TestWhereIstiodIsNotKnown: who is outside the cluster is told how to get there.
+func TestWhereIstiodIsNotKnown(t *testing.T) {
+	m := &meshFlags{istiod: []string{"istiod.no.such.name.invalid:15012"}, getenv: func(string) string { return "" }}
+	_, err := m.address(t.Context())
+	if f, ok := errors.AsType[*failure](err); !ok || !strings.Contains(f.next, "kubectl -n istio-system port-forward deploy/istiod 15012") {
+		t.Errorf("got %+v", err)
 	}
 }

@@ -73,8 +73,12 @@ func (a *app) request(ctx context.Context, f *dialFlags, target string, conn net
 		if _, err := io.Copy(out, res.Body); err != nil {
 			return explainUse(target, err)
 		}
-		if terminal(a.stdout) > 0 && out.last != '\n' {
-			fmt.Fprintln(a.stdout) // what follows begins a line of its own
+		switch { // what follows begins a line of its own; a file has what came
+		case out.last == '\n' || out.last == 0:
+		case terminal(a.stdout) > 0:
+			fmt.Fprintln(a.stdout)
+		case res.StatusCode >= http.StatusBadRequest:
+			fmt.Fprintln(p.w)
 		}
 	}
 	return badStatus(target, doc, res)
@@ -105,13 +109,27 @@ func badStatus(target string, doc *dialDocument, res *http.Response) error {
 		if hop.Kind == string(hbone.HopWaypoint) {
 			switch res.StatusCode {
 			case http.StatusForbidden:
-				f.next = "if the waypoint said so, an AuthorizationPolicy denies this request: kubectl get authorizationpolicies -A"
+				f.next = "if the waypoint said so, an AuthorizationPolicy denies this request: " + explainCommand(doc, res.Request)
 			case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 				f.next = "check that the pods of the Service are ready, and that a policy there admits the waypoint's identity " + strings.Join(hop.Peers, " or ")
 			}
 		}
 	}
 	return f
+}
+
+// explainCommand says which policy denies a request to a Service.
+func explainCommand(doc *dialDocument, req *http.Request) string {
+	from := "SOURCE"
+	if doc.Connection != nil && doc.Connection.Local != "" {
+		from = doc.Connection.Local
+	}
+	to := "NAMESPACE/SERVICE"
+	if parts := strings.Split(doc.Route.Service, "."); len(parts) > 2 && parts[2] == "svc" {
+		to = parts[1] + "/" + parts[0]
+	}
+	path := "'" + strings.ReplaceAll(req.URL.Path, "'", `'\''`) + "'"
+	return fmt.Sprintf("isthmus explain --from %s --to %s --method %s --path %s --why-not", from, to, req.Method, path)
 }
 
 // explainUse says how a tunnel that had opened ended.

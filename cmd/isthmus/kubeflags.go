@@ -95,7 +95,7 @@ func (k *kubeFlags) explainConfig(cc clientcmd.ClientConfig, err error) error {
 		f.err = errors.New("HOME is not set, so that ~/.kube/config cannot be found, and this is no pod")
 		f.next = "name a kubeconfig with --kubeconfig or KUBECONFIG, or set HOME"
 	case clientcmd.IsEmptyConfig(err):
-		f.err = errors.New("no kubeconfig is configured, and this is no pod")
+		f.err = errors.New("no kubeconfig is configured, and this is no pod, or one without a token of its service account mounted")
 	case strings.Contains(err.Error(), "error loading config file"):
 		f.next = "correct that file, or name another with --kubeconfig or KUBECONFIG"
 	}

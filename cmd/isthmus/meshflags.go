@@ -161,6 +161,11 @@ func (m *meshFlags) resolver(ctx context.Context) (*wds.Client, error) {
 		Node: wds.Node{IP: ip, Pod: pod, Namespace: ns, ServiceAccount: sa, ClusterID: m.clusterID, Network: m.network}})
 }
 
+// reachIstiod is how istiod is reached from where its name does not resolve.
+func (m *meshFlags) reachIstiod() string {
+	return fmt.Sprintf("name istiod with --istiod HOST:15012; from outside the cluster: kubectl -n %s port-forward deploy/istiod 15012, and --istiod 127.0.0.1:15012", m.at.Home())
+}
+
 // address is our own: what is configured, else that of the interface towards istiod. Nothing is sent.
 func (m *meshFlags) address(ctx context.Context) (netip.Addr, error) {
 	if text := cmp.Or(m.podIP, m.getenv("POD_IP")); text != "" {
@@ -173,7 +178,7 @@ func (m *meshFlags) address(ctx context.Context) (netip.Addr, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "udp", m.istiod[0])
 	if err != nil {
-		return netip.Addr{}, &failure{what: "istiod's address cannot be found", where: m.istiod[0], err: err, next: "name istiod with --istiod HOST:15012"}
+		return netip.Addr{}, &failure{what: "istiod's address cannot be found", where: m.istiod[0], err: err, next: m.reachIstiod()}
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
