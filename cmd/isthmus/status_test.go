@@ -143,7 +143,7 @@ func TestNoWayToTheCluster(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"no kubeconfig", []string{"status"}, exitFailed, []string{"no way to the cluster", "no kubeconfig", "--kubeconfig"}},
+		{"no kubeconfig", []string{"status"}, exitFailed, []string{"no way to the cluster", "no kubeconfig", "without a token of its service account", "--kubeconfig"}},
 		{"kubeconfig missing", []string{"status", "--kubeconfig", "/nonexistent/config"}, exitFailed, []string{"no way to the cluster", "/nonexistent/config", "no such file", "next:  correct --kubeconfig"}},
 		{"kubeconfig is none", []string{"status", "--kubeconfig", broken}, exitFailed, []string{"no way to the cluster", broken, "next:  correct that file"}},
 		{"kubeconfig is empty", []string{"status", "--kubeconfig", os.DevNull}, exitFailed, []string{"no way to the cluster", os.DevNull, "names no cluster", "--kubeconfig"}},

@@ -237,6 +237,30 @@ func members(t *testing.T, session int) int {
 	return n
 }
 
+// TestItTellsNoSecondStoryFromPATH: the program that up has put into PATH says how it is called, and starts no world beside the one that runs.
+func TestItTellsNoSecondStoryFromPATH(t *testing.T) {
+	p := newPlace(t)
+	if err := os.MkdirAll(p.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(p.state) })
+	text, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inPATH := filepath.Join(p.state, programFile)
+	if err := os.WriteFile(inPATH, text, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, inPATH)
+	cmd.Env = p.demo().Env
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != help {
+		t.Errorf("it says %q, %v", out, err)
+	}
+}
+
 // TestUpAndDown leaves a world running, uses it as it says, and ends it; once more after its process was killed.
 func TestUpAndDown(t *testing.T) {
 	p := newPlace(t)

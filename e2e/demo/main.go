@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,9 @@ func main() {
 	play := plays[command]
 	switch {
 	case world.IsReexec():
+	case command == "" && fromPATH():
+		fmt.Print(help)
+		return
 	case command == "help" || command == "-h" || command == "--help":
 		fmt.Print(help)
 		return
@@ -59,6 +63,20 @@ func main() {
 	err := play(ctx, os.Stdout)
 	stop()
 	os.Exit(finish(err))
+}
+
+// fromPATH says whether this is the program that up has put into PATH: who calls it there has a world that runs, and wants no second one.
+func fromPATH() bool {
+	dir, err := stateDir()
+	if err != nil {
+		return false
+	}
+	up, err := os.Stat(filepath.Join(dir, programFile))
+	if err != nil {
+		return false
+	}
+	this, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(up, this)
 }
 
 // finish says an error, and is the exit code.

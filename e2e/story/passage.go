@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,7 +59,11 @@ func (w *World) Exec(ctx context.Context, namespace, app string, argv []string, 
 	if err != nil {
 		return 0, err
 	}
-	return w.Node.ExecStd(ctx, namespace, pod.Name, "", argv, std)
+	code, err := w.Node.ExecStd(ctx, namespace, pod.Name, "", argv, std)
+	if err != nil {
+		return code, fmt.Errorf("%w; no other pod of %s/%s is ready", err, namespace, app)
+	}
+	return code, nil
 }
 
 // DialGateway connects to a gateway's TLS port.
@@ -164,12 +169,26 @@ func (w *World) podWith(ctx context.Context, namespace string, labels client.Mat
 	if err := w.Client().List(ctx, &list, client.InNamespace(namespace), labels); err != nil {
 		return nil, err
 	}
-	for i := range list.Items {
-		if p := &list.Items[i]; p.DeletionTimestamp == nil && p.Status.PodIP != "" {
-			return p, nil
-		}
+	if p := best(list.Items); p != nil {
+		return p, nil
 	}
 	return nil, fmt.Errorf("%w in namespace %s with labels %v", errNoPod, namespace, labels)
+}
+
+// best is a pod that lives and has an address: one that is ready before others, as one that was started anew may have crashed. Nil: there is none.
+func best(pods []corev1.Pod) *corev1.Pod {
+	var first *corev1.Pod
+	for i := range pods {
+		p := &pods[i]
+		if p.DeletionTimestamp != nil || p.Status.PodIP == "" {
+			continue
+		}
+		if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue }) {
+			return p
+		}
+		first = cmp.Or(first, p)
+	}
+	return first
 }
 
 // logsOf is the end of the logs of a Deployment's pods, for errors.
