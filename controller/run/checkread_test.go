@@ -39,6 +39,9 @@ func TestCheckedObjectsKeepWhatChecksLookAt(t *testing.T) {
 		t.Fatal("there are no cases")
 	}
 	for _, file := range append(files, corpus...) {
+		if filepath.Base(file) == "ISM130-misspelt.yaml" {
+			continue // no API server stores that
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
