@@ -71,14 +71,14 @@ func largeCluster(namespaces int) *fakeCluster {
 	}))
 	n, at := each(largeServices, func(ns string, i, j int) runtime.Object { return largeService(ns, i*largeServices+j, j) })
 	add(kind(in("", "v1"), "Service", "services", func() runtime.Object { return &corev1.ServiceList{} }, n, at))
-	n, at = each(largeAccounts, func(ns string, _, j int) runtime.Object {
+	accounts, account := each(largeAccounts, func(ns string, _, j int) runtime.Object {
 		return &corev1.ServiceAccount{ObjectMeta: largeMeta(ns, []string{"sa-0", "sa-1", "waypoint"}[j], nil)}
 	})
-	add(kind(in("", "v1"), "ServiceAccount", "serviceaccounts", nil, n+edges, func(i int) runtime.Object {
-		if i >= n {
-			return &corev1.ServiceAccount{ObjectMeta: largeMeta("edge", fmt.Sprintf("edge-%d-istio", i-n), nil)}
+	add(kind(in("", "v1"), "ServiceAccount", "serviceaccounts", nil, accounts+edges, func(i int) runtime.Object {
+		if i >= accounts {
+			return &corev1.ServiceAccount{ObjectMeta: largeMeta("edge", fmt.Sprintf("edge-%d-istio", i-accounts), nil)}
 		}
-		return at(i)
+		return account(i)
 	}))
 	n, at = each(largeSlices, func(ns string, _, j int) runtime.Object { return largeSlice(ns, j) })
 	add(kind(in("discovery.k8s.io", "v1"), "EndpointSlice", "endpointslices", func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, n, at))

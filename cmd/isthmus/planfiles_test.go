@@ -298,7 +298,7 @@ func TestManyDocumentsTakeNoLongerEach(t *testing.T) {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)
-		if at := w.objects[n].where; at != fmt.Sprintf("standard input:%d", 204*n) {
+		if at := w.objects[n].where; at != fmt.Sprintf("standard input:%d", 204*n+1) {
 			t.Errorf("the last of %d documents is at %s", n+1, at)
 		}
 		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)
