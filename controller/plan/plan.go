@@ -143,10 +143,9 @@ type maker struct {
 	counted  int // routes and Ingresses
 	// unsure: a route may yet count, so that what is wanted is not known for sure.
 	unsure   bool
-	lack     map[string]*lack       // by namespace
-	trees    map[any]map[string]any // of objects, by pointer; see tree
-	policies *policies              // see index
-	pairings []*pairing             // see pair
+	lack     map[string]*lack // by namespace
+	policies *policies        // see index
+	pairings []*pairing       // see pair
 	// pairingBy are pairings by their Services.
 	pairingBy map[types.NamespacedName]*pairing
 	known     known

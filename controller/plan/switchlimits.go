@@ -2,9 +2,9 @@ package plan
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
-
-	"k8s.io/apimachinery/pkg/runtime"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
@@ -111,7 +111,7 @@ func (m *maker) losses(g *gateway, b *backend) {
 	for i := range g.vendor.Loses {
 		l := &g.vendor.Loses[i]
 		for _, o := range m.used(g, b, l.Kind) {
-			found := leaves(o.tree, l.Path)
+			found := leaves(reflect.ValueOf(o.object), l.Path)
 			if len(found) == 0 || l.Value != "" && !slices.Contains(found, l.Value) {
 				continue
 			}
@@ -127,66 +127,90 @@ func (m *maker) losses(g *gateway, b *backend) {
 	}
 }
 
-// tree is an object as its fields.
-type tree struct {
-	name string
-	tree map[string]any
+// use is an object by which a gateway sends, with or without its type, and its name.
+type use struct {
+	name   string
+	object any
 }
 
 // used are the objects of a kind by which a gateway sends to a Service.
-func (m *maker) used(g *gateway, b *backend, kind string) []tree {
-	var list []tree
-	add := func(name string, o any) {
-		if t := m.tree(o); t != nil {
-			list = append(list, tree{name, t})
-		}
-	}
+func (m *maker) used(g *gateway, b *backend, kind string) []use {
+	var list []use
 	switch kind {
 	case "Service":
-		add(b.String(), b.service)
+		list = append(list, use{b.String(), b.service})
 	case "HTTPRoute":
 		for _, f := range m.follow() {
 			if f.gateway == g && f.kind == kind && f.sendsTo(b) {
-				add(f.String(), f.object)
+				list = append(list, use{f.String(), f.object})
 			}
 		}
 	case "Ingress":
 		for _, in := range m.ingresses(g) {
 			if slices.Contains(servicesOfIngress(in), b.key) {
-				add(object(kind, keyOf(in)), in)
+				list = append(list, use{object(kind, keyOf(in)), in})
 			}
 		}
 	default: // policies of the vendor, for the gateway, its routes, or the Service
 		for _, o := range m.Objects {
 			if o.GetKind() == kind && (m.narrower(g, o, true) || o.GetNamespace() == b.key.Namespace && targeted(o, "Service", b.key.Name)) {
-				list = append(list, tree{object(kind, keyOf(o)), o.Object})
+				list = append(list, use{object(kind, keyOf(o)), o.Object})
 			}
 		}
 	}
 	return list
 }
 
-// leaves are the values at the end of a path through maps and lists, as text.
-func leaves(t any, path []string) []string {
-	switch t := t.(type) {
-	case map[string]any:
-		if len(path) > 0 {
-			return leaves(t[path[0]], path[1:])
+// leaves are the values at the end of a path through structs by the names of their JSON, maps and lists, as text. What would be left out of JSON is not there.
+// Of typed objects only what is on the path is read: all fields of all Services would be many.
+func leaves(v reflect.Value, path []string) []string {
+	switch v.Kind() {
+	case reflect.Invalid:
+		return nil
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return nil
 		}
-		return []string{fmt.Sprint(t)}
-	case []any:
+		return leaves(v.Elem(), path)
+	case reflect.Slice:
 		var list []string
-		for _, x := range t {
-			list = append(list, leaves(x, path)...)
+		for i := range v.Len() {
+			list = append(list, leaves(v.Index(i), path)...)
 		}
 		return list
-	case nil:
-		return nil
+	case reflect.Map:
+		if len(path) > 0 {
+			return leaves(v.MapIndex(reflect.ValueOf(path[0]).Convert(v.Type().Key())), path[1:])
+		}
+	case reflect.Struct:
+		if len(path) > 0 {
+			return leaves(jsonField(v, path[0]), path[1:])
+		}
 	}
 	if len(path) > 0 {
 		return nil
 	}
-	return []string{fmt.Sprint(t)}
+	return []string{fmt.Sprint(v.Interface())}
+}
+
+// jsonField is a field of a struct by its name in JSON. It is invalid where there is none, or JSON leaves it out.
+func jsonField(v reflect.Value, key string) reflect.Value {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name, how, _ := strings.Cut(field.Tag.Get("json"), ",")
+		switch {
+		case field.Anonymous && name == "" && field.Type.Kind() == reflect.Struct:
+			if in := jsonField(v.Field(i), key); in.IsValid() {
+				return in
+			}
+		case name == key:
+			if strings.Contains(how, "omitempty") && v.Field(i).IsZero() {
+				return reflect.Value{}
+			}
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
 }
 
 // warn tells what everybody should know of a kind of gateway, and whom else it serves.
@@ -214,20 +238,4 @@ func (m *maker) warn(g *gateway) {
 			Message: fmt.Sprintf("the pods of this gateway serve other Gateways too, %d in number: all are in the mesh together, and policies see one identity", others),
 		})
 	}
-}
-
-// tree is an object as a tree of maps; nil if it cannot be one. It is made once, as every loss of every Service asks for it.
-func (m *maker) tree(o any) map[string]any {
-	if t, ok := m.trees[o]; ok {
-		return t
-	}
-	t, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil {
-		t = nil
-	}
-	if m.trees == nil {
-		m.trees = map[any]map[string]any{}
-	}
-	m.trees[o] = t
-	return t
 }
