@@ -263,7 +263,7 @@ func (b *Builder) World() *World {
 		w.services[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = s
 		w.servicesOf[s.Namespace] = append(w.servicesOf[s.Namespace], s)
 	}
-	w.pods, w.labelled = map[string][]*plan.Pod{}, map[string]map[[2]string][]*plan.Pod{}
+	w.pods = map[string][]*plan.Pod{}
 	for i := range w.Pods {
 		if p := &w.Pods[i]; p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
 			w.pods[p.Namespace] = append(w.pods[p.Namespace], p)

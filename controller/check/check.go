@@ -2,8 +2,11 @@ package check
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -55,7 +58,7 @@ type Check struct {
 	Pains []string
 	// Matter says what is wrong, Harm what happens to whom, and Fix how it is mended: for the reference.
 	Matter, Harm, Fix string
-	// Find calls found for each.
+	// Find calls found for each. Other checks of the same World run meanwhile: it changes nothing of it.
 	Find func(w *World, found func(Finding))
 }
 
@@ -70,30 +73,21 @@ func All() []Check {
 // "ISM204: the caller is a batch job". A code without a reason does not count.
 const Ignore = "isthmus.dev/ignore"
 
-// Run looks for all faults, those that are worst first and then by place.
+// Run looks for all faults, those that are worst first and then by place. Checks run at the same time, one for each processor; what is found, and in which
+// order, does not depend on that.
 func Run(w *World, checks []Check) []Finding {
-	var all []Finding
-	for i := range checks {
-		c := &checks[i]
-		seen := map[string]bool{}
-		c.Find(w, func(f Finding) {
-			f.Code = c.Code
-			if f.Severity == "" {
-				f.Severity = c.Severities[0]
+	found := make([][]Finding, len(checks))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(checks)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(checks)); i = next.Add(1) - 1 {
+				found[i] = checks[i].run(w)
 			}
-			key := f.Object.String() + "\x00" + f.Field + "\x00" + f.Message
-			if seen[key] {
-				return
-			}
-			seen[key] = true
-			if !f.Object.plainName() || slices.ContainsFunc(f.Related, func(o Object) bool { return !o.plainName() }) {
-				f.Patch = ""
-			}
-			f.Where = w.where[f.Object]
-			f.Ignored = w.ignored(f.Object, f.Code)
-			all = append(all, f)
 		})
 	}
+	wg.Wait()
+	all := slices.Concat(found...)
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		return cmp.Or(
 			cmp.Compare(weight(a.Severity), weight(b.Severity)), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Object.Namespace, b.Object.Namespace),
@@ -101,6 +95,30 @@ func Run(w *World, checks []Check) []Finding {
 		)
 	})
 	return all
+}
+
+// run is what a check finds, each once and in its own order.
+func (c *Check) run(w *World) []Finding {
+	var list []Finding
+	seen := map[string]bool{}
+	c.Find(w, func(f Finding) {
+		f.Code = c.Code
+		if f.Severity == "" {
+			f.Severity = c.Severities[0]
+		}
+		key := f.Object.String() + "\x00" + f.Field + "\x00" + f.Message
+		if seen[key] {
+			return
+		}
+		seen[key] = true
+		if !f.Object.plainName() || slices.ContainsFunc(f.Related, func(o Object) bool { return !o.plainName() }) {
+			f.Patch = ""
+		}
+		f.Where = w.where[f.Object]
+		f.Ignored = w.ignored(f.Object, f.Code)
+		list = append(list, f)
+	})
+	return list
 }
 
 func weight(s v1alpha1.Severity) int {

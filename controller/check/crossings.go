@@ -36,11 +36,7 @@ type portPair struct {
 
 // crossings are all that gateways send into the mesh.
 func (w *World) crossings() []crossing {
-	g := w.guard()
-	if g.crossed == nil {
-		g.crossed = w.findCrossings()
-	}
-	return g.crossed
+	return w.guard().crossed.of(w.findCrossings)
 }
 
 func (w *World) findCrossings() []crossing {

@@ -195,14 +195,11 @@ func (w *World) waysPast(is func(*rules.Rule) bool) map[types.NamespacedName][]*
 // guarded says whether policies for the Service of a trip tell callers of the mesh apart: a stranger does not get in, or nobody can tell.
 func (w *World) guarded(t *trip) bool {
 	ix := w.edgeWorld().mesh
-	is, done := ix.guarded[t.service]
-	if !done {
+	return ix.guarded.of(t.service, func() bool {
 		stranger := policy.Request{Source: policy.Of(w.stranger()), Token: policy.Absent[policy.Token]()}
 		m := ix.side(t.service)
-		is = m != nil && m.point.Decide(&stranger).Verdict != policy.Allow || w.guardedAtPods(t.service)
-		ix.guarded[t.service] = is
-	}
-	return is
+		return m != nil && m.point.Decide(&stranger).Verdict != policy.Allow || w.guardedAtPods(t.service)
+	})
 }
 
 // guardedAtPods says whether policies at the pods of a Service may refuse a stranger. Of a Service without pods, or outside the mesh, nobody knows.

@@ -67,7 +67,7 @@ func findForgedOutside(w *World, found func(Finding)) {
 			continue
 		}
 		for _, h := range m.trusts() {
-			by, written := t.edge.writers()[h.header]
+			by, written := t.edge.writes[h.header]
 			if !written || t.passes(h.header) != rules.Yes {
 				continue
 			}
@@ -144,7 +144,7 @@ func findForgedInside(w *World, found func(Finding)) {
 			continue
 		}
 		for _, h := range m.trusts() {
-			by, written := t.edge.writers()[h.header]
+			by, written := t.edge.writes[h.header]
 			if !written || pinned(h.rule) {
 				continue
 			}

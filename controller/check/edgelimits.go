@@ -97,7 +97,7 @@ func (w *World) entry(t *trip) *entry {
 			fill(&r, rule)
 			var sends []string
 			for _, h := range m.trusts() {
-				if _, written := t.edge.writers()[h.header]; written && h.rule == rule {
+				if _, written := t.edge.writes[h.header]; written && h.rule == rule {
 					r.Headers[h.header] = policy.Of(policy.Header{h.value})
 					sends = append(sends, h.header+": "+h.value)
 				}

@@ -151,18 +151,20 @@ func findDeadPreflights(w *World, found func(Finding)) {
 
 // corsElsewhere says whether the gateway answers CORS for the same host on another way.
 func (t *trip) corsElsewhere() bool {
-	e := t.edge
-	if e.cors == nil {
-		e.cors = map[string]bool{}
-		for i := range e.trips {
-			if len(e.trips[i].having(func(r *rules.Rule) bool { return r.CORS != nil })) > 0 {
-				for _, h := range e.trips[i].hosts {
-					e.cors[h] = true
-				}
+	return slices.ContainsFunc(t.hosts, func(h string) bool { return t.edge.cors[h] })
+}
+
+// corsHosts are the hosts for which a gateway answers CORS somewhere.
+func (e *Edge) corsHosts() map[string]bool {
+	hosts := map[string]bool{}
+	for i := range e.trips {
+		if slices.ContainsFunc(e.trips[i].rules, func(r *rules.Rule) bool { return r.CORS != nil }) {
+			for _, h := range e.trips[i].hosts {
+				hosts[h] = true
 			}
 		}
 	}
-	return slices.ContainsFunc(t.hosts, func(h string) bool { return e.cors[h] })
+	return hosts
 }
 
 func findRefusedRoutes(w *World, found func(Finding)) {

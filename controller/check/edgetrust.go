@@ -71,10 +71,7 @@ type writer struct {
 
 // writers are the rules of a gateway that write headers of their own accord, by name: not as the client has it.
 func (e *Edge) writers() map[string]writer {
-	if e.writes != nil {
-		return e.writes
-	}
-	e.writes = map[string]writer{}
+	writes := map[string]writer{}
 	for i := range e.trips {
 		t := &e.trips[i]
 		for _, r := range t.rules {
@@ -83,13 +80,13 @@ func (e *Edge) writers() map[string]writer {
 			}
 			for _, h := range r.Headers.Writes {
 				name := fold(h.Name)
-				if _, there := e.writes[name]; !there && h.From != rules.FromRequest && h.From != rules.FromToken {
-					e.writes[name] = writer{t, r}
+				if _, there := writes[name]; !there && h.From != rules.FromRequest && h.From != rules.FromToken {
+					writes[name] = writer{t, r}
 				}
 			}
 		}
 	}
-	return e.writes
+	return writes
 }
 
 // passes says whether a header comes through as a client sends it.

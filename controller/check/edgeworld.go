@@ -25,10 +25,9 @@ type Edge struct {
 	read  bool        // see reads
 	sets  []rules.Ref // its ListenerSets
 	trips []trip
-	// writes are the headers that it writes. Nil: nobody has asked.
+	// writes are the headers that it writes of its own accord, see writers; cors the hosts for which it answers CORS somewhere.
 	writes map[string]writer
-	// cors are the hosts for which it answers CORS somewhere. Nil: nobody has asked.
-	cors map[string]bool
+	cors   map[string]bool
 }
 
 // object names the gateway, or its workload.
@@ -42,35 +41,33 @@ func (e *Edge) object() Object {
 
 // edgeWorld is what checks of edges look at. It is made when it is asked for.
 type edgeWorld struct {
-	objects *edgeObjects
-	edges   []Edge
-	mesh    *meshIndex
+	edges []Edge
+	mesh  *meshIndex
 }
 
 // EdgeRules are what gateways do to requests, of each of the Views.
 func (w *World) EdgeRules() []Edge { return w.edgeWorld().edges }
 
-func (w *World) edgeWorld() *edgeWorld {
-	if w.edges != nil {
-		return w.edges
-	}
-	e := &edgeWorld{objects: newEdgeObjects(w), mesh: newMeshIndex(w)}
-	w.edges = e
-	views := w.Views()
-	e.edges = make([]Edge, len(views))
+func (w *World) edgeWorld() *edgeWorld { return w.edges.of(w.newEdgeWorld) }
+
+func (w *World) newEdgeWorld() *edgeWorld {
+	views, objects := w.Views(), newEdgeObjects(w)
+	e := &edgeWorld{edges: make([]Edge, len(views)), mesh: newMeshIndex(w)}
 	for i := range views {
-		e.edges[i] = e.edge(&views[i])
-		e.edges[i].trips = w.tripsOf(&e.edges[i])
-		clear(e.objects.untyped)
+		edge := &e.edges[i]
+		*edge = objects.edge(&views[i])
+		edge.trips = w.tripsOf(edge, objects)
+		edge.writes, edge.cors = edge.writers(), edge.corsHosts()
+		clear(objects.untyped)
 	}
 	return e
 }
 
-func (e *edgeWorld) edge(v *plan.View) Edge {
-	g := rules.Gateway{Root: e.objects.w.Root(), PodNamespace: v.Key.Namespace}
+func (o *edgeObjects) edge(v *plan.View) Edge {
+	g := rules.Gateway{Root: o.w.Root(), PodNamespace: v.Key.Namespace}
 	if v.Object != nil {
 		g.Ref = rules.Ref{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: v.Key.Namespace, Name: v.Key.Name}
-		g.ListenerSets = e.objects.listenerSets(g.Ref)
+		g.ListenerSets = o.listenerSets(g.Ref)
 	}
 	if len(v.Pods) > 0 {
 		g.PodNamespace, g.PodLabels = v.Pods[0].Namespace, v.Pods[0].Labels
@@ -79,7 +76,7 @@ func (e *edgeWorld) edge(v *plan.View) Edge {
 	for i := range v.Routes {
 		routes = append(routes, rules.Route{Ref: routeRef(&v.Routes[i])})
 	}
-	return Edge{View: v, Rules: rules.Of(v.Vendor.Name, g, routes, e.objects), ref: g.Ref, read: reads(v.Vendor.Name), sets: g.ListenerSets}
+	return Edge{View: v, Rules: rules.Of(v.Vendor.Name, g, routes, o), ref: g.Ref, read: reads(v.Vendor.Name), sets: g.ListenerSets}
 }
 
 // routeRef is a route of a View as rules name it.

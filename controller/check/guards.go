@@ -31,21 +31,20 @@ type guards struct {
 	users     map[types.NamespacedName]bool // service accounts of pods
 	labelled  map[string][]*plan.Pod        // the same by a label that is selected: namespace/key=value
 	led       map[types.NamespacedName][]*corev1.Service
-	waypoints map[types.NamespacedName][]spiffeid.ID
+	waypoints memo[types.NamespacedName, []spiffeid.ID]
 	selecting map[string][]*securityv1.AuthorizationPolicy // of atPods, by one label that they select: namespace/key=value, or namespace/ for all pods
 	serving   map[string][]*corev1.Service                 // by one label of their selector: namespace/key=value
-	before    map[string]*policy.Point
-	behind    map[[2]types.NamespacedName]*policy.Point
-	open      *policy.Point // of a waypoint that enforces nothing
+	before    memo[string, *policy.Point]
+	behind    memo[[2]types.NamespacedName, *policy.Point]
+	open      lazy[*policy.Point] // of a waypoint that enforces nothing
 	routes    map[types.NamespacedName]*gatewayv1.HTTPRoute
-	gateways  map[string][]string // principals of gateways, by namespace; nil: not looked for yet
-	crossed   []crossing          // what gateways send; nil: not looked for yet
+	gateways  lazy[map[string][]string] // principals of gateways, by namespace
+	crossed   lazy[[]crossing]          // what gateways send
 }
 
-func (w *World) guard() *guards {
-	if w.guards != nil {
-		return w.guards
-	}
+func (w *World) guard() *guards { return w.guards.of(w.newGuards) }
+
+func (w *World) newGuards() *guards {
 	g := &guards{
 		atPods:    map[string][]*securityv1.AuthorizationPolicy{},
 		targeting: map[policy.Target][]*securityv1.AuthorizationPolicy{},
@@ -59,12 +58,8 @@ func (w *World) guard() *guards {
 		users:     map[types.NamespacedName]bool{},
 		labelled:  map[string][]*plan.Pod{},
 		led:       map[types.NamespacedName][]*corev1.Service{},
-		waypoints: map[types.NamespacedName][]spiffeid.ID{},
-		before:    map[string]*policy.Point{},
-		behind:    map[[2]types.NamespacedName]*policy.Point{},
 		routes:    make(map[types.NamespacedName]*gatewayv1.HTTPRoute, len(w.HTTPRoutes)),
 	}
-	w.guards = g
 	for _, p := range w.Policies {
 		g.byRef[policy.Ref{Kind: kindAuthorizationPolicy, Namespace: p.Namespace, Name: p.Name}] = p
 		refs := targetRefsOf(&p.Spec)
@@ -172,9 +167,10 @@ func (w *World) before(namespace string, labels map[string]string) *policy.Point
 			}
 		}
 	}
-	if p := g.before[key.String()]; p != nil {
-		return p
-	}
+	return g.before.of(key.String(), func() *policy.Point { return w.newBefore(g, namespace, labels) })
+}
+
+func (w *World) newBefore(g *guards, namespace string, labels map[string]string) *policy.Point {
 	m := w.meshOf()
 	for _, ns := range slices.Compact([]string{namespace, w.Root()}) {
 		m.AuthorizationPolicies = append(m.AuthorizationPolicies, g.selecting[ns+"/"]...)
@@ -184,18 +180,16 @@ func (w *World) before(namespace string, labels map[string]string) *policy.Point
 		m.PeerAuthentications = append(m.PeerAuthentications, g.peers[ns]...)
 	}
 	m.AuthorizationPolicies = once(m.AuthorizationPolicies)
-	p := policy.New(m).Ztunnel(policy.Workload{Namespace: namespace, Labels: labels})
-	g.before[key.String()] = p
-	return p
+	return policy.New(m).Ztunnel(policy.Workload{Namespace: namespace, Labels: labels})
 }
 
 // behind is what a waypoint enforces for a Service.
 func (w *World) behind(waypoint, service types.NamespacedName) *policy.Point {
 	g := w.guard()
-	key := [2]types.NamespacedName{waypoint, service}
-	if p := g.behind[key]; p != nil {
-		return p
-	}
+	return g.behind.of([2]types.NamespacedName{waypoint, service}, func() *policy.Point { return w.newBehind(g, waypoint, service) })
+}
+
+func (w *World) newBehind(g *guards, waypoint, service types.NamespacedName) *policy.Point {
 	at := []policy.Target{
 		{Kind: policy.KindGateway, Namespace: waypoint.Namespace, Name: waypoint.Name}, {Kind: policy.KindService, Namespace: service.Namespace, Name: service.Name},
 		{Kind: "GatewayClass", Namespace: w.Root(), Name: policy.WaypointClass},
@@ -207,15 +201,9 @@ func (w *World) behind(waypoint, service types.NamespacedName) *policy.Point {
 	}
 	m.AuthorizationPolicies, m.RequestAuthentications = once(m.AuthorizationPolicies), once(m.RequestAuthentications)
 	if len(m.AuthorizationPolicies) == 0 && len(m.RequestAuthentications) == 0 {
-		if g.open == nil {
-			g.open = policy.New(m).Waypoint(at[0], at[1])
-		}
-		g.behind[key] = g.open
-		return g.open
+		return g.open.of(func() *policy.Point { return policy.New(m).Waypoint(at[0], at[1]) })
 	}
-	p := policy.New(m).Waypoint(at[0], at[1])
-	g.behind[key] = p
-	return p
+	return policy.New(m).Waypoint(at[0], at[1])
 }
 
 // once is a list with each of its objects one time, by name.
@@ -235,17 +223,13 @@ func (w *World) meshOf() policy.Mesh {
 
 // waypointIDs are who a waypoint is: its pods tell, and before there are any, its name.
 func (w *World) waypointIDs(key types.NamespacedName) []spiffeid.ID {
-	g := w.guard()
-	if ids, ok := g.waypoints[key]; ok {
-		return ids
-	}
-	texts := plan.Identities(w.Snapshot, w.Selected(key.Namespace, map[string]string{"gateway.networking.k8s.io/gateway-name": key.Name}))
-	if len(texts) == 0 {
-		texts = []string{"spiffe://" + w.trustDomain() + "/ns/" + key.Namespace + "/sa/" + key.Name}
-	}
-	ids := idsOf(texts)
-	g.waypoints[key] = ids
-	return ids
+	return w.guard().waypoints.of(key, func() []spiffeid.ID {
+		texts := plan.Identities(w.Snapshot, w.Selected(key.Namespace, map[string]string{"gateway.networking.k8s.io/gateway-name": key.Name}))
+		if len(texts) == 0 {
+			texts = []string{"spiffe://" + w.trustDomain() + "/ns/" + key.Namespace + "/sa/" + key.Name}
+		}
+		return idsOf(texts)
+	})
 }
 
 func (w *World) trustDomain() string { return cmp.Or(w.Mesh.TrustDomain, "cluster.local") }

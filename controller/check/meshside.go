@@ -35,18 +35,17 @@ type meshIndex struct {
 	w        *World
 	policies map[policy.Target][]*securityv1.AuthorizationPolicy
 	tokens   map[policy.Target][]*securityv1.RequestAuthentication
-	sides    map[types.NamespacedName]*meshSide
+	sides    memo[types.NamespacedName, *meshSide]
 	// routes are those of the mesh, by the Service that is their parent.
 	routes map[types.NamespacedName][]*gatewayv1.HTTPRoute
 	// guarded says of Services that were asked for whether policies refuse strangers.
-	guarded map[types.NamespacedName]bool
+	guarded memo[types.NamespacedName, bool]
 }
 
 func newMeshIndex(w *World) *meshIndex {
 	ix := &meshIndex{
 		w: w, policies: map[policy.Target][]*securityv1.AuthorizationPolicy{}, tokens: map[policy.Target][]*securityv1.RequestAuthentication{},
-		sides: map[types.NamespacedName]*meshSide{}, routes: map[types.NamespacedName][]*gatewayv1.HTTPRoute{},
-		guarded: map[types.NamespacedName]bool{},
+		routes: map[types.NamespacedName][]*gatewayv1.HTTPRoute{},
 	}
 	for _, p := range w.Policies {
 		for t := range attachedTo(w, p.Namespace, p.Spec.TargetRef, p.Spec.TargetRefs) {
@@ -95,12 +94,7 @@ func attachedTo(w *World, namespace string, one *typev1beta1.PolicyTargetReferen
 
 // side is what stands at the waypoint of a Service, or nil where it leads to none, or is not there.
 func (ix *meshIndex) side(key types.NamespacedName) *meshSide {
-	if s, done := ix.sides[key]; done {
-		return s
-	}
-	s := ix.look(key)
-	ix.sides[key] = s
-	return s
+	return ix.sides.of(key, func() *meshSide { return ix.look(key) })
 }
 
 func (ix *meshIndex) look(key types.NamespacedName) *meshSide {

@@ -238,24 +238,26 @@ func (w *World) manyClusters() bool {
 	return false
 }
 
-// whoElse names the gateways that a namespace has, one of which may be meant.
-func (w *World) whoElse(namespace string) string {
-	g := w.guard()
-	if g.gateways == nil {
-		g.gateways = map[string][]string{}
-		views := w.Views()
-		for i := range views {
-			for _, id := range idsOf(views[i].Identities) {
-				ns, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
-				g.gateways[ns] = append(g.gateways[ns], principalText(id))
-			}
-		}
-		for ns, ids := range g.gateways {
-			slices.Sort(ids)
-			g.gateways[ns] = slices.Compact(ids)
+// gatewayPrincipals are the principals of gateways, by namespace.
+func (w *World) gatewayPrincipals() map[string][]string {
+	by := map[string][]string{}
+	views := w.Views()
+	for i := range views {
+		for _, id := range idsOf(views[i].Identities) {
+			ns, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/ns/"), "/sa/")
+			by[ns] = append(by[ns], principalText(id))
 		}
 	}
-	ids := g.gateways[namespace]
+	for ns, ids := range by {
+		slices.Sort(ids)
+		by[ns] = slices.Compact(ids)
+	}
+	return by
+}
+
+// whoElse names the gateways that a namespace has, one of which may be meant.
+func (w *World) whoElse(namespace string) string {
+	ids := w.guard().gateways.of(w.gatewayPrincipals)[namespace]
 	if len(ids) == 0 {
 		return "name who calls, or take the value away"
 	}

@@ -40,32 +40,33 @@ type firewallRule struct {
 
 // firewalls are those of a namespace for what comes in, or goes out.
 func (w *World) firewalls(namespace string, ingress bool) []firewall {
-	x := w.index()
-	if x.firewalls == nil {
-		x.firewalls = map[bool]map[string][]firewall{true: {}, false: {}}
-		for _, p := range w.NetworkPolicies {
-			selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
-			if err != nil {
-				continue
+	return w.index().firewalls.of(w.newFirewalls)[ingress][namespace]
+}
+
+func (w *World) newFirewalls() map[bool]map[string][]firewall {
+	walls := map[bool]map[string][]firewall{true: {}, false: {}}
+	for _, p := range w.NetworkPolicies {
+		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
+		if err != nil {
+			continue
+		}
+		types := p.Spec.PolicyTypes
+		if len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeIngress) {
+			f := firewall{p, selector, nil}
+			for _, r := range p.Spec.Ingress {
+				f.rules = append(f.rules, firewallRule{r.From, r.Ports})
 			}
-			types := p.Spec.PolicyTypes
-			if len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeIngress) {
-				f := firewall{p, selector, nil}
-				for _, r := range p.Spec.Ingress {
-					f.rules = append(f.rules, firewallRule{r.From, r.Ports})
-				}
-				x.firewalls[true][p.Namespace] = append(x.firewalls[true][p.Namespace], f)
+			walls[true][p.Namespace] = append(walls[true][p.Namespace], f)
+		}
+		if len(types) == 0 && len(p.Spec.Egress) > 0 || slices.Contains(types, networkingv1.PolicyTypeEgress) {
+			f := firewall{p, selector, nil}
+			for _, r := range p.Spec.Egress {
+				f.rules = append(f.rules, firewallRule{r.To, r.Ports})
 			}
-			if len(types) == 0 && len(p.Spec.Egress) > 0 || slices.Contains(types, networkingv1.PolicyTypeEgress) {
-				f := firewall{p, selector, nil}
-				for _, r := range p.Spec.Egress {
-					f.rules = append(f.rules, firewallRule{r.To, r.Ports})
-				}
-				x.firewalls[false][p.Namespace] = append(x.firewalls[false][p.Namespace], f)
-			}
+			walls[false][p.Namespace] = append(walls[false][p.Namespace], f)
 		}
 	}
-	return x.firewalls[ingress][namespace]
+	return walls
 }
 
 // isolating are those that select a pod. None: everything goes.

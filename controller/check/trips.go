@@ -40,7 +40,7 @@ type match struct {
 }
 
 // tripsOf are all ways through a gateway.
-func (w *World) tripsOf(e *Edge) []trip {
+func (w *World) tripsOf(e *Edge, objects *edgeObjects) []trip {
 	var list []trip
 	single, hidden := e.singleListeners(), w.hidesOf(e.View.Vendor.Name)
 	for i := range e.View.Routes {
@@ -49,7 +49,7 @@ func (w *World) tripsOf(e *Edge) []trip {
 			continue
 		}
 		ref := routeRef(routed)
-		object := w.edges.objects.Get(schema.GroupKind{Group: ref.Group, Kind: ref.Kind}, ref.Namespace, ref.Name)
+		object := objects.Get(schema.GroupKind{Group: ref.Group, Kind: ref.Kind}, ref.Namespace, ref.Name)
 		if object == nil {
 			continue
 		}

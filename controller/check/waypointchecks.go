@@ -80,16 +80,15 @@ func byCause(cause string) func(*World, func(Finding)) {
 			why      string
 		}
 		findings, led, order := map[key]Finding{}, map[key][]string{}, []key{}
-		for _, l := range w.index().leads {
-			code, why, f := w.broken(&l)
-			if code != cause {
+		for _, b := range w.index().broken.of(w.findBroken) {
+			if b.cause != cause {
 				continue
 			}
-			k := key{l.by, l.waypoint, why}
+			k := key{b.by, b.waypoint, b.why}
 			if _, ok := findings[k]; !ok {
-				findings[k], order = f, append(order, k)
+				findings[k], order = b.finding, append(order, k)
 			}
-			led[k] = append(led[k], l.object.String())
+			led[k] = append(led[k], b.object.String())
 		}
 		for _, k := range order {
 			f := findings[k]
@@ -100,8 +99,28 @@ func byCause(cause string) func(*World, func(Finding)) {
 	}
 }
 
-// broken says why a Service does not lead to its waypoint, or nobody answers there: a cause, or "".
-func (w *World) broken(l *lead) (cause, why string, f Finding) {
+// broken is a lead that does not do, and why.
+type broken struct {
+	*lead
+
+	cause, why string
+	finding    Finding
+}
+
+// findBroken are all leads that do not do.
+func (w *World) findBroken() []broken {
+	var list []broken
+	leads := w.index().leads
+	for i := range leads {
+		if cause, why, f := w.brokenLead(&leads[i]); cause != "" {
+			list = append(list, broken{&leads[i], cause, why, f})
+		}
+	}
+	return list
+}
+
+// brokenLead says why a Service does not lead to its waypoint, or nobody answers there: a cause, or "".
+func (w *World) brokenLead(l *lead) (cause, why string, f Finding) {
 	g := w.Gateway(l.waypoint)
 	field := "metadata.labels[" + plan.LabelUseWaypoint + "]"
 	name := gatewayObject(l.waypoint).String()
@@ -147,7 +166,7 @@ func (w *World) broken(l *lead) (cause, why string, f Finding) {
 	return w.brokenNow(l, g)
 }
 
-// brokenNow is broken, as far as statuses tell.
+// brokenNow is brokenLead, as far as statuses tell.
 func (w *World) brokenNow(l *lead, g *gatewayv1.Gateway) (cause, why string, f Finding) {
 	at := gatewayObject(l.waypoint)
 	if len(g.Status.Addresses) == 0 {

@@ -23,7 +23,8 @@ type ways struct {
 	senders map[types.NamespacedName][]sender
 	// targeting are policies by what their targetRefs name.
 	targeting map[Object][]policyObject
-	firewalls map[bool]map[string][]firewall
+	firewalls lazy[map[bool]map[string][]firewall]
+	broken    lazy[[]broken]
 }
 
 // lead is a Service or ServiceEntry that a label leads to a waypoint, its own or that of its namespace.
@@ -71,12 +72,10 @@ func keyOf(o metav1.Object) types.NamespacedName {
 
 const gatewayGroup = "gateway.networking.k8s.io"
 
-func (w *World) index() *ways {
-	if w.ways != nil {
-		return w.ways
-	}
+func (w *World) index() *ways { return w.ways.of(w.newWays) }
+
+func (w *World) newWays() *ways {
 	x := &ways{senders: map[types.NamespacedName][]sender{}, targeting: map[Object][]policyObject{}}
-	w.ways = x
 	for i := range w.Services {
 		s := &w.Services[i]
 		if waypoint, by, ok := w.WaypointOf(s); ok && s.Labels[labelManaged] == "" { // a waypoint's own Service leads nowhere

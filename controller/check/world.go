@@ -49,40 +49,37 @@ type World struct {
 	unread  map[Object]bool           // those of them that are left out
 
 	services   map[types.NamespacedName]*corev1.Service
-	servicesOf map[string][]*corev1.Service         // by namespace
-	pods       map[string][]*plan.Pod               // by namespace, without those that have ended
-	labelled   map[string]map[[2]string][]*plan.Pod // by namespace and label, see fewest
+	servicesOf map[string][]*corev1.Service // by namespace
+	pods       map[string][]*plan.Pod       // by namespace, without those that have ended
 	namespaces map[string]*corev1.Namespace
 	gateways   map[types.NamespacedName]*gatewayv1.Gateway
 	policiesIn map[string][]*securityv1.AuthorizationPolicy
 	classes    map[string]*gatewayv1.GatewayClass
-	guards     *guards
 	supposed   map[string]bool // namespaces that only what is in them tells of: their labels are not known
-	ways       *ways
-	views      []plan.View
-	surveyed   bool
-	set        *policy.Set
-	edges      *edgeWorld
+
+	// What follows is made when it is first asked for, by checks that run at the same time.
+	labelled memo[string, map[[2]string][]*plan.Pod] // by namespace and label, see fewest
+	guards   lazy[*guards]
+	ways     lazy[*ways]
+	views    lazy[[]plan.View]
+	set      lazy[*policy.Set]
+	edges    lazy[*edgeWorld]
 }
 
 // Views are the gateways that are at an edge: all but waypoints and gateways between networks.
 func (w *World) Views() []plan.View {
-	if !w.surveyed {
-		w.surveyed, w.views = true, plan.Survey(w.Snapshot)
-	}
-	return w.views
+	return w.views.of(func() []plan.View { return plan.Survey(w.Snapshot) })
 }
 
 // Evaluator decides by all policies.
 func (w *World) Evaluator() *policy.Set {
-	if w.set == nil {
-		w.set = policy.New(policy.Mesh{
+	return w.set.of(func() *policy.Set {
+		return policy.New(policy.Mesh{
 			AuthorizationPolicies: w.Policies, RequestAuthentications: w.RequestAuthentications, PeerAuthentications: w.Strictness,
 			RootNamespace: w.Root(), TrustDomain: w.Mesh.TrustDomain, TrustDomainAliases: w.Mesh.TrustDomainAliases,
 			PathNormalization: w.Mesh.PathNormalization, Providers: w.Mesh.Providers,
 		})
-	}
-	return w.set
+	})
 }
 
 // Others are the objects of a kind that has no list of its own, in a namespace; an empty one is all.
@@ -156,16 +153,15 @@ func (w *World) fewest(namespace string, labels map[string]string) []*plan.Pod {
 	if len(w.pods[namespace]) < 16 {
 		return w.pods[namespace]
 	}
-	by := w.labelled[namespace]
-	if by == nil {
-		by = map[[2]string][]*plan.Pod{}
+	by := w.labelled.of(namespace, func() map[[2]string][]*plan.Pod {
+		by := map[[2]string][]*plan.Pod{}
 		for _, p := range w.pods[namespace] {
 			for k, v := range p.Labels {
 				by[[2]string{k, v}] = append(by[[2]string{k, v}], p)
 			}
 		}
-		w.labelled[namespace] = by
-	}
+		return by
+	})
 	list := w.pods[namespace]
 	for k, v := range labels {
 		if some := by[[2]string{k, v}]; len(some) < len(list) {
