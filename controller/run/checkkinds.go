@@ -33,7 +33,7 @@ func checkFamilies() []family {
 			all = append(all, f)
 		}
 	}
-	return all
+	return append(all, versions("networking.istio.io", "WorkloadEntry", "workloadentries", "v1", "v1beta1", "v1alpha3"))
 }
 
 func groupKind(k edge.Kind) schema.GroupKind { return schema.GroupKind{Group: k.Group, Kind: k.Kind} }
