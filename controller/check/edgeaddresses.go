@@ -192,13 +192,17 @@ func (w *World) waysPast(is func(*rules.Rule) bool) map[types.NamespacedName][]*
 	return ways
 }
 
-// guarded says whether policies for the Service of a trip tell callers of the mesh apart: a stranger does not get in, or nobody can tell.
+// guarded says whether policies for the Service of a trip tell callers of the mesh apart: a stranger does not get in, whatever it sends, or nobody can tell.
+// Pods behind a waypoint that is in force see the waypoint, whoever calls: what they ask tells nobody apart.
 func (w *World) guarded(t *trip) bool {
 	ix := w.edgeWorld().mesh
 	return ix.guarded.of(t.service, func() bool {
 		stranger := policy.Request{Source: policy.Of(w.stranger()), Token: policy.Absent[policy.Token]()}
 		m := ix.side(t.service)
-		return m != nil && m.point.Decide(&stranger).Verdict != policy.Allow || w.guardedAtPods(t.service)
+		if m != nil && m.point.Decide(&stranger).Verdict != policy.Allow {
+			return true
+		}
+		return (m == nil || !m.there) && w.guardedAtPods(t.service)
 	})
 }
 

@@ -39,7 +39,7 @@ func findLimitsAtOneEdge(w *World, found func(Finding)) {
 			f.Severity, f.Related = v1alpha1.SeverityWarning, append(f.Related, e.policy)
 			f.Message = fmt.Sprintf("it limits requests at %s alone: %s takes who sends %s for that gateway, and every workload of the mesh that does so gets to %s unlimited",
 				t.edge.View.String(), e.policy, e.sends, s)
-		} else if !w.openInMesh(t) {
+		} else if w.guarded(t) {
 			continue
 		} else {
 			f.Message = fmt.Sprintf("it limits requests at %s alone: everybody in the mesh gets to %s unlimited", t.edge.View.String(), s)
@@ -58,16 +58,6 @@ func findLimitsAtOneEdge(w *World, found func(Finding)) {
 
 // limits says whether a rule limits how many requests pass.
 func limits(r *rules.Rule) bool { return r.RateLimit != nil }
-
-// openInMesh says whether a workload that no policy names gets to the Service of a trip, whatever it sends. Pods behind a waypoint that is in force see the
-// waypoint, whoever calls.
-func (w *World) openInMesh(t *trip) bool {
-	m := w.edgeWorld().mesh.side(t.service)
-	if m == nil || !m.there {
-		return !w.guarded(t)
-	}
-	return m.point.Decide(&policy.Request{Source: policy.Of(w.stranger()), Token: policy.Absent[policy.Token]()}).Verdict == policy.Allow
-}
 
 // entry is how a workload that no policy names passes for a gateway.
 type entry struct {
