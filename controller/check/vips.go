@@ -111,7 +111,7 @@ func (w *World) vips() map[netip.Addr][]addressed {
 	list := w.index().leads
 	for i := range list {
 		l := &list[i]
-		if cause, _, _ := w.broken(l); cause == "" {
+		if cause, _, _ := w.brokenLead(l); cause == "" {
 			leads[l.object] = l
 		}
 	}
