@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,7 +150,12 @@ func (i *Istiod) Stop() {
 // Start comes back after Stop, at the same address, with what was set meanwhile.
 func (i *Istiod) Start(t testing.TB) {
 	t.Helper()
-	if err := i.listen(i.Addr()); err != nil {
+	err := i.listen(i.Addr())
+	// A connection of somebody else may have been given the port meanwhile.
+	for until := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(until); err = i.listen(i.Addr()) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
