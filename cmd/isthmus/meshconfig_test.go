@@ -79,15 +79,7 @@ func TestTheControllerLearnsFromTheMesh(t *testing.T) {
 		{"a trust domain that is none", nil, configReader{name: "istio-system/istio", mesh: "trustDomain: A B"}, [5]string{}, "", "makes no sense"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := &controllerFlags{mesh: meshFlags{getenv: func(string) string { return "" }}}
-			cmd := &cobra.Command{Use: "controller"}
-			f.register(cmd)
-			if err := cmd.ParseFlags(c.args); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := f.check(cmd); err != nil {
-				t.Fatal(err)
-			}
+			f := parsedFlags(t, c.args)
 			var log bytes.Buffer
 			err := f.learnFrom(t.Context(), &c.r, slog.New(slog.NewTextHandler(&log, nil)))
 			if c.err != "" {
@@ -119,15 +111,7 @@ func TestAliasesAreThoseOfFlagsAndOfTheMesh(t *testing.T) {
 		"none":                 {nil, "{}", nil},
 		"the mesh's own alone": {nil, "trustDomainAliases: [cluster.local]", nil},
 	} {
-		f := &controllerFlags{mesh: meshFlags{getenv: func(string) string { return "" }}}
-		cmd := &cobra.Command{Use: "controller"}
-		f.register(cmd)
-		if err := cmd.ParseFlags(c.args); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.check(cmd); err != nil {
-			t.Fatal(err)
-		}
+		f := parsedFlags(t, c.args)
 		if err := f.learnFrom(t.Context(), &configReader{name: "istio-system/istio", mesh: c.mesh}, slog.New(slog.DiscardHandler)); err != nil || !slices.Equal(f.aliases, c.want) {
 			t.Errorf("%s: got %q, %v, want %q", name, f.aliases, err, c.want)
 		}
@@ -154,4 +138,19 @@ func TestAPartOfTheMeshThatIsNotReadIsNoted(t *testing.T) {
 			t.Errorf("trust domain %q: notes are %q, %v", trustDomain, notes, err)
 		}
 	}
+}
+
+// parsedFlags are those of a controller that is started with args.
+func parsedFlags(t *testing.T, args []string) *controllerFlags {
+	t.Helper()
+	f := &controllerFlags{mesh: meshFlags{getenv: func(string) string { return "" }}}
+	cmd := &cobra.Command{Use: "controller"}
+	f.register(cmd)
+	if err := cmd.ParseFlags(args); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.check(cmd); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

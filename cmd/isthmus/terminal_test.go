@@ -152,12 +152,21 @@ func TestCompletionScriptsAreScripts(t *testing.T) {
 	}
 }
 
+// noTerminals ends a test that needs one: CI must have /dev/ptmx and a devpts at /dev/pts.
+func noTerminals(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this machine has no terminals, and CI must: mount devpts at /dev/pts: %v", err)
+	}
+	t.Skipf("this machine has no terminals: %v", err)
+}
+
 // pty is a terminal of so many columns: who writes to it, and what has come out.
 func pty(t *testing.T, columns uint16) (in *os.File, out func() string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("this machine has no terminals: %v", err)
+		noTerminals(t, err)
 	}
 	t.Cleanup(func() { master.Close() })
 	var number int
@@ -177,7 +186,7 @@ func pty(t *testing.T, columns uint16) (in *os.File, out func() string) {
 	}
 	in, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("this machine has no terminals: %v", err)
+		noTerminals(t, err)
 	}
 	if err := unix.IoctlSetWinsize(int(in.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
 		t.Fatal(err)
