@@ -2,15 +2,13 @@ package check
 
 import (
 	"cmp"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/plan"
 )
 
 // Object names an object of a cluster.
@@ -76,17 +74,10 @@ const Ignore = "isthmus.dev/ignore"
 // Run looks for all faults, those that are worst first and then by place. Checks run at the same time, one for each processor; what is found, and in which
 // order, does not depend on that.
 func Run(w *World, checks []Check) []Finding {
+	first := []func(){func() { w.edgeWorld() }, func() { w.guard() }} // what most of them wait for
+	plan.AtOnce(len(first), func(i int) { first[i]() })
 	found := make([][]Finding, len(checks))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(checks)) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(checks)); i = next.Add(1) - 1 {
-				found[i] = checks[i].run(w)
-			}
-		})
-	}
-	wg.Wait()
+	plan.AtOnce(len(checks), func(i int) { found[i] = checks[i].run(w) })
 	all := slices.Concat(found...)
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		return cmp.Or(

@@ -51,15 +51,15 @@ func (w *World) EdgeRules() []Edge { return w.edgeWorld().edges }
 func (w *World) edgeWorld() *edgeWorld { return w.edges.of(w.newEdgeWorld) }
 
 func (w *World) newEdgeWorld() *edgeWorld {
-	views, objects := w.Views(), newEdgeObjects(w)
+	views, index := w.Views(), newEdgeIndex(w)
 	e := &edgeWorld{edges: make([]Edge, len(views)), mesh: newMeshIndex(w)}
-	for i := range views {
+	plan.AtOnce(len(views), func(i int) {
+		objects := &edgeObjects{index, map[Object]*unstructured.Unstructured{}}
 		edge := &e.edges[i]
 		*edge = objects.edge(&views[i])
 		edge.trips = w.tripsOf(edge, objects)
 		edge.writes, edge.cors = edge.writers(), edge.corsHosts()
-		clear(objects.untyped)
-	}
+	})
 	return e
 }
 
@@ -99,16 +99,24 @@ func ruleObject(r rules.Ref) Object {
 // reads says whether it is known what a kind of gateways does: of others rules are found only as far as the Gateway API has them.
 func reads(vendor string) bool { return len(rules.Kinds(vendor)) > len(rules.Kinds("-")) }
 
-// edgeObjects finds the objects of a World for package rules, which asks for them by kind and namespace.
+// edgeObjects finds the objects of a World for package rules, which asks for them by kind and namespace. It is for one edge.
 type edgeObjects struct {
+	*edgeIndex
+
+	// untyped are typed objects without their types: they are much larger so.
+	untyped map[Object]*unstructured.Unstructured
+}
+
+// edgeIndex is what edgeObjects of all edges have in common, also those that are looked at at the same time.
+type edgeIndex struct {
 	w     *World
 	lists map[kindIn][]*unstructured.Unstructured
 	typed map[Object]any
 	// tokens are RequestAuthentications by namespace.
 	tokens map[string][]*securityv1.RequestAuthentication
 	read   map[Object]*unstructured.Unstructured
-	// untyped are typed objects without their types, of the edge that is looked at: they are much larger so.
-	untyped map[Object]*unstructured.Unstructured
+	// security are Istio's policies, which have types, without these.
+	security memo[kindIn, []*unstructured.Unstructured]
 }
 
 type kindIn struct {
@@ -117,10 +125,10 @@ type kindIn struct {
 	namespace string
 }
 
-func newEdgeObjects(w *World) *edgeObjects {
-	o := &edgeObjects{
+func newEdgeIndex(w *World) *edgeIndex {
+	o := &edgeIndex{
 		w: w, lists: map[kindIn][]*unstructured.Unstructured{}, typed: map[Object]any{}, tokens: map[string][]*securityv1.RequestAuthentication{},
-		read: map[Object]*unstructured.Unstructured{}, untyped: map[Object]*unstructured.Unstructured{},
+		read: map[Object]*unstructured.Unstructured{},
 	}
 	kinds := map[schema.GroupKind]bool{}
 	for _, k := range rules.Kinds() {
@@ -149,10 +157,7 @@ func newEdgeObjects(w *World) *edgeObjects {
 	return o
 }
 
-func (o *edgeObjects) list(kind schema.GroupKind, u *unstructured.Unstructured) {
-	if u == nil {
-		return
-	}
+func (o *edgeIndex) list(kind schema.GroupKind, u *unstructured.Unstructured) {
 	o.read[Object{kind.Group, kind.Kind, types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()}}] = u
 	for _, ns := range []string{u.GetNamespace(), ""} {
 		at := kindIn{kind, ns}
@@ -164,7 +169,7 @@ func (o *edgeObjects) list(kind schema.GroupKind, u *unstructured.Unstructured) 
 }
 
 // content is a typed object without its type, or nil. What became of a route or a Service is left out.
-func (o *edgeObjects) content(kind schema.GroupKind, typed any) *unstructured.Unstructured {
+func content(kind schema.GroupKind, typed any) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	var err error
 	switch whole := typed.(type) {
@@ -209,7 +214,7 @@ func (o *edgeObjects) Get(kind schema.GroupKind, namespace, name string) *unstru
 	if !ok {
 		return o.w.Other(kind, namespace, name)
 	}
-	u := o.content(kind, typed)
+	u := content(kind, typed)
 	o.untyped[key] = u
 	return u
 }
@@ -217,22 +222,28 @@ func (o *edgeObjects) Get(kind schema.GroupKind, namespace, name string) *unstru
 // List implements rules.Objects.
 func (o *edgeObjects) List(kind schema.GroupKind, namespace string) []*unstructured.Unstructured {
 	at := kindIn{kind, namespace}
-	if list, ok := o.lists[at]; ok || kind.Group != istioSecurity {
-		return list
+	if kind.Group != istioSecurity {
+		return o.lists[at]
 	}
 	// Istio's own gateway obeys these by their targetRefs, or by the labels of its pods.
-	o.lists[at] = nil
-	switch kind.Kind {
-	case "AuthorizationPolicy":
-		for _, p := range o.w.PoliciesIn(namespace) {
-			o.list(kind, o.content(kind, p))
+	return o.security.of(at, func() (list []*unstructured.Unstructured) {
+		add := func(p any) {
+			if u := content(kind, p); u != nil {
+				list = append(list, u)
+			}
 		}
-	case "RequestAuthentication":
-		for _, r := range o.tokens[namespace] {
-			o.list(kind, o.content(kind, r))
+		switch kind.Kind {
+		case "AuthorizationPolicy":
+			for _, p := range o.w.PoliciesIn(namespace) {
+				add(p)
+			}
+		case "RequestAuthentication":
+			for _, r := range o.tokens[namespace] {
+				add(r)
+			}
 		}
-	}
-	return o.lists[at]
+		return list
+	})
 }
 
 // listenerSets are those that name a Gateway as their parent.

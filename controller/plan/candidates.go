@@ -29,7 +29,7 @@ func Candidates(s *Snapshot) []Candidate {
 	for i := range s.Gateways {
 		g := &s.Gateways[i]
 		if c := s.controllerOf(g.Spec.GatewayClassName); !inside(c, g) {
-			list = append(list, s.candidate("Gateway", keyOf(g)))
+			list = append(list, Candidate{Kind: "Gateway", Key: keyOf(g)})
 		}
 	}
 	m := &maker{Snapshot: s}
@@ -38,9 +38,10 @@ func Candidates(s *Snapshot) []Candidate {
 	}) {
 		v := edge.ByWorkload(w.template.Labels, w.images())
 		if find(s.IngressClasses, func(c *networkingv1.IngressClass) bool { return v.Obeys(c.Spec.Controller) }) != nil {
-			list = append(list, s.candidate(w.kind, w.key))
+			list = append(list, Candidate{Kind: w.kind, Key: w.key})
 		}
 	}
+	AtOnce(len(list), func(i int) { list[i] = s.candidate(list[i].Kind, list[i].Key) })
 	slices.SortStableFunc(list, func(a, b Candidate) int { return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Kind, b.Kind)) })
 	return list
 }

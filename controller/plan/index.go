@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"sync"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,7 +14,7 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 )
 
-// index finds the objects of a large snapshot, which must not change as long as it is used. Plans of all its edges share it, one after the other.
+// index finds the objects of a large snapshot, which must not change as long as it is used. Plans of all its edges share it, also such as are made at the same time.
 type index struct {
 	namespaces  map[string]*corev1.Namespace
 	services    map[types.NamespacedName]*corev1.Service
@@ -29,9 +30,12 @@ type index struct {
 	extensionsIn grouped[*unstructured.Unstructured]
 
 	workloads []*workload // by namespace and name
-	fitting   map[string][]*workload
-	routes    *routeIndex // nil: nobody has asked for routes yet
-	policies  *policies   // of edges that lock nothing; nil: nobody has asked
+	routes    func() *routeIndex
+	shared    sync.Once // makes policies
+	policies  *policies // of edges that lock nothing
+
+	mu      sync.Mutex // guards fitting; not held while one is looked for
+	fitting map[string][]*workload
 }
 
 // indexed is the snapshot with an index.
@@ -62,6 +66,7 @@ func (s *Snapshot) indexed() *Snapshot {
 			ix.pods[p.Namespace] = append(ix.pods[p.Namespace], p)
 		}
 	}
+	ix.routes = sync.OnceValue(func() *routeIndex { return newRouteIndex(s.readRoutes()) })
 	look := *s
 	look.ix = ix
 	return &look

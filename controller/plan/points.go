@@ -72,15 +72,12 @@ func (m *maker) index() *policies {
 		return m.policies
 	}
 	// Nothing stands for a lock, and nothing is on its way back: so it is the same for all such edges.
-	shared := m.ix != nil && !m.Edge.Locks() && m.Edge.DeletionTimestamp == nil
-	if shared && m.ix.policies != nil {
+	if m.ix != nil && !m.Edge.Locks() && m.Edge.DeletionTimestamp == nil {
+		m.ix.shared.Do(func() { m.ix.policies = m.indexOf(m.Policies) })
 		m.policies = m.ix.policies
 		return m.policies
 	}
 	m.policies = m.indexOf(m.Policies)
-	if shared {
-		m.ix.policies = m.policies
-	}
 	return m.policies
 }
 

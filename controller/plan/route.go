@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -21,7 +22,7 @@ type route struct {
 	object  metav1.Object
 	parents []gatewayv1.ParentReference
 
-	read    bool // sends and reports are there
+	once    sync.Once // reads sends and reports
 	sends   []send
 	reports []gatewayv1.RouteParentStatus
 }
@@ -114,10 +115,11 @@ type otherFilter struct {
 
 // look reads what a route sends to, and what gateways say of it. Of an object that is not as its kind should be there is nothing.
 func (r *route) look() *route {
-	if r.read {
-		return r
-	}
-	r.read = true
+	r.once.Do(r.read)
+	return r
+}
+
+func (r *route) read() {
 	add := func(field string, ref *gatewayv1.BackendObjectReference) {
 		r.sends = append(r.sends, send{field, ref, false})
 	}
@@ -145,7 +147,7 @@ func (r *route) look() *route {
 	case *unstructured.Unstructured:
 		is := &otherRoute{}
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, is); err != nil {
-			return r
+			return
 		}
 		r.reports = is.Status.Parents
 		for i := range is.Spec.Rules {
@@ -162,7 +164,6 @@ func (r *route) look() *route {
 			}
 		}
 	}
-	return r
 }
 
 // SentTo are the Services that a route of any kind names, mirrors apart, whether it may or not.

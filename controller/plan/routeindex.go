@@ -53,10 +53,7 @@ func (m *maker) routeIndex() *routeIndex {
 	if m.ix == nil {
 		return nil
 	}
-	if m.ix.routes == nil {
-		m.ix.routes = newRouteIndex(m.readRoutes())
-	}
-	return m.ix.routes
+	return m.ix.routes()
 }
 
 // routesFor are the routes that may name one of some gateways or a ListenerSet of it, and all that do.

@@ -89,12 +89,13 @@ func (d Destination) String() string { return destinationNames[d] }
 func Survey(s *Snapshot) []View {
 	whole := s.indexed()
 	whole.Hearsay = true
-	var views []View
-	for _, c := range Candidates(whole) {
+	list := Candidates(whole)
+	views := make([]View, len(list))
+	AtOnce(len(list), func(i int) {
 		look := *whole
-		look.Edge = c.Edge
-		views = append(views, look.view(c))
-	}
+		look.Edge = list[i].Edge
+		views[i] = look.view(list[i])
+	})
 	return views
 }
 

@@ -83,10 +83,14 @@ func (m *maker) fitting(match *edge.Match) []*workload {
 		return find()
 	}
 	key := fmt.Sprint(*match)
+	m.ix.mu.Lock()
 	list, known := m.ix.fitting[key]
+	m.ix.mu.Unlock()
 	if !known {
 		list = find()
+		m.ix.mu.Lock()
 		m.ix.fitting[key] = list
+		m.ix.mu.Unlock()
 	}
 	return list
 }
