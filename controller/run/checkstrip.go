@@ -34,6 +34,8 @@ type keeper struct {
 	labels     map[string]map[string]string
 	containers map[string][]corev1.Container
 	owners     map[string][]metav1.OwnerReference
+	ports      map[string][]corev1.ServicePort
+	conditions map[string][]metav1.Condition
 	ready      [2][]corev1.PodCondition
 
 	key  []byte   // of the one that is looked for
@@ -43,6 +45,7 @@ type keeper struct {
 func newKeeper() *keeper {
 	k := &keeper{
 		texts: map[string]string{}, labels: map[string]map[string]string{}, containers: map[string][]corev1.Container{}, owners: map[string][]metav1.OwnerReference{},
+		ports: map[string][]corev1.ServicePort{}, conditions: map[string][]metav1.Condition{},
 	}
 	for i, s := range []corev1.ConditionStatus{corev1.ConditionFalse, corev1.ConditionTrue} {
 		k.ready[i] = []corev1.PodCondition{{Type: corev1.PodReady, Status: s}}
@@ -115,6 +118,11 @@ func (k *keeper) strip(o metav1.Object) {
 	case *corev1.Service:
 		o.UID, o.ResourceVersion, o.OwnerReferences = "", "", nil
 		o.Spec.Selector, o.Status.LoadBalancer = k.shared(o.Spec.Selector), corev1.LoadBalancerStatus{}
+		o.Spec.Ports, o.Status.Conditions, o.Spec.Type = k.portsOf(o.Spec.Ports), k.conditionsOf(o.Status.Conditions), corev1.ServiceType(k.text(string(o.Spec.Type)))
+	case *gatewayv1.HTTPRoute:
+		for i := range o.Status.Parents {
+			o.Status.Parents[i].Conditions = k.conditionsOf(o.Status.Parents[i].Conditions)
+		}
 	case *appsv1.Deployment:
 		k.template(&o.Spec.Template)
 		o.Status.Conditions = nil
@@ -162,6 +170,47 @@ func (k *keeper) pod(o *corev1.Pod) {
 			o.Status.Conditions = k.ready[0]
 		}
 	}
+}
+
+// portsOf are ports of Services. Equal ones are there once.
+func (k *keeper) portsOf(ports []corev1.ServicePort) []corev1.ServicePort {
+	k.key = k.key[:0]
+	for i := range ports {
+		p := &ports[i]
+		app := "-" // is none
+		if p.AppProtocol != nil {
+			app = "+" + *p.AppProtocol
+		}
+		for _, text := range []string{p.Name, string(p.Protocol), app, p.TargetPort.StrVal} {
+			k.key = append(append(k.key, text...), 0)
+		}
+		for _, n := range []int32{p.Port, int32(p.TargetPort.Type), p.TargetPort.IntVal, p.NodePort} {
+			k.key = append(strconv.AppendInt(k.key, int64(n), 10), 0)
+		}
+	}
+	if have, is := k.ports[string(k.key)]; is {
+		return have
+	}
+	k.ports[string(k.key)] = ports
+	return ports
+}
+
+// conditionsOf are conditions without when they came about. Equal ones are there once: all Services of a waypoint have the same.
+func (k *keeper) conditionsOf(conditions []metav1.Condition) []metav1.Condition {
+	k.key = k.key[:0]
+	for i := range conditions {
+		c := &conditions[i]
+		c.LastTransitionTime = metav1.Time{}
+		for _, text := range []string{c.Type, string(c.Status), c.Reason, c.Message} {
+			k.key = append(append(k.key, text...), 0)
+		}
+		k.key = append(strconv.AppendInt(k.key, c.ObservedGeneration, 10), 0)
+	}
+	if have, is := k.conditions[string(k.key)]; is {
+		return have
+	}
+	k.conditions[string(k.key)] = conditions
+	return conditions
 }
 
 // owned says that there is an owner, and of which kind.
