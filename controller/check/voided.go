@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,25 +96,26 @@ func (w *World) void(b *behindWaypoint, from []*crossing, found func(Finding)) {
 	const most = 512 // a policy that tells apart more is not looked at further
 	callers = callers[:min(len(callers), most)]
 	callers = slices.DeleteFunc(callers, func(id spiffeid.ID) bool { return slices.Contains(b.seen, id) })
-	anybody := false
-	for _, id := range callers {
-		for _, port := range b.ports {
-			d := b.at.Decide(port.request(policy.Of(id)))
-			if d.Verdict == policy.Depends && d.On&policy.OnSourceIP != 0 {
-				f := b.finding(d, v1alpha1.SeverityWarning)
-				f.Message += "decides by the caller's address, and the pods of " + b.text() + " see the waypoint's in its place"
-				f.Fix = "tell callers apart by their identity, and do it at the waypoint: " + b.twin(b.list[0])
-				found(f)
-				return
-			}
-			anybody = anybody || d.Verdict != policy.Deny
-		}
+	behind := &plan.Behind{Pods: b.at, Waypoint: w.behind(b.waypoint, b.key), Seen: b.seen, Callers: callers}
+	for _, port := range b.ports {
+		behind.Ports = append(behind.Ports, port.request(policy.Values[spiffeid.ID]{}))
 	}
-	if anybody && w.cutsOffAll(b, from, found) {
+	voids := slices.SortedStableFunc(behind.Voids(), func(a, b plan.Void) int { return cmp.Compare(a.Caller, b.Caller) })
+	of := func(kind plan.VoidKind) int {
+		return slices.IndexFunc(voids, func(v plan.Void) bool { return v.Kind == kind })
+	}
+	if i := of(plan.VoidAddress); i >= 0 {
+		f := b.finding(voids[i].Pods, v1alpha1.SeverityWarning)
+		f.Message += "decides by the caller's address, and the pods of " + b.text() + " see the waypoint's in its place"
+		f.Fix = "tell callers apart by their identity, and do it at the waypoint: " + b.twin(b.list[0])
+		found(f)
 		return
 	}
-	for _, id := range callers {
-		if w.letsIn(b, id, from, found) {
+	if of(plan.VoidRefuses) >= 0 && w.cutsOffAll(b, from, found) {
+		return
+	}
+	for i := range voids {
+		if v := &voids[i]; v.Kind == plan.VoidLetsIn && w.letsIn(b, behind, v, from, found) {
 			return
 		}
 	}
@@ -168,45 +170,37 @@ func through(from []*crossing) string {
 	return ", and all that comes through " + inWords(names)
 }
 
-// letsIn finds that a caller whom pods refuse comes in by the waypoint. Where the policy names the waypoint itself that is as somebody meant it, but for an
-// ALLOW that tells a gateway from others which comes by the waypoint as they do.
-func (w *World) letsIn(b *behindWaypoint, id spiffeid.ID, from []*crossing, found func(Finding)) bool {
-	path := &policy.Path{Waypoint: w.behind(b.waypoint, b.key), WaypointSource: policy.Of(b.seen...), Workload: b.at}
-	for _, port := range b.ports {
-		before := b.at.Decide(port.request(policy.Of(id)))
-		if before.Verdict != policy.Deny {
-			continue
-		}
-		after := path.Decide(port.request(policy.Of(id)))
-		if after.Verdict == policy.Deny {
-			continue
-		}
-		f := b.finding(before, v1alpha1.SeverityError)
-		if after.Verdict == policy.Depends || w.Paper {
-			f.Severity = v1alpha1.SeverityWarning
-		}
-		p := w.guard().byRef[before.Policy]
-		if before.Reason != policy.Denied {
-			gateway, ok := uselessName(b, from)
-			if !ok || after.Verdict != policy.Allow {
-				continue
-			}
-			f.Severity = v1alpha1.SeverityWarning
-			f.Message = fmt.Sprintf("%sadmits %s and not everybody, and admits %s too, which the pods of %s see in place of every caller, that gateway's too: by "+
-				"the waypoint %s comes in",
-				f.Message, principalText(gateway), principalText(b.seen[0]), b.text(), plan.CallerName(id))
-		} else {
-			if b.mentionsWaypoint(p) {
-				continue
-			}
-			f.Message += fmt.Sprintf("denies %s, and the pods of %s see %s in place of any caller: what is to be denied comes in by the waypoint",
-				plan.CallerName(id), b.text(), principalText(b.seen[0]))
-		}
-		f.Fix = "have the rule at the waypoint: " + b.twin(p)
-		found(f)
-		return true
+// letsIn finds that a caller whom pods refuse comes in by the waypoint, and says whether that is so. Where the policy names the waypoint itself that is as
+// somebody meant it, but for an ALLOW that tells a gateway from others which comes by the waypoint as they do.
+func (w *World) letsIn(b *behindWaypoint, behind *plan.Behind, v *plan.Void, from []*crossing, found func(Finding)) bool {
+	if v.Pods.Verdict != policy.Deny {
+		return false
 	}
-	return false
+	id := behind.Callers[v.Caller]
+	f := b.finding(v.Pods, v1alpha1.SeverityError)
+	if v.Way == policy.Depends || w.Paper {
+		f.Severity = v1alpha1.SeverityWarning
+	}
+	p := w.guard().byRef[v.Pods.Policy]
+	if v.Pods.Reason != policy.Denied {
+		gateway, ok := uselessName(b, from)
+		if !ok || v.Way != policy.Allow {
+			return false
+		}
+		f.Severity = v1alpha1.SeverityWarning
+		f.Message = fmt.Sprintf("%sadmits %s and not everybody, and admits %s too, which the pods of %s see in place of every caller, that gateway's too: by "+
+			"the waypoint %s comes in",
+			f.Message, principalText(gateway), principalText(b.seen[0]), b.text(), plan.CallerName(id))
+	} else {
+		if behind.Meant(v, p) {
+			return false
+		}
+		f.Message += fmt.Sprintf("denies %s, and the pods of %s see %s in place of any caller: what is to be denied comes in by the waypoint",
+			plan.CallerName(id), b.text(), principalText(b.seen[0]))
+	}
+	f.Fix = "have the rule at the waypoint: " + b.twin(p)
+	found(f)
+	return true
 }
 
 // uselessName is a gateway that the pods admit and that comes by the waypoint.
@@ -222,11 +216,6 @@ func uselessName(b *behindWaypoint, from []*crossing) (spiffeid.ID, bool) {
 		}
 	}
 	return spiffeid.ID{}, false
-}
-
-// mentionsWaypoint says whether a policy names the waypoint.
-func (b *behindWaypoint) mentionsWaypoint(p *securityv1.AuthorizationPolicy) bool {
-	return p != nil && slices.ContainsFunc(lists(p), func(l listed) bool { return namesAccount(&l, p.Namespace, b.seen) })
 }
 
 // namesAccount says whether a field of a source names one of identities, and not only a pattern that it has.

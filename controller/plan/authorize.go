@@ -55,36 +55,23 @@ func (m *maker) keepsMeaning(b *backend, at *policy.Point) bool {
 	for _, g := range m.gateways {
 		callers = append(callers, parseIDs(g.identities(m.trustDomain()))...)
 	}
-	callers = slices.DeleteFunc(callers, func(id spiffeid.ID) bool { return slices.Contains(waypoint, id) })
-	path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(waypoint...), Workload: at}
-	for _, port := range ports(b.service) {
-		before := make([]policy.Decision, len(callers))
-		anybody := false
-		for i, id := range callers {
-			before[i] = at.Decide(port.request(policy.Of(id)))
-			if before[i].Verdict == policy.Depends && before[i].On&policy.OnSourceIP != 0 {
-				m.voided(b, before[i], at, "decides by the caller's address, and %s see the waypoint's in its place", "let it tell callers apart by their identity; ")
-				return false
-			}
-			anybody = anybody || before[i].Verdict != policy.Deny
+	behind := &Behind{Pods: at, Waypoint: m.atWaypoint(b.waypoint, b.key), Seen: waypoint, Callers: callers}
+	all := ports(b.service)
+	for _, port := range all {
+		behind.Ports = append(behind.Ports, port.request(policy.Values[spiffeid.ID]{}))
+	}
+	for v := range behind.Voids() {
+		switch {
+		case v.Kind == VoidAddress:
+			m.voided(b, v.Pods, at, "decides by the caller's address, and %s see the waypoint's in its place", "let it tell callers apart by their identity; ")
+		case v.Kind == VoidRefuses:
+			m.cutsOff(b, v.Pods, at, all[v.Port], waypoint[0])
+		case v.Alone && behind.Meant(&v, m.index().byRef[v.Pods.Policy]):
+			continue
+		default:
+			m.voided(b, v.Pods, at, "refuses "+caller(callers[v.Caller])+", and %s see "+short(waypoint[0])+" in its place: nothing refuses that caller for sure", "")
 		}
-		if !anybody {
-			continue // pods take the waypoint alone, or nobody
-		}
-		if d := at.Decide(port.request(policy.Of(waypoint...))); d.Verdict == policy.Deny {
-			m.cutsOff(b, d, at, port, waypoint[0])
-			return false
-		}
-		for i, id := range callers {
-			if before[i].Verdict == policy.Allow {
-				continue
-			}
-			after := path.Decide(port.request(policy.Of(id)))
-			if after.Verdict == policy.Allow || after.Verdict == policy.Depends && before[i].Verdict == policy.Deny {
-				m.voided(b, before[i], at, "refuses "+caller(id)+", and %s see "+short(waypoint[0])+" in its place: nothing refuses that caller for sure", "")
-				return false
-			}
-		}
+		return false
 	}
 	return true
 }
@@ -201,7 +188,8 @@ func (m *maker) admitted(b *backend, at []*policy.Point) {
 		request.Source = policy.Of(ids...)
 		who := ids[0]
 		if b.wanted {
-			if point := m.atWaypoint(b.waypoint, b.key); point.Decide(request).Verdict == policy.Deny {
+			point := m.atWaypoint(b.waypoint, b.key)
+			if point.Decide(request).Verdict == policy.Deny {
 				m.refuses(b, g, who, who, point, request, "at waypoint "+b.waypoint.String())
 				continue
 			}
