@@ -16,7 +16,7 @@ func edgeTokenChecks() []Check {
 	worse, degrades := v1alpha1.SeverityError, v1alpha1.SeverityWarning
 	return []Check{
 		{
-			Code: "ISM500", Title: "the edge takes away the token that the mesh asks for", Severities: []v1alpha1.Severity{worse, degrades},
+			Code: v1alpha1.FindingTokenTaken, Title: "the edge takes away the token that the mesh asks for", Severities: []v1alpha1.Severity{worse, degrades},
 			Pains:  []string{"B7", "B15", "EJ01"},
 			Matter: "A gateway checks tokens and does not pass them on, and policies at the waypoint ask for a token.",
 			Harm:   "Every request that comes by this gateway is answered with 403.",

@@ -193,6 +193,7 @@ func (m *maker) admitted(b *backend, at []*policy.Point) {
 				m.refuses(b, g, who, who, point, request, "at waypoint "+b.waypoint.String())
 				continue
 			}
+			m.tokenless(b, g, who, point, request)
 			seen := m.waypointIDs(b.waypoint)
 			if len(seen) == 0 {
 				continue

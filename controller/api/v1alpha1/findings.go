@@ -52,4 +52,5 @@ const (
 	FindingWaypointSilent  = "ISM103" // a waypoint does not answer
 	FindingRouteNotCounted = "ISM104" // a route does not count, as the gateway has not accepted it
 	FindingRouteKind       = "ISM105" // a route is of UDP, which the mesh does not carry
+	FindingTokenTaken      = "ISM500" // a gateway takes away the token that policies at a waypoint ask for
 )

@@ -108,6 +108,8 @@ func findings() []told {
 		{"ISM349", "Error, Warning", "The controller may not read objects of a kind that is installed, and cannot know what they say. It is an error where the gateway's switch is set or overridden by them, or every plan depends on them: nothing is written, and nothing taken back, for this AmbientEdge. " +
 			"A warning where no waypoint is asked for. It goes by itself when the right is there.", platform,
 			"Give the controller's account the rights get, list and watch for that resource, as the ClusterRole isthmus-observe of this release has them: `kubectl apply -k manifests`."},
+		{"ISM500", "Error, Warning", "Istio's own gateway checks tokens and takes them away, and policies at the waypoint ask every request for one, so that all of its requests are refused. It is an error where that would begin with what is to be written, and the Service is held back. " +
+			"Of other gateways `isthmus check` finds it.", platform, "Set `forwardOriginalToken: true` in the RequestAuthentication at the gateway, or let the policy ask for the gateway's principal."},
 	}
 }
 
