@@ -17,8 +17,8 @@ func vipChecks() []Check {
 	return []Check{{
 		Code: "ISM131", Title: "a workload has the address of a Service", Severities: []v1alpha1.Severity{v1alpha1.SeverityError, v1alpha1.SeverityWarning},
 		Pains: []string{"A5"},
-		Matter: "A WorkloadEntry, or an endpoint of a ServiceEntry, has the address of a Service or ServiceEntry, of whatever namespace. ztunnel looks an address up " +
-			"among workloads first, and only then among Services.",
+		Matter: "A WorkloadEntry, or an endpoint of a ServiceEntry, has the address of a Service or ServiceEntry, of whatever namespace, or one in a range of a " +
+			"ServiceEntry. ztunnel looks an address up among workloads first, and only then among Services.",
 		Harm: "No caller's ztunnel looks for the Service's waypoint: what is sent to its address goes straight to its endpoints, and no policy of the waypoint is " +
 			"enforced. Error: it leads to a waypoint now. Warning: it does not, or its pods may lead there themselves, or the workload may be of another network.",
 		Fix:  "Give the workload the address of its own machine, or a DNS name; have a ServiceEntry's own addresses be none of its endpoints'.",
@@ -29,7 +29,32 @@ func vipChecks() []Check {
 // addressed is what istiod tells ztunnels of as a Service, with the addresses by which they know it: those outside the cluster, as of a load balancer, are none.
 type addressed struct {
 	object Object
-	lead   *lead // that is in force; nil: it leads to no waypoint
+	lead   *lead        // that is in force; nil: it leads to no waypoint
+	within netip.Prefix // the range that it has an address by; not valid: it has the address itself
+}
+
+// addresses finds what has an address. A range gives way to whoever has one of its addresses for himself, and to a narrower one.
+type addresses struct {
+	single map[netip.Addr][]addressed
+	ranges []addressed
+}
+
+// at are those that have an address, or a range with it, of which nobody else has more of a right.
+func (x *addresses) at(a netip.Addr) []addressed {
+	if list := x.single[a]; len(list) > 0 {
+		return list
+	}
+	var list []addressed
+	for _, r := range x.ranges {
+		if !r.within.Contains(a) || len(list) > 0 && r.within.Bits() < list[0].within.Bits() {
+			continue
+		}
+		if len(list) > 0 && r.within.Bits() > list[0].within.Bits() {
+			list = nil
+		}
+		list = append(list, r)
+	}
+	return list
 }
 
 // workloadsAtServices finds workloads that hide a Service from ztunnels.
@@ -56,7 +81,7 @@ func (w *World) workloadsAtServices(found func(Finding)) {
 }
 
 // atServices tells of one workload. sure: istiod tells ztunnels of it.
-func (w *World) atServices(vips map[netip.Addr][]addressed, object Object, field string, workload map[string]any, sure bool, found func(Finding)) {
+func (w *World) atServices(vips *addresses, object Object, field string, workload map[string]any, sure bool, found func(Finding)) {
 	text, _, _ := unstructured.NestedString(workload, "address")
 	address, err := netip.ParseAddr(text)
 	if err != nil {
@@ -76,18 +101,22 @@ func (w *World) atServices(vips map[netip.Addr][]addressed, object Object, field
 			there += fmt.Sprintf(", if the cluster is in network %s too", network)
 		}
 	}
-	for _, s := range vips[address] {
-		own := s.object == object
+	for _, s := range vips.at(address) {
+		own, whose, its := s.object == object, "is the address of", "is an address of"
+		if s.within.IsValid() {
+			whose = fmt.Sprintf("is in %s, a range of", s.within)
+			its = whose
+		}
 		f := Finding{Object: object, Field: field + ".address", Related: []Object{s.object}, Severity: v1alpha1.SeverityWarning}
-		f.Message = fmt.Sprintf("%s is the address of %s: the ztunnel of every caller takes it for this workload's%s, and not for that of a Service", text, s.object, there)
+		f.Message = fmt.Sprintf("%s %s %s: the ztunnel of every caller takes it for this workload's%s, and not for that of a Service", text, whose, s.object, there)
 		f.Fix = fmt.Sprintf("give this the address of a machine of its own; who means %s sends to its name", s.object)
 		if own {
 			f.Related = nil
-			f.Message = fmt.Sprintf("%s is an address of this ServiceEntry too: the ztunnel of every caller takes it for this endpoint's%s, and not for that of a Service", text, there)
+			f.Message = fmt.Sprintf("%s %s this ServiceEntry too: the ztunnel of every caller takes it for this endpoint's%s, and not for that of a Service", text, its, there)
 			f.Fix = "have in spec.addresses what no endpoint has, or nothing: Istio makes an address then, where DNS is captured"
 		}
 		switch l := s.lead; {
-		case l == nil && own:
+		case l == nil && (own || s.within.IsValid()):
 			continue // that is how ServiceEntries without a waypoint are written, and they work
 		case l == nil:
 			f.Message += "; it leads to no waypoint that is in force, and any that it comes to lead to is gone past"
@@ -106,7 +135,7 @@ func (w *World) atServices(vips map[netip.Addr][]addressed, object Object, field
 }
 
 // vips are the Services and ServiceEntries that ztunnels know by an address.
-func (w *World) vips() map[netip.Addr][]addressed {
+func (w *World) vips() *addresses {
 	leads := map[Object]*lead{}
 	list := w.index().leads
 	for i := range list {
@@ -115,18 +144,24 @@ func (w *World) vips() map[netip.Addr][]addressed {
 			leads[l.object] = l
 		}
 	}
-	vips := map[netip.Addr][]addressed{}
-	add := func(o Object, addresses []string) {
-		seen := map[netip.Addr]bool{}
-		for _, text := range addresses {
+	vips := &addresses{single: map[netip.Addr][]addressed{}}
+	add := func(o Object, texts []string) {
+		seen := map[netip.Prefix]bool{}
+		for _, text := range texts {
 			p, err := netip.ParsePrefix(text)
-			a := p.Addr()
-			if err != nil || !p.IsSingleIP() {
-				a, err = netip.ParseAddr(text)
+			if err != nil {
+				var a netip.Addr
+				if a, err = netip.ParseAddr(text); err == nil {
+					p, err = a.Prefix(a.BitLen())
+				}
 			}
-			if err == nil && !seen[a] {
-				seen[a] = true
-				vips[a] = append(vips[a], addressed{o, leads[o]})
+			if p = p.Masked(); err != nil || seen[p] {
+				continue
+			}
+			if seen[p] = true; p.IsSingleIP() {
+				vips.single[p.Addr()] = append(vips.single[p.Addr()], addressed{o, leads[o], netip.Prefix{}})
+			} else {
+				vips.ranges = append(vips.ranges, addressed{o, leads[o], p})
 			}
 		}
 	}
