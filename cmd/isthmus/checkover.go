@@ -41,7 +41,7 @@ func (a *app) checkedOver(ctx context.Context, f *checkFlags) (*checkDocument, e
 	}
 	over := w.Over(placed)
 	after := check.Run(over, f.checks)
-	w.broken, w.edgeNote, w.World, w.files, w.notes = paper.broken, paper.edgeNote(), over, paper.placed(), append(append(w.notes, paper.notes...), notes...)
+	w.broken, w.World, w.files, w.notes = paper.broken, over, paper.placed(), append(append(w.notes, paper.notes...), notes...)
 	fresh, gone := compare(before, after)
 	doc := newCheckDocument(w, f.checks, fresh)
 	for i := range gone {

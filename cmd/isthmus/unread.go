@@ -56,16 +56,16 @@ func (w *world) noteFaults() {
 	}
 }
 
-// edgeNote says what is not checked of the AmbientEdges in files; empty: there are none.
+// edgeNote says that files alone do not tell what AmbientEdges in them name; empty: there are none.
 func (w *paperWorld) edgeNote() string {
 	list := w.of(schema.GroupKind{Group: v1alpha1.GroupVersion().Group, Kind: "AmbientEdge"})
 	switch len(list) {
 	case 0:
 		return ""
 	case 1:
-		return fmt.Sprintf("of AmbientEdge %s/%s only the form was checked, not whether what it names is there: isthmus plan -f asks the cluster", list[0].GetNamespace(), list[0].GetName())
+		return fmt.Sprintf("what AmbientEdge %s/%s names was looked for in the files alone: --against-cluster, or isthmus plan -f, asks the cluster", list[0].GetNamespace(), list[0].GetName())
 	}
-	return fmt.Sprintf("of %s only the form was checked, not whether what they name is there: isthmus plan -f asks the cluster", count(len(list), "AmbientEdge"))
+	return fmt.Sprintf("what %s name was looked for in the files alone: --against-cluster, or isthmus plan -f, asks the cluster", count(len(list), "AmbientEdge"))
 }
 
 // refused are the values of an AmbientEdge that the API server would refuse.

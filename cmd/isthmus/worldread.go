@@ -53,7 +53,7 @@ type world struct {
 	files   map[check.Object]place // where stands what comes from files
 	broken  []brokenPart           // parts of files that are no objects
 
-	edgeNote string // what is not checked of AmbientEdges in files
+	edgeNote string // that files do not tell what AmbientEdges in them name
 }
 
 // readWorld reads the files that f names, or else the cluster.

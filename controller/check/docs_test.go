@@ -51,8 +51,8 @@ nothing: files alone do not tell what the cluster has, and fields that nobody he
 
 What no check looks at, though it breaks much: whether istiod, ztunnel and the gateways run at all; a Service whose selector fits no pod, or a targetPort where
 no container listens; a backendRef to a port that its Service lacks; TLS certificates and DNS. Of files: a Gateway whose GatewayClass is not among them has
-no routes that count, and a Service that is missing is Info at most, as the cluster may have it. Of AmbientEdges in files only the form is checked
-([ISM130](#ism130)): whether what they name is there is what [isthmus plan](cli.md#isthmus-plan) tells.
+no routes that count, unless the class has the name that a known controller gives it (a note says so then), and a Service that is missing is Info at most, as the cluster may have it; so is what an AmbientEdge in files names
+([ISM132](#ism132)): [isthmus plan](cli.md#isthmus-plan) asks the cluster, and so does check with --against-cluster.
 
 An object's annotation has its findings of a code ignored, with a reason; they are listed at the end, and do not count:
 
