@@ -73,7 +73,7 @@ type checkFlags struct {
 }
 
 func newCheck(a *app) *cobra.Command {
-	f := &checkFlags{checks: check.All()}
+	f := &checkFlags{checks: check.All(), world: worldFlags{assumeClasses: true}}
 	cmd := &cobra.Command{
 		Use:     "check [-f FILE]...",
 		Short:   "Find what is wrong between edges and the mesh",

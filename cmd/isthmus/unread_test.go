@@ -87,7 +87,7 @@ spec:
   targetRefs: [{name: gatway}]
 `
 
-// TestAmbientEdgesAreCheckedForTheirForm: values and what goes together, and it is told that no more is.
+// TestAmbientEdgesAreCheckedForTheirForm: values and what goes together, and it is told that files alone do not have what they name.
 func TestAmbientEdgesAreCheckedForTheirForm(t *testing.T) {
 	for _, c := range []struct{ more, want string }{
 		{"  mode: manage\n", `spec.mode is "manage", and takes`},
@@ -100,7 +100,7 @@ func TestAmbientEdgesAreCheckedForTheirForm(t *testing.T) {
 		r.want(t, exitUnseen, r.stdout, "AmbientEdge edge/http", c.want)
 	}
 	r := isthmusWith(t, t.Context(), strings.NewReader(brokenEdge), "check", "-f", "-")
-	r.want(t, exitOK, r.stderr, "of AmbientEdge edge/http only the form was checked", "isthmus plan -f")
+	r.want(t, exitOK, r.stderr, "what AmbientEdge edge/http names was looked for in the files alone", "isthmus plan -f")
 	plan := folder(t, map[string]string{"a.yaml": brokenEdge + "  waypoint: {policy: Create}\n"})
 	r = isthmus(t, "plan", "--from", plan)
 	r.want(t, exitFailed, r.stderr, "spec.waypoint has no name")
@@ -119,6 +119,12 @@ func TestClassesAreKnownByTheirNames(t *testing.T) {
 	if strings.Contains(r.stdout, "custom") || strings.Contains(r.stdout+r.stderr, "no route of") {
 		t.Errorf("got\n%s%s", r.stdout, r.stderr)
 	}
+	const elsewhere = `---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: orders, namespace: team}, spec: {parentRefs: [{name: http, namespace: shop}], rules: [{backendRefs: [{name: orders, port: 80}]}]}}
+`
+	r = isthmusWith(t, t.Context(), strings.NewReader(world+elsewhere), "check", "-f", "-", "--fail-on", "never")
+	r.want(t, exitOK, r.stdout, "ISM104", "none of the listeners of Gateway shop/http admits")
+	r.want(t, exitOK, r.stderr, "GatewayClass istio is not in the files: its controller is taken to be istio.io/gateway-controller, as its name has it")
 }
 
 // TestFlagsNameWhatIsThere: who names an istiod or a root namespace means that one.

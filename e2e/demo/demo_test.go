@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -158,17 +159,34 @@ func TestTranscript(t *testing.T) {
 	if strings.Contains(out, "Left out here") {
 		return // README tells of a machine that has everything
 	}
-	told := map[string]bool{}
+	var told []string
 	for line := range strings.Lines(out) {
-		told[shape(line)] = true
+		if s := shape(line); s != "" {
+			told = append(told, s)
+		}
 	}
+	at, skipped := -1, true // of the line before, and whether it leaves some out
 	for _, line := range transcript(t) {
 		if n := utf8.RuneCountInString(line); n > 100 {
 			t.Errorf("a line has %d columns, and 100 fit: %q", n, line)
 		}
-		if s := shape(line); s != "" && s != "..." && !told[s] {
-			t.Errorf("README's transcript has a line that the demo no longer says: %q", line)
+		s := shape(line)
+		if s == "" {
+			continue
 		}
+		if s == "..." {
+			skipped = true
+			continue
+		}
+		i := slices.Index(told[at+1:], s)
+		switch {
+		case i < 0:
+			t.Errorf("README's transcript has a line that the demo no longer says there: %q", line)
+			continue
+		case i > 0 && !skipped:
+			t.Errorf("README's transcript leaves out, and does not say so: %q", told[at+1:at+1+i])
+		}
+		at, skipped = at+1+i, false
 	}
 }
 
