@@ -93,8 +93,29 @@ vendor's file in [controller/edge](../controller/edge).
 			line("Know", x)
 		}
 		line("What it has programmed", v.Inspect)
+		line("`isthmus inspect` reads", shows(&v))
 	}
 	return w.String()
+}
+
+func shows(v *edge.Vendor) string {
+	var out []string
+	for _, p := range v.Shows {
+		text := fmt.Sprintf("`%d%s` of %s", p.Port, p.Path, map[bool]string{true: "its controller's pods", false: "each of its pods"}[p.Controller])
+		text += map[bool]string{true: ", on the pod's address", false: ", on loopback"}[p.Outside]
+		if p.Needs != "" {
+			text += " (with `" + p.Needs + "`)"
+		}
+		out = append(out, text)
+	}
+	if len(out) == 0 {
+		return "nothing of it"
+	}
+	text := strings.Join(out, "; else ")
+	if v.Upstreams != "" {
+		return text + "; a Service's are `" + v.Upstreams + "`"
+	}
+	return text + "; a Service's are known by its address, or by pods that no other Service has"
 }
 
 func yes(list []string) string {

@@ -37,6 +37,7 @@ func envoyGateway() Vendor {
 			Loss{Kind: "BackendTrafficPolicy", Path: []string{"spec", "healthCheck"}, What: "health checks by pod: one bad answer judges the whole Service"},
 		),
 		Inspect: "egctl config envoy-proxy endpoint, or Envoy's 127.0.0.1:19000/config_dump?include_eds: one endpoint, the Service's address",
+		Shows:   []Page{envoyDump(19000)},
 	}
 }
 

@@ -14,6 +14,7 @@ func istio() Vendor {
 		Headless: "a waypoint is chosen by a Service's address: without one, requests end with 503",
 		Loses:    affinityOfServices(),
 		Inspect:  "istioctl proxy-config endpoint POD: an HBONE tunnel by the waypoint's address",
+		Shows:    []Page{envoyDump(15000)}, Upstreams: "outbound|{port}|*|{name}.{namespace}.svc.*",
 	}
 }
 

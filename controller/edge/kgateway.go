@@ -31,5 +31,6 @@ func kgateway() Vendor {
 		Headless: "kgateway makes a cluster without endpoints of it, and answers 503",
 		Loses:    affinityOfServices(),
 		Inspect:  "the controller's 127.0.0.1:9095/snapshots/xds, or Envoy's 127.0.0.1:19000/config_dump?include_eds: a STATIC cluster with the Service's address",
+		Shows:    []Page{envoyDump(19000), {Controller: true, Port: 9095, Path: "/snapshots/xds"}}, Upstreams: "kube_{namespace}_{name}_{port}",
 	}
 }

@@ -21,5 +21,6 @@ func traefik() Vendor {
 		Loses: append(affinityOfServices(),
 			Loss{Kind: "Service", Path: []string{"metadata", "annotations", "traefik.ingress.kubernetes.io/service.sticky.cookie"}, What: "sticky sessions"}),
 		Inspect: "/api/rawdata on its dashboard's router: one server, the Service's address",
+		Shows:   []Page{{Port: 8080, Path: "/api/rawdata", Outside: true, Needs: "api.insecure=true"}},
 	}
 }

@@ -56,7 +56,28 @@ type Vendor struct {
 	Warnings []string
 	// Inspect says where people see what it has really programmed.
 	Inspect string
+	// Shows are pages where that can be read, the first that answers counts. Empty: isthmus does not read it.
+	Shows []Page
+	// Upstreams are the names of what it has programmed for a Service: a text with {namespace}, {name} and {port} of the Service, and * for anything. Empty:
+	// they tell nothing, or nothing that is known.
+	Upstreams string
 }
+
+// Page is one on which a gateway, or its controller, shows what it has programmed.
+type Page struct {
+	// Controller: its controller's pods show it for all their proxies. Otherwise each of the gateway's pods does for itself.
+	Controller bool
+	// Port of the pod, and the Path there.
+	Port int
+	Path string
+	// Outside: the port is served on the pod's address too. Otherwise only on its loopback.
+	Outside bool
+	// Needs says what must be set for it to be there. Empty: nothing.
+	Needs string
+}
+
+// envoyDump is the page of an Envoy's administration.
+func envoyDump(port int) Page { return Page{Port: port, Path: "/config_dump?include_eds"} }
 
 // Native says whether a gateway speaks HBONE itself.
 type Native int

@@ -197,3 +197,30 @@ func FuzzVersion(f *testing.F) {
 		m.Fits(nil, []string{image})
 	})
 }
+
+// TestPagesAreWhereVendorsHaveThem holds the table to what was seen running, or read: ports of people's own are not taken for a gateway's.
+func TestPagesAreWhereVendorsHaveThem(t *testing.T) {
+	const dump = "/config_dump?include_eds"
+	want := map[string][]edge.Page{
+		"istio":         {{Port: 15000, Path: dump}},
+		"kgateway":      {{Port: 19000, Path: dump}, {Controller: true, Port: 9095, Path: "/snapshots/xds"}},
+		"envoy-gateway": {{Port: 19000, Path: dump}},
+		"traefik":       {{Port: 8080, Path: "/api/rawdata", Outside: true, Needs: "api.insecure=true"}},
+	}
+	for _, v := range edge.Vendors() {
+		if !slices.Equal(v.Shows, want[v.Name]) {
+			t.Errorf("%s shows it on %+v, want %+v", v.Name, v.Shows, want[v.Name])
+		}
+		for _, p := range v.Shows {
+			if path, _, _ := strings.Cut(p.Path, "?"); v.Name != "istio" && !strings.Contains(v.Inspect, path) {
+				t.Errorf("%s: of %s people are told nothing: %s", v.Name, path, v.Inspect)
+			}
+			if p.Controller && len(v.Controller.Labels)+len(v.Controller.Images) == 0 {
+				t.Errorf("%s: nothing tells its controller, which shows %s", v.Name, p.Path)
+			}
+		}
+		if u := v.Upstreams; u != "" && (len(v.Shows) == 0 || !strings.Contains(u, "{namespace}") || !strings.Contains(u, "{name}")) {
+			t.Errorf("%s: upstreams %q do not tell a Service", v.Name, u)
+		}
+	}
+}
