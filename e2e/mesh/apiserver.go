@@ -21,6 +21,8 @@ const (
 	apiPort    = "6443"
 	etcdClient = "http://127.0.0.1:2379"
 	etcdPeer   = "http://127.0.0.1:2380"
+	// kubeletClient is who the API server is to the node, and how the files are named that say so.
+	kubeletClient = "kube-apiserver-kubelet-client"
 )
 
 // startAPI starts etcd and the API server, and waits until the latter serves all CRDs.
@@ -73,6 +75,7 @@ func (m *Mesh) StartAPIServer(ctx context.Context) error {
 	args := append([]string{
 		"--etcd-servers=" + etcdClient, "--bind-address=0.0.0.0", "--secure-port=" + apiPort, "--advertise-address=" + nodeAddr().String(),
 		"--tls-cert-file=" + m.path("pki", "apiserver.crt"), "--tls-private-key-file=" + m.path("pki", "apiserver.key"),
+		"--kubelet-client-certificate=" + m.path("pki", kubeletClient+".crt"), "--kubelet-client-key=" + m.path("pki", kubeletClient+".key"),
 		"--client-ca-file=" + m.path("pki", "ca.crt"), "--cert-dir=" + m.path("pki"),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-signing-key-file=" + m.path("pki", "sa.key"), "--service-account-key-file=" + m.path("pki", "sa.key"),
@@ -116,6 +119,11 @@ func (m *Mesh) makeKeys() (err error) {
 	if err != nil {
 		return err
 	}
+	kubelet, err := m.ca.client(kubeletClient)
+	if err != nil {
+		return err
+	}
+	m.kubeletClient = kubelet.cert
 	_, sa, err := newKey()
 	if err != nil {
 		return err
@@ -137,6 +145,7 @@ func (m *Mesh) makeKeys() (err error) {
 	for path, b := range map[string][]byte{
 		m.Kubeconfig: kube, m.path("pki", "ca.crt"): m.ca.pem, m.path("pki", "apiserver.crt"): server.cert,
 		m.path("pki", "apiserver.key"): server.key, m.path("pki", "sa.key"): sa,
+		m.path("pki", kubeletClient+".crt"): kubelet.cert, m.path("pki", kubeletClient+".key"): kubelet.key,
 	} {
 		errs = append(errs, os.WriteFile(path, b, 0o600))
 	}

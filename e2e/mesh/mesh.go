@@ -51,12 +51,14 @@ type Mesh struct {
 	// Ready is how long the start took, without building.
 	Ready time.Duration
 
-	opts    Options
-	client  client.WithWatch
-	http    *http.Client // through NS
-	ca      *authority
-	nodeLog *os.File
-	temp    *world.TempDir // nil when Options.Dir is set
+	opts   Options
+	client client.WithWatch
+	http   *http.Client // through NS
+	ca     *authority
+	// kubeletClient is the certificate that the API server shows to the node.
+	kubeletClient []byte
+	nodeLog       *os.File
+	temp          *world.TempDir // nil when Options.Dir is set
 
 	mu      sync.Mutex // guards the fields below
 	started []*process // in order of their start

@@ -148,7 +148,7 @@ func (m *Mesh) startNode(ctx context.Context) (err error) {
 		return err
 	}
 	m.Node, err = node.Start(ctx, node.Config{
-		REST: m.Config, NS: m.NS, Dir: m.path("node"), Images: m.opts.Images, Program: m.opts.Program, Capture: m.opts.Capture,
+		REST: m.Config, KubeletClient: m.kubeletClient, NS: m.NS, Dir: m.path("node"), Images: m.opts.Images, Program: m.opts.Program, Capture: m.opts.Capture,
 		Rules: m.opts.Rules, Logger: log,
 	})
 	return err

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -30,6 +31,8 @@ type cluster struct {
 	client *kubernetes.Clientset
 	dir    string
 	procs  []*exec.Cmd
+	// kubeletClient is the certificate that the API server shows to the node.
+	kubeletClient []byte
 }
 
 func startCluster(ctx context.Context, dir string) (_ *cluster, err error) {
@@ -53,6 +56,9 @@ func startCluster(ctx context.Context, dir string) (_ *cluster, err error) {
 	if err := writeKey(filepath.Join(dir, "sa.key")); err != nil {
 		return nil, err
 	}
+	if c.kubeletClient, err = writePair(dir, "kubelet-client"); err != nil {
+		return nil, err
+	}
 	const token = "admin-of-the-test"
 	if err := os.WriteFile(filepath.Join(dir, "tokens"), []byte(token+`,admin,1,"system:masters"`+"\n"), 0o600); err != nil {
 		return nil, err
@@ -65,6 +71,7 @@ func startCluster(ctx context.Context, dir string) (_ *cluster, err error) {
 		"--service-cluster-ip-range", cfg.serviceCIDR().String(), "--advertise-address", cfg.gateway().String(), "--bind-address", cfg.gateway().String(),
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-signing-key-file", filepath.Join(dir, "sa.key"),
 		"--service-account-key-file", filepath.Join(dir, "sa.key"), "--authorization-mode", "RBAC", "--token-auth-file", filepath.Join(dir, "tokens"),
+		"--kubelet-client-certificate", filepath.Join(dir, "kubelet-client.crt"), "--kubelet-client-key", filepath.Join(dir, "kubelet-client.key"),
 		"--disable-admission-plugins", "ServiceAccount"); err != nil {
 		return nil, err
 	}
@@ -135,6 +142,21 @@ func (c *cluster) stop() {
 	if c.ns != nil {
 		c.ns.Close()
 	}
+}
+
+// writePair writes a certificate and its key, and returns the former.
+func writePair(dir, name string) ([]byte, error) {
+	pair, err := selfSigned(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalECPrivateKey(pair.PrivateKey.(*ecdsa.PrivateKey))
+	if err != nil {
+		return nil, err
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
+	return cert, errors.Join(os.WriteFile(filepath.Join(dir, name+".crt"), cert, 0o600),
+		os.WriteFile(filepath.Join(dir, name+".key"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), 0o600))
 }
 
 func writeKey(path string) error {

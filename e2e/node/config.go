@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -22,6 +23,9 @@ import (
 type Config struct {
 	// REST reaches the API server; its Dial may go through a namespace. Required.
 	REST *rest.Config
+	// KubeletClient is the certificate, as PEM, that the API server shows to kubelets (--kubelet-client-certificate): the node answers nobody else. Nil: whoever
+	// is in the mesh's namespaces gets logs of pods, and nobody connections to their ports.
+	KubeletClient []byte
 	// NS is the mesh's network namespace: the node's own. Required; the caller closes it after the player.
 	NS *world.NS
 	// Dir takes logs and the pods' volumes. Required. Logs stay after Close.
@@ -166,6 +170,8 @@ func (c *Config) validate() error {
 		return errors.New("no REST config: set Config.REST")
 	case c.NS == nil:
 		return errors.New("no network namespace: set Config.NS")
+	case c.KubeletClient != nil && !bytes.Contains(c.KubeletClient, []byte("-----BEGIN CERTIFICATE-----")):
+		return errors.New("the API server's certificate is no PEM: correct Config.KubeletClient")
 	case c.Dir == "":
 		return errors.New("no folder: set Config.Dir")
 	case !c.podCIDR().Addr().Is4() || c.podCIDR().Bits() > 22:

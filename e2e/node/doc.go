@@ -16,7 +16,7 @@
 // a kubelet's. Deployments work when kube-controller-manager makes their pods.
 //
 // Cluster IPs are translated by nftables in the node's namespace, to endpoints of EndpointSlices; names of Services
-// resolve. A pod that Istio's rules enrol is captured: Config.Capture's process is started in its network namespace, connections
+// resolve. kubectl logs and port-forward work. A pod that Istio's rules enrol is captured: Config.Capture's process is started in its network namespace, connections
 // are redirected to it by nftables, and the pod is annotated. A Sniffer shows what is on the wire in the clear.
 // Istio enrols the pods of a Gateway by labels in Gateway.spec.infrastructure; here those count as labels of pods do, once
 // who deploys the Gateway has put them there. The Gateways that istiod deploys have a sidecar's container, and are never captured.

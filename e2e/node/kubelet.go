@@ -1,12 +1,14 @@
 package node
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -27,19 +29,23 @@ const (
 	followEvery = 100 * time.Millisecond
 )
 
-// kubelet answers what the API server asks a kubelet: the logs of containers. It says so where it is asked for more.
+// kubelet answers what the API server asks a kubelet: the logs of containers, and connections to ports of pods. It says so where it is asked for more.
 type kubelet struct {
 	player *Player
 	server *http.Server
 	done   chan struct{}
 }
 
-// serveKubelet listens on the node's address. The API server does not verify who answers unless told to, and only the
-// mesh's own namespaces reach the port.
+// serveKubelet listens on the node's address. The API server does not verify who answers unless told to. Only the mesh's own namespaces reach the port, and
+// there only who shows the API server's certificate, where Config.KubeletClient says which that is.
 func serveKubelet(p *Player) (*kubelet, error) {
 	cert, err := selfSigned(p.cfg.gateway())
 	if err != nil {
 		return nil, fmt.Errorf("serve kubelet: %w", err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
+	if p.cfg.KubeletClient != nil {
+		config.ClientAuth, config.VerifyConnection = tls.RequireAnyClientCert, p.cfg.onlyAPIServer
 	}
 	l, err := p.cfg.NS.Listen("tcp4", netip.AddrPortFrom(p.cfg.gateway(), kubeletPort).String())
 	if err != nil {
@@ -48,13 +54,14 @@ func serveKubelet(p *Player) (*kubelet, error) {
 	k := &kubelet{player: p, done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", k.logs)
-	for _, path := range []string{"/exec/", "/attach/", "/portForward/"} {
+	mux.HandleFunc("/portForward/{namespace}/{pod}", k.portForward)
+	for _, path := range []string{"/exec/", "/attach/"} {
 		mux.HandleFunc(path, noSession)
 	}
 	k.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
 	go func() {
 		defer close(k.done)
-		err := k.server.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}))
+		err := k.server.Serve(tls.NewListener(l, config))
 		if !errors.Is(err, http.ErrServerClosed) {
 			p.log.Warn("kubelet ended", "err", err)
 		}
@@ -95,9 +102,18 @@ func (k *kubelet) logs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// noSession answers kubectl exec, attach, cp, debug and port-forward; kubectl shows the text.
+// onlyAPIServer refuses a connection of anybody else: others have certificates of the same authority.
+func (c *Config) onlyAPIServer(state tls.ConnectionState) error {
+	block, _ := pem.Decode(c.KubeletClient)
+	if block == nil || len(state.PeerCertificates) == 0 || !bytes.Equal(state.PeerCertificates[0].Raw, block.Bytes) {
+		return errors.New("this is not the API server's certificate")
+	}
+	return nil
+}
+
+// noSession answers kubectl exec, attach, cp and debug; kubectl shows the text.
 func noSession(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "the node of this world serves kubectl no sessions in pods: where make demo-up runs it, take demo exec NAMESPACE/NAME COMMAND; a Go test takes Player.Exec",
+	http.Error(w, "the node of this world runs nothing in pods for kubectl: where make demo-up runs it, take demo exec NAMESPACE/NAME COMMAND; a Go test takes Player.Exec",
 		http.StatusNotImplemented)
 }
 

@@ -82,7 +82,7 @@ func startPlayer(ctx context.Context, rules Rules) error {
 		level = slog.LevelDebug
 	}
 	p, err := Start(ctx, Config{
-		REST: shared.cluster.rest, NS: shared.cluster.ns, Dir: shared.cluster.dir, Rules: rules,
+		REST: shared.cluster.rest, KubeletClient: shared.cluster.kubeletClient, NS: shared.cluster.ns, Dir: shared.cluster.dir, Rules: rules,
 		Images: map[string]Image{
 			"web":  {Func: "web", Env: []string{"FROM_IMAGE=yes"}, Files: map[string]string{"/usr/local/bin/own/tool": "/bin/sh"}},
 			"host": {},
