@@ -69,6 +69,7 @@ func TestImports(t *testing.T) {
 		{"what checks has no I/O", []string{"./controller/check"}, true, []string{"os", "net/http", "context", "log", "log/slog", "math/rand", "math/rand/v2"}},
 		{"who explains has no client", []string{"./controller/explain"}, false, []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "/hbone", module + "/identity", module + "/controller/run"}},
 		{"who explains has no clock and no I/O", []string{"./controller/explain"}, true, []string{"time", "os", "net/http", "context", "log", "log/slog", "math/rand", "math/rand/v2"}},
+		{"who reads what is programmed asks nobody", []string{"./controller/programmed"}, true, []string{"k8s.io", "sigs.k8s.io", "istio.io", "google.golang.org/grpc", "net/http", "os", module}},
 		{"gateways are data", []string{"./controller/edge"}, true, []string{"k8s.io", "sigs.k8s.io", "istio.io", module}},
 		{"the controller is no command line", []string{"./controller/..."}, false, []string{"github.com/spf13/cobra", module + "/cmd"}},
 		{"what writes does not decide how to ask waypoints", []string{"./controller/apply"}, false, []string{module + "/hbone", module + "/identity", module + "/controller/run"}},

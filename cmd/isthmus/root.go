@@ -50,6 +50,9 @@ const rootExample = `  # Which gateways does this cluster have, and what could b
   # How are the edges of all namespaces?
   isthmus status -A
 
+  # Does the gateway really send to the waypoint, as its proxies have it?
+  isthmus inspect edge/http
+
   # Who may call this Service, by which way, and why?
   isthmus explain --from edge/http --to shop/orders:80
 
@@ -98,7 +101,7 @@ func newRoot(a *app) *cobra.Command {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	root.SetHelpCommand(newHelp(a))
-	root.AddCommand(newController(a), newObserve(a), newCheck(a), newPlan(a), newApply(a), newStatus(a), newExplain(a), newDial(a), newVersion(a), newCompletion(a))
+	root.AddCommand(newController(a), newObserve(a), newCheck(a), newPlan(a), newApply(a), newStatus(a), newInspect(a), newExplain(a), newDial(a), newVersion(a), newCompletion(a))
 	return root
 }
 

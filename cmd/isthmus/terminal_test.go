@@ -52,6 +52,13 @@ func shows(t *testing.T, name string) map[string]func(*page) error {
 	matrix := &matrixDocument{Cells: []matrixCell{{From: "gateway edge/" + name, To: "shop/" + name + ":80", Verdict: "allow", Path: "gateway, waypoint, pods", Why: strings.Repeat("a policy allows it ", 5)}}}
 	route := &routeDetail{Transport: "hbone", Service: "shop/" + name, Hops: []hopDetail{{Kind: string(hbone.HopWaypoint), Name: "shop/" + name, Address: "10.0.0.1:15008", Authority: "10.96.0.1:80", Peers: []string{"spiffe://cluster.local/ns/shop/sa/" + name}}},
 		Reason: []string{strings.Repeat("a label says so ", 8)}}
+	read := &inspectDocument{Gateways: []inspectedGateway{{
+		Kind: "Gateway", Namespace: "edge", Name: name, Vendor: "kgateway", Pods: []inspectedPod{{Namespace: "edge", Name: name}, {Namespace: "edge", Name: name + "-1"}},
+		Backends: []inspectedBackend{{Service: "shop/" + name, Waypoint: "shop/waypoint", Switch: "service", Result: notInForce, Seen: []inspectedWay{
+			{Pods: []string{"edge/" + name}, Result: inForce, Sends: "address", To: []string{"10.96.0.7:80"}},
+			{Pods: []string{"edge/" + name + "-1"}, Result: notInForce, Sends: "pods", To: []string{"10.244.1.7:8080", "10.244.1.8:8080"}},
+		}}},
+	}}}
 	return map[string]func(*page) error{
 		"isthmus": nil, "isthmus help": nil, "isthmus completion": nil, "isthmus version": nil, "isthmus controller": nil, // they show no objects
 		"isthmus apply": func(p *page) error {
@@ -60,6 +67,7 @@ func shows(t *testing.T, name string) map[string]func(*page) error {
 		"isthmus check":   func(p *page) error { return (&checkDocument{Findings: []checkFinding{finding}}).print(p) },
 		"isthmus dial":    func(p *page) error { return route.print(p, name+".shop.svc.cluster.local:80") },
 		"isthmus explain": func(p *page) error { return matrix.print(p) },
+		"isthmus inspect": read.print,
 		"isthmus observe": func(p *page) error {
 			return newObserveDocument(seen, func(*plan.Candidate) bool { return true }).print(p)
 		},

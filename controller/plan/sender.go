@@ -3,8 +3,11 @@ package plan
 import (
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
 
 // Sender tells of any Service what View.Backends tells of those that a gateway sends to: how it would send there if a route of its led there, where none
@@ -30,3 +33,18 @@ func Admits(s *Snapshot, waypoint *gatewayv1.Gateway, namespace string) bool {
 
 // Late says whether a pod of a gateway was captured after it had connected to its controller, which has not noticed and has it send past waypoints.
 func Late(v *View, p *Pod) bool { return (&gateway{vendor: v.Vendor}).late(p) }
+
+// Selected are the pods of a Service, without those that have ended. A Service without a selector has none here.
+func Selected(s *Snapshot, service *corev1.Service) []*Pod {
+	return s.podsWith(service.Namespace, service.Spec.Selector)
+}
+
+// ControllerPods are those of a vendor's controller, wherever they run.
+func ControllerPods(s *Snapshot, v *edge.Vendor) []*Pod {
+	m := &maker{Snapshot: s}
+	var list []*Pod
+	for _, w := range m.controllers(v) {
+		list = append(list, m.podsWith(w.key.Namespace, w.selector)...)
+	}
+	return list
+}
