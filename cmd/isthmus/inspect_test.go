@@ -331,7 +331,12 @@ func TestInspectNamesTheRightThatIsMissing(t *testing.T) {
 		{[]string{"pods"}, "the right to create pods/portforward in namespace edge is missing"},
 		{nil, "cannot reach the pod through the API server"},
 	} {
-		cluster := &fakeCluster{forbidden: c.forbidden}
+		var asked []string // by websockets, and then by SPDY
+		cluster := &fakeCluster{forbidden: c.forbidden, requests: func(r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/pods/http-0/portforward") {
+				asked = append(asked, r.Method+" "+r.Header.Get("Upgrade"))
+			}
+		}}
 		cluster.start(t)
 		k := kubeFlags{timeout: time.Minute}
 		from, err := forwardPages(k)
@@ -341,6 +346,9 @@ func TestInspectNamesTheRightThatIsMissing(t *testing.T) {
 		_, err = from.page(t.Context(), "edge", "http-0", edge.Page{Port: 19000, Path: "/"})
 		if f, is := errors.AsType[*failure](err); !is || f.what != c.want || f.next == "" {
 			t.Errorf("%v, want %s", err, c.want)
+		}
+		if want := []string{"GET websocket", "POST SPDY/3.1"}; !slices.Equal(asked, want) {
+			t.Errorf("the API server is asked for %q, want %q", asked, want)
 		}
 	}
 }

@@ -15,11 +15,11 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge"
 )
@@ -76,7 +76,7 @@ func (b *sessionBody) Close() error { return errors.Join(b.ReadCloser.Close(), b
 // itself, and what it gets is closed.
 func (f *forwarder) session(ctx context.Context, namespace, pod string) (httpstream.Connection, error) {
 	at := f.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
-	websockets, err := portforward.NewSPDYOverWebsocketDialer(at, f.config)
+	websockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, f.config)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (f *forwarder) session(ctx context.Context, namespace, pod string) (httpstr
 	if err != nil {
 		return nil, err
 	}
-	dialer := portforward.NewFallbackDialer(websockets, spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at), func(err error) bool {
+	dialer := portforward.NewFallbackDialerForStreaming(websockets, spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, at), func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	type dialled struct {
