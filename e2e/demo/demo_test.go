@@ -361,6 +361,7 @@ func (p *place) useAsSaid(export string) {
 		{"demo exec edge/impostor sh -c 'exit 9' || echo it ended with $?", "it ended with 9"},
 		{"kubectl apply -f ../story/manifests/ingress.yaml", "gateway.gateway.networking.k8s.io/ingress created"},
 		{"isthmus observe", "edge/ingress  istio"},
+		{"isthmus inspect edge/ingress 2>&1 || true", "Gateway edge/ingress, istio: "},
 		{"demo exec edge/gateway isthmus version", "isthmus"},
 		{"demo exec shop/orders isthmus version", "isthmus"},
 		{"demo exec edge/nobody true || echo it ended with $?", "no pod of edge/nobody"},

@@ -86,16 +86,17 @@ The gateway that embeds hbone; and the way that it takes, from its pod, with its
   %s
   demo exec edge/native-gateway isthmus dial orders.shop.svc.cluster.local:80 --http /orders/1
 
-An ingress gateway of Istio's, with a route to the shop, and what could be done for it:
+An ingress gateway of Istio's, with a route to the shop, what could be done for it, and where its Envoy sends to now:
 
   kubectl apply -f e2e/story/manifests/ingress.yaml
   isthmus observe edge/ingress
+  isthmus inspect edge/ingress
 
 A gateway of your own in its place, which serves TLS on :8443 and answers /healthz there (more is in hbone/README.md):
 
   kubectl set image -n edge deployment/native-gateway gateway=/absolute/path/of/the/program
 
-What a policy changes takes a few seconds. There is no kubelet here to ask: demo exec NAMESPACE/NAME takes the place of kubectl exec.
+What a policy changes takes a few seconds. kubectl logs and port-forward work; demo exec NAMESPACE/NAME takes the place of kubectl exec.
 make demo-down ends it; then: unset KUBECONFIG; hash -r
 `, quote(filepath.Join(dir, binFolder)), quote(filepath.Join(dir, kubeconfigFile)), curl(edge), w.EdgeFile(), w.EdgeFile(), w.DenyFile(), w.EdgeFile(), curl(native))
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controller/edge"
+	"github.com/isthmus-mesh/isthmus/e2e/command"
 	"github.com/isthmus-mesh/isthmus/e2e/controltest"
 	"github.com/isthmus-mesh/isthmus/e2e/envoyshim/accesslog"
 	"github.com/isthmus-mesh/isthmus/e2e/mesh"
@@ -38,6 +39,7 @@ type site struct {
 	t             *testing.T
 	mesh          *mesh.Mesh
 	c             client.Client
+	binary        string // isthmus
 	edge, shop    string
 	gateway, name string // of the Gateway and the AmbientEdge that are looked at
 }
@@ -223,6 +225,29 @@ func (s *site) leads(service string, port int, want upstream) time.Duration {
 			return fmt.Sprintf("Envoy has %v for it", taken)
 		}
 		return ""
+	})
+}
+
+// inspects waits until isthmus inspect, by port-forward, has the gateway's real proxy send to a Service as it should, and ends with an exit code.
+func (s *site) inspects(service, result string, code int) {
+	s.t.Helper()
+	s.wait(fmt.Sprintf("isthmus inspect says %s of %s", result, service), func() string {
+		r := command.Run(s.t, s.binary, s.mesh.NS, []string{"KUBECONFIG=" + s.mesh.Kubeconfig}, "inspect", s.edge+"/"+s.gateway, "-o", "json")
+		var doc struct {
+			Gateways []struct {
+				Vendor   string
+				Backends []struct{ Service, Result string }
+			}
+		}
+		if err := json.Unmarshal([]byte(r.Stdout), &doc); err != nil {
+			return err.Error() + r.Stderr
+		}
+		for _, b := range doc.Gateways[0].Backends {
+			if b.Service == s.shop+"/"+service && b.Result == result && r.Code == code && doc.Gateways[0].Vendor == "kgateway" {
+				return ""
+			}
+		}
+		return fmt.Sprintf("it ends with %d, and says %s", r.Code, r.Stdout)
 	})
 }
 

@@ -41,7 +41,12 @@ func TestPortForwardReachesWhatAPodServesItselfAlone(t *testing.T) {
 		"websockets": websockets, "SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at),
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, protocol, err := dialer.Dial(forwardProtocol)
+			var conn httpstream.Connection
+			var protocol string
+			err := shared.cluster.ns.Do(func() (err error) { // these dialers heed no Dial of a rest.Config
+				conn, protocol, err = dialer.Dial(forwardProtocol)
+				return err
+			})
 			if err != nil || protocol != forwardProtocol {
 				t.Fatalf("protocol %q, %v", protocol, err)
 			}
