@@ -28,6 +28,13 @@ func TestPortForwardReachesWhatAPodServesItselfAlone(t *testing.T) {
 		p.Spec.Containers[0].Args = []string{"127.0.0.1:9000"}
 		p.Spec.Containers[0].ReadinessProbe = nil
 	}))
+	eventually(t, "it listens", func() bool {
+		c, err := shared.player.find(ns, "inward").ns().DialContext(t.Context(), "tcp", "127.0.0.1:9000")
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 	at := shared.cluster.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("inward").SubResource("portforward").URL()
 	websockets, err := portforward.NewSPDYOverWebsocketDialer(at, shared.cluster.rest)
 	if err != nil {
