@@ -120,7 +120,7 @@ func endRedirection() error {
 	return c.Flush()
 }
 
-// removeCaptureRules runs in a pod's namespace; it is no error when there are none.
+// removeCaptureRules runs in a pod's namespace; it is no error when there are none. What is known of connections goes with them.
 func removeCaptureRules() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -132,6 +132,20 @@ func removeCaptureRules() error {
 	c.DelTable(captureTable())
 	if err := c.Flush(); err != nil && !errors.Is(err, errNoTable) {
 		return err
+	}
+	return forgetConnections()
+}
+
+// forgetConnections runs in a pod's namespace and makes its kernel forget how it has translated connections. It remembers that for minutes, also while there is no
+// chain that translates, and of connections that ended unseen. Once the pod is captured again, who has come from the same port meanwhile, straight to the pod, would be
+// led to the process in the middle of a connection that the process knows nothing of, and be reset.
+func forgetConnections() error {
+	err := netlink.ConntrackTableFlush(netlink.ConntrackTable)
+	if errors.Is(err, unix.EINVAL) { // so the kernel answers for the whole of a subsystem that it does not have
+		err = fmt.Errorf("the kernel module nf_conntrack_netlink is not there: %w", unix.EOPNOTSUPP)
+	}
+	if err != nil {
+		return fmt.Errorf("forget connections: %w", err)
 	}
 	return nil
 }

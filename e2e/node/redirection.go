@@ -38,8 +38,8 @@ func (r Rules) String() string {
 }
 
 // ErrNoNFTables says that the kernel lacks what the rules of nftables need, or forbids them.
-var ErrNoNFTables = errors.New("this machine allows no nftables in a network namespace: load the kernel modules nf_tables, nft_chain_nat, nft_redir and " +
-	"nft_numgen, or run where they are built in and allowed")
+var ErrNoNFTables = errors.New("this machine allows no nftables in a network namespace: load the kernel modules nf_tables, nft_chain_nat, nft_redir, " +
+	"nft_numgen and nf_conntrack_netlink, or run where they are built in and allowed")
 
 // CheckNFTables makes the rules of a node and of a captured pod in a network namespace of its own. Its error is an ErrNoNFTables, with what the
 // kernel says, or of another kind when the kernel has nftables and takes the rules for wrong.
@@ -66,7 +66,7 @@ func CheckNFTables() error {
 		if err := captureRules(&cfg, netip.AddrPortFrom(cfg.gateway(), 6443), pod, false); err != nil {
 			return fmt.Errorf("write rules of capture: %w", err)
 		}
-		return nil
+		return removeCaptureRules()
 	})
 	// What a kernel without nftables says, one without a module of it, and one that forbids it.
 	for _, lack := range []error{unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOENT, unix.EPERM, unix.EACCES} {
