@@ -10,8 +10,11 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/hbonetest"
+	"golang.org/x/net/http2"
 )
 
 // forwarding has a server connect to where its tunnels want to go.
@@ -149,5 +152,41 @@ func TestAbortEndsAForwardedTunnel(t *testing.T) {
 				t.Errorf("the application read %v", err)
 			}
 		})
+	}
+}
+
+// TestAnAnswerArrivesThoughItsApplicationTakesNoMore: an application that answers and closes without having read all resets its connection, behind the answer. The server finds
+// that when it has more for it, or the end, and before the client has let the answer come.
+func TestAnAnswerArrivesThoughItsApplicationTakesNoMore(t *testing.T) {
+	for name, edit := range ways() {
+		for what, frames := range map[string][]hbonetest.Frame{
+			"more":             {hbonetest.Data{Stream: 1, Bytes: []byte("more")}},
+			"the end":          {hbonetest.Data{Stream: 1, End: true}},
+			"more and the end": {hbonetest.Data{Stream: 1, Bytes: []byte("more")}, hbonetest.Data{Stream: 1, End: true}},
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				closed := make(chan struct{})
+				m := newMesh(t, func(c net.Conn) {
+					_, _ = io.ReadFull(c, make([]byte, 3))
+					_, _ = io.WriteString(c, "the answer")
+					c.Close() // with four bytes that it has not read
+					close(closed)
+				}, edit)
+				nc, err := net.Dial("tcp", m.addr.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := hbonetest.DialTLS(t, nc, m.source, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+				p.Send(hbonetest.Open(1, m.app.String()), hbonetest.Data{Stream: 1, Bytes: []byte("request")})
+				p.WantAnswer(1, 200)
+				<-closed
+				p.Send(frames...)
+				p.WantQuiet()
+				time.Sleep(20 * time.Millisecond) // a real clock: the kernel is part of this
+				p.Send(hbonetest.WindowUpdate{Stream: 1, Increment: 100})
+				p.WantData(1, []byte("the answer"))
+				p.WantReset(1, http2.ErrCodeConnect)
+			})
+		}
 	}
 }

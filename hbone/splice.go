@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,21 +20,27 @@ const grace = 10 * time.Second
 const stall = 2 * time.Minute
 
 // splice joins a tunnel and a connection until both directions have ended, and closes both. An end of stream passes on as one, a reset
-// or a failure as a reset: nobody takes a part for the whole.
+// or a failure as a reset: nobody takes a part for the whole. What the backend had sent before it was reset goes first.
 func splice(st *h2.Stream, backend net.Conn) {
 	forget := st.WhenCut(backend, func() { fail(st, backend) })
 	defer forget()
 	var wg sync.WaitGroup
+	var deaf atomic.Bool        // the backend takes no more
 	down := make(chan struct{}) // closed when nothing more is read from the backend
 	wg.Go(func() {
-		if _, err := st.WriteTo(backend); err != nil || !closeWrite(backend) {
+		to := sink{c: backend}
+		_, err := st.WriteTo(&to)
+		switch {
+		case err == nil && closeWrite(backend):
+			giveUp(st, backend, down)
+		case err != nil && to.err == nil || !canCloseWrite(backend):
 			fail(st, backend)
-			return
+		default: // it was reset, and may have answered before that
+			deaf.Store(true)
 		}
-		giveUp(st, backend, down)
 	})
 	_, err := st.ReadFrom(backend)
-	if err == nil {
+	if err == nil && !deaf.Load() {
 		err = st.CloseWrite()
 	}
 	switch {
@@ -45,6 +52,9 @@ func splice(st *h2.Stream, backend net.Conn) {
 	}
 	close(down)
 	wg.Wait()
+	if deaf.Load() {
+		fail(st, backend)
+	}
 	st.Close()
 	backend.Close()
 }
@@ -108,9 +118,28 @@ func copyThrough(dst io.Writer, src io.Reader) (int64, error) {
 	}
 }
 
+// sink is the writing side of a connection, and why it has ended.
+type sink struct {
+	c   net.Conn
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.c.Write(p)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
+}
+
 func closeWrite(c net.Conn) bool {
 	half, ok := c.(interface{ CloseWrite() error })
 	return ok && half.CloseWrite() == nil
+}
+
+func canCloseWrite(c net.Conn) bool {
+	_, ok := c.(interface{ CloseWrite() error })
+	return ok
 }
 
 // abort closes a connection so that its peer sees a reset.

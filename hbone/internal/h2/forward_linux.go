@@ -35,6 +35,7 @@ type forward struct {
 	upDone   bool // what the tunnel brought has been written, and its end
 	downDone bool // the socket's end has been read
 	nobody   bool // the peer wants no more: what the socket sends is thrown away
+	deaf     bool // the socket takes no more, as it was reset: what it had sent before that is still to be read
 	aborted  bool // the application is to see a reset
 	closing  bool // as soon as nobody uses fd
 	closed   bool
@@ -118,7 +119,7 @@ func (f *forward) up() {
 		return
 	}
 	f.writing = true
-	for f.writable && s.in.n > 0 && !f.closing {
+	for f.writable && s.in.n > 0 && !f.closing && !f.deaf {
 		f.writable = false // an event that comes meanwhile sets it
 		var all bool
 		var err error
@@ -129,7 +130,7 @@ func (f *forward) up() {
 		})
 		switch {
 		case err != nil:
-			f.fail()
+			f.deafen()
 		case all:
 			f.writable = true
 		case !f.closing && !f.watched:
@@ -137,13 +138,15 @@ func (f *forward) up() {
 			s.c.joined.again(f)
 		}
 	}
-	if s.recvEnd && s.in.n == 0 && !f.upDone && !f.closing {
+	if f.deaf {
+		s.drop()
+	} else if s.recvEnd && s.in.n == 0 && !f.upDone && !f.closing {
 		f.upDone = true
 		s.c.mu.Unlock()
 		err := syscall.Shutdown(f.fd, syscall.SHUT_WR)
 		s.c.mu.Lock()
 		if err != nil { // it was reset
-			f.fail()
+			f.deafen()
 		}
 	}
 	f.writing = false
@@ -203,7 +206,7 @@ func (f *forward) discard() {
 
 // ended follows the end of the stream. mu is held.
 func (f *forward) ended() {
-	if f.s.recvErr() != nil || f.s.c.cut {
+	if f.s.recvErr() != nil || f.s.c.cut || f.deaf {
 		f.abort()
 		return
 	}
@@ -224,6 +227,18 @@ func (f *forward) drift() {
 	if !f.closing && !f.upDone {
 		f.left = f.s.leave(f.abort, func() int { return outq(f.fd) })
 	}
+}
+
+// deafen follows that the socket takes no more. An application that closes without having read all may have answered before that: the peer gets the answer, and then a
+// reset. mu is held.
+func (f *forward) deafen() {
+	if f.downDone || f.nobody {
+		f.fail()
+		return
+	}
+	f.deaf, f.readable, f.toEnd = true, true, true
+	f.s.drop()
+	f.down()
 }
 
 // fail makes both ends see a reset. mu is held.

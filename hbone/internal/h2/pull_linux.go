@@ -149,7 +149,7 @@ func (c *Conn) pulledAll() {
 func (f *forward) pulled(p *pull) {
 	switch {
 	case f.closing:
-	case p.err != nil:
+	case p.err != nil, p.end && f.deaf: // the write that failed may have taken the error
 		f.fail()
 	case p.end:
 		f.downDone = true
