@@ -15,7 +15,9 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/hbone"
+	"github.com/isthmus-mesh/isthmus/hbone/route"
 	"github.com/isthmus-mesh/isthmus/hbone/wds"
 	"github.com/isthmus-mesh/isthmus/identity"
 	"github.com/isthmus-mesh/isthmus/identity/istioca"
@@ -24,7 +26,11 @@ import (
 const (
 	readyFD   = 3 // a line there says that the process serves
 	drainTime = 5 * time.Second
-	lastWord  = time.Second // for connections outside of tunnels
+	// kept is how long nothing has passed on a connection outside of tunnels that is only kept, once its last request has been answered: it does not hold up the end.
+	kept = time.Second
+	// told is how long istiod may take to tell others that the pod speaks HBONE no more, and hearing how long they may take to hear it after us. Until then tunnels are taken.
+	told    = 2 * time.Second
+	hearing = 200 * time.Millisecond
 	// straggling is how long nobody has to come any more before redirected connections are refused. The node takes the redirection away before it ends the
 	// process, but who was led here until then may still be on the way, or wait to be accepted.
 	straggling = 50 * time.Millisecond
@@ -39,13 +45,25 @@ type process struct {
 	dialer *hbone.Dialer
 	log    *accessLog
 	open   openConns
-	conns  sync.WaitGroup
+	// carried is what is carried outside of inbound tunnels.
+	carried carried
 }
 
-// Main runs the process until SIGTERM; args is the path of its configuration. It returns the exit code.
+// errPodEnded is the cause of an end that comes with the pod's own: nobody calls it any more.
+var errPodEnded = errors.New("the pod has ended")
+
+// Main runs the process until SIGTERM, by which its pod leaves the mesh, or SIGINT, by which the pod has ended; args is the path of its configuration. It returns the exit code.
 func Main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		if <-signals == syscall.SIGINT {
+			stop(errPodEnded)
+		}
+		stop(nil)
+	}()
 	if len(args) != 1 {
 		fmt.Fprintln(os.Stderr, "capture: the argument is the path of the configuration")
 		return 2
@@ -94,19 +112,39 @@ func run(ctx context.Context, cfg *config) error {
 	case <-ctx.Done():
 	}
 	drainRedirected()
+	if !errors.Is(context.Cause(ctx), errPodEnded) {
+		p.othersKnow(serving)
+	}
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	finished := make(chan struct{})
-	go func() {
-		p.conns.Wait()
-		close(finished)
-	}()
-	_ = server.Shutdown(drain) // what has not ended is closed
-	select {                   // a request that is under way may end; a connection that is only kept does not
-	case <-finished:
-	case <-time.After(lastWord):
-	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Shutdown(drain) }) // what has not ended is closed
+	wg.Go(func() { p.carried.drain(drain) })
+	wg.Wait()
 	return p.dialer.Close()
+}
+
+// othersKnow waits until istiod says that this pod speaks HBONE no more, and a while longer, so that others have heard it, too: who calls port 15008 before that would be
+// refused. It does not wait for long.
+func (p *process) othersKnow(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, told)
+	defer cancel()
+	for {
+		changed := p.mesh.Changed()
+		w, err := p.mesh.Workload(ctx, p.cfg.IP)
+		if err != nil || w.Tunnel != route.TunnelHBONE {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+	select {
+	case <-time.After(hearing):
+	case <-ctx.Done():
+	}
 }
 
 // start gets the pod's identity and the first answer of istiod.
@@ -187,7 +225,7 @@ type redirected struct {
 
 // serve serves each connection of l in a goroutine of its own; dest tells where it was meant to go.
 func (p *process) serve(ctx context.Context, l net.Listener, dest func(*net.TCPConn) (netip.AddrPort, error),
-	carry func(context.Context, *net.TCPConn, netip.AddrPort)) *redirected {
+	carry func(context.Context, *exchange, *net.TCPConn, netip.AddrPort)) *redirected {
 	r := &redirected{l: l.(*net.TCPListener), leaving: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
@@ -198,10 +236,10 @@ func (p *process) serve(ctx context.Context, l net.Listener, dest func(*net.TCPC
 			}
 			dst, err := dest(tcp)
 			if err != nil {
-				reset(tcp)
+				world.Reset(tcp)
 				continue
 			}
-			p.conns.Go(func() { carry(ctx, tcp, dst) })
+			p.carried.serve(func(x *exchange) { carry(ctx, x, tcp, dst) })
 		}
 	}()
 	return r

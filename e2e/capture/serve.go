@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 	"github.com/isthmus-mesh/isthmus/hbone"
 	"github.com/isthmus-mesh/isthmus/hbone/authz"
 )
@@ -16,7 +17,7 @@ import (
 const dialTimeout = 10 * time.Second
 
 // outbound carries a connection that the pod makes.
-func (p *process) outbound(ctx context.Context, c *net.TCPConn, dst netip.AddrPort) {
+func (p *process) outbound(ctx context.Context, x *exchange, c *net.TCPConn, dst netip.AddrPort) {
 	e := Entry{Direction: Outbound, Source: c.RemoteAddr().String(), Destination: dst.String()}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	up, err := p.dialer.DialContext(ctx, "tcp", dst.String())
@@ -27,7 +28,7 @@ func (p *process) outbound(ctx context.Context, c *net.TCPConn, dst netip.AddrPo
 			e.Status = d.Status
 		}
 		p.log.write(e)
-		reset(c)
+		world.Reset(c)
 		return
 	}
 	e.Transport = Plaintext
@@ -39,7 +40,7 @@ func (p *process) outbound(ctx context.Context, c *net.TCPConn, dst netip.AddrPo
 		e.Hop, e.HopName, e.HopAddr, e.Authority = string(hop.Kind), hop.Name, hop.Addr.String(), hop.Authority
 	}
 	p.log.write(e)
-	join(c, up)
+	x.join(c, up)
 }
 
 // connect decides a tunnel to the pod and dials the application.
@@ -72,27 +73,27 @@ func (p *process) connect(ctx context.Context, r *hbone.ConnectRequest) (net.Con
 }
 
 // plaintext decides a connection that came to the pod outside HBONE.
-func (p *process) plaintext(ctx context.Context, c *net.TCPConn, dst netip.AddrPort) {
+func (p *process) plaintext(ctx context.Context, x *exchange, c *net.TCPConn, dst netip.AddrPort) {
 	e := Entry{Direction: Inbound, Transport: Plaintext, Source: c.RemoteAddr().String(), Destination: dst.String()}
 	d := authz.Decision{Rule: -1, Reason: "not an address of this pod"}
 	if dst.Addr() == p.cfg.IP {
 		conn := authz.Conn{SourceAddr: c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), Dest: dst}
-		defer p.open.add(&opened{conn, e, func() { reset(c) }})()
+		defer p.open.add(&opened{conn, e, func() { world.Reset(c) }})()
 		d = p.authz.Decide(ctx, conn)
 	}
 	e.decided(d)
 	if !d.Allow {
 		p.log.write(e)
-		reset(c)
+		world.Reset(c)
 		return
 	}
 	app, err := dialMarked(ctx, "tcp4", dst.String())
 	if err != nil {
 		e.Error = err.Error()
 		p.log.write(e)
-		reset(c)
+		world.Reset(c)
 		return
 	}
 	p.log.write(e)
-	join(c, app)
+	x.join(c, app)
 }

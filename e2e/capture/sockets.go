@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,34 +42,4 @@ func originalDest(c *net.TCPConn) (netip.AddrPort, error) {
 	}
 	b := sa.Multiaddr
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:4])), nil
-}
-
-func reset(c net.Conn) {
-	switch t := c.(type) {
-	case *net.TCPConn:
-		_ = t.SetLinger(0) // closed already: so be it
-	case interface{ Reset() }:
-		t.Reset()
-	}
-	c.Close()
-}
-
-// join carries both directions until they have ended: an end of stream as one, all else as a reset.
-func join(a, b net.Conn) {
-	var wg sync.WaitGroup
-	oneWay := func(dst, src net.Conn) {
-		_, err := io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
-		if err == nil {
-			err = dst.(interface{ CloseWrite() error }).CloseWrite()
-		}
-		if err != nil {
-			reset(a)
-			reset(b)
-		}
-	}
-	wg.Go(func() { oneWay(a, b) })
-	wg.Go(func() { oneWay(b, a) })
-	wg.Wait()
-	a.Close()
-	b.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 // balancerDial bounds a connection to an endpoint.
@@ -129,43 +130,22 @@ func (b *balancer) serve(p *balanced) {
 		b.mu.Lock()
 		to := p.to[rand.IntN(len(p.to))]
 		b.mu.Unlock()
-		b.wg.Go(func() { b.carry(c.(*net.TCPConn), to) })
+		b.wg.Go(func() { b.carry(c, to) })
 	}
 }
 
 // carry joins a connection to an endpoint; one that cannot be reached resets it.
-func (b *balancer) carry(c *net.TCPConn, to netip.AddrPort) {
+func (b *balancer) carry(c net.Conn, to netip.AddrPort) {
 	ctx, cancel := context.WithTimeout(b.ctx, balancerDial)
 	up, err := b.net.ns.DialContext(ctx, "tcp4", to.String())
 	cancel()
 	if err != nil {
-		resetTCP(c)
+		world.Reset(c)
 		return
 	}
-	far := up.(*net.TCPConn)
-	stop := context.AfterFunc(b.ctx, func() { resetTCP(c); resetTCP(far) })
+	stop := context.AfterFunc(b.ctx, func() { world.Reset(c); world.Reset(up) })
 	defer stop()
-	var wg sync.WaitGroup
-	oneWay := func(dst, src *net.TCPConn) {
-		_, err := io.Copy(dst, src)
-		if err == nil {
-			err = dst.CloseWrite()
-		}
-		if err != nil {
-			resetTCP(c)
-			resetTCP(far)
-		}
-	}
-	wg.Go(func() { oneWay(far, c) })
-	wg.Go(func() { oneWay(c, far) })
-	wg.Wait()
-	c.Close()
-	far.Close()
-}
-
-func resetTCP(c *net.TCPConn) {
-	_ = c.SetLinger(0) // closed already: so be it
-	c.Close()
+	world.Join(c, up, nil)
 }
 
 // close ends listeners and connections, and takes the balancer's network away.

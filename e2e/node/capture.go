@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -18,9 +19,9 @@ const (
 	captureLog = "capture"
 	// captureAudience is the audience of the token that Istio's CA takes.
 	captureAudience = "istio-ca"
-	// captureStart bounds a capture process's start, captureStop its end after SIGTERM.
+	// captureStart bounds a capture process's start, captureStop its end after it was asked to.
 	captureStart = 30 * time.Second
-	captureStop  = 6 * time.Second
+	captureStop  = 9 * time.Second
 )
 
 // captor keeps a pod captured or not, as it is told: process, rules, annotation, and back. run owns what stands outside
@@ -83,7 +84,7 @@ func (c *captor) settled() error {
 
 // run keeps the pod as it is wanted until ctx ends; then the process may finish what it carries, unless the player ends.
 func (c *captor) run(ctx context.Context) {
-	defer c.end(c.pod.player.ctx)
+	defer func() { c.end(c.pod.player.ctx, unix.SIGINT) }()
 	for ctx.Err() == nil {
 		c.mu.Lock()
 		want, have := c.wanted, c.have
@@ -182,7 +183,7 @@ func (c *captor) disable(ctx context.Context) error {
 	if err := c.pod.ns().Do(redirection); err != nil {
 		return fmt.Errorf("end redirection: %w", err)
 	}
-	c.end(ctx)
+	c.end(ctx, unix.SIGTERM)
 	if err := c.pod.ns().Do(rules); err != nil {
 		return fmt.Errorf("remove capture rules: %w", err)
 	}

@@ -130,12 +130,12 @@ func (c *captor) token(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// end asks the process to end, and after a while, or with ctx, makes it.
-func (c *captor) end(ctx context.Context) {
+// end asks the process to end by a signal, and after a while, or with ctx, makes it.
+func (c *captor) end(ctx context.Context, by unix.Signal) {
 	if c.proc == nil {
 		return
 	}
-	_ = c.proc.cmd.Process.Signal(unix.SIGTERM) // gone already: done tells
+	_ = c.proc.cmd.Process.Signal(by) // gone already: done tells
 	t := time.NewTimer(captureStop)
 	defer t.Stop()
 	select {

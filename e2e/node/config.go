@@ -98,7 +98,8 @@ type CaptureProcess struct {
 	Ready func(ctx context.Context) error
 }
 
-// CaptureHook makes the process that captures p. It is called again when the process has ended before its time.
+// CaptureHook makes the process that captures p. It is called again when the process has ended before its time. The process is asked to end by SIGTERM when its pod leaves the
+// mesh, where others may not know that yet, and by SIGINT when the pod has ended; it has some seconds to do so.
 type CaptureHook func(ctx context.Context, p CapturePod) (CaptureProcess, error)
 
 func (c *Config) podCIDR() netip.Prefix {

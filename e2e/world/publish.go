@@ -2,7 +2,6 @@ package world
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 )
@@ -37,26 +36,7 @@ func relay(ctx context.Context, l net.Listener, dial func(context.Context) (net.
 			}
 			defer b.Close()
 			defer context.AfterFunc(ctx, func() { a.Close(); b.Close() })()
-			join(a, b)
+			Join(a, b, nil)
 		})
 	}
-}
-
-// join copies both ways and passes each end of stream on.
-func join(a, b net.Conn) {
-	var wg sync.WaitGroup
-	wg.Go(func() { oneWay(a, b) })
-	wg.Go(func() { oneWay(b, a) })
-	wg.Wait()
-}
-
-func oneWay(dst, src net.Conn) {
-	_, err := io.Copy(dst, src)
-	half, ok := dst.(interface{ CloseWrite() error })
-	if err != nil || !ok {
-		dst.Close()
-		src.Close()
-		return
-	}
-	_ = half.CloseWrite() // gone already
 }
