@@ -98,7 +98,7 @@ spec: {selector: {matchLabels: {app: orders}}, mtls: {mode: STRICT}}
 	if !strings.Contains(a.Err, "reset") {
 		t.Errorf("the caller got %+v, want a reset connection", a)
 	}
-	c.wantLast("orders", func(e capture.Entry) bool {
+	c.logs("/", 0, "orders", func(e capture.Entry) bool {
 		return !e.IsAllowed() && e.Transport == capture.Plaintext && strings.Contains(e.Policy, "strict") // the policy that STRICT becomes
 	})
 	c.enrol(true)
