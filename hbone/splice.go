@@ -28,15 +28,16 @@ func splice(st *h2.Stream, backend net.Conn) {
 	var deaf atomic.Bool        // the backend takes no more
 	down := make(chan struct{}) // closed when nothing more is read from the backend
 	wg.Go(func() {
-		to := sink{c: backend}
+		to := sink{c: backend, failed: &deaf}
 		_, err := st.WriteTo(&to)
 		switch {
 		case err == nil && closeWrite(backend):
 			giveUp(st, backend, down)
-		case err != nil && to.err == nil || !canCloseWrite(backend):
+		case err != nil && !deaf.Load() || !canCloseWrite(backend):
 			fail(st, backend)
 		default: // it was reset, and may have answered before that
 			deaf.Store(true)
+			giveUp(st, backend, down)
 		}
 	})
 	_, err := st.ReadFrom(backend)
@@ -118,16 +119,16 @@ func copyThrough(dst io.Writer, src io.Reader) (int64, error) {
 	}
 }
 
-// sink is the writing side of a connection, and why it has ended.
+// sink is the writing side of a connection, and notes that it has failed.
 type sink struct {
-	c   net.Conn
-	err error
+	c      net.Conn
+	failed *atomic.Bool
 }
 
 func (s *sink) Write(p []byte) (int, error) {
 	n, err := s.c.Write(p)
 	if err != nil {
-		s.err = err
+		s.failed.Store(true)
 	}
 	return n, err
 }
