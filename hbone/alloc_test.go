@@ -1,17 +1,23 @@
 package hbone_test
 
 import (
+	"context"
 	"net"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/hbone"
 )
 
-// opener gives a function that makes a warm open, sends one byte each way and closes; the server is in the same process.
-func opener(tb testing.TB, optimistic bool) func(buf []byte) {
+// opener gives a function that makes a warm open, along a route or by what a Resolver says, sends one byte each way and closes; the server is in the same process.
+func opener(tb testing.TB, optimistic, byName bool) func(buf []byte) {
 	m := newMesh(tb, echo, admitting)
 	m.dialer.Optimistic = optimistic
 	route := hbone.Route{Hops: []hbone.Hop{m.hop()}}
+	m.dialer.Resolver = hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return route, nil })
+	dial := func() (net.Conn, error) { return m.dialer.DialRoute(tb.Context(), route) }
+	if byName {
+		dial = func() (net.Conn, error) { return m.dialer.DialContext(tb.Context(), "tcp", "orders:80") }
+	}
 	serving := make(chan net.Conn)
 	for range 64 {
 		go func() {
@@ -35,7 +41,7 @@ func opener(tb testing.TB, optimistic bool) func(buf []byte) {
 		}
 	}()
 	open := func(buf []byte) {
-		c, err := m.dialer.DialRoute(tb.Context(), route)
+		c, err := dial()
 		if err != nil {
 			tb.Error(err)
 			return
@@ -56,46 +62,62 @@ func opener(tb testing.TB, optimistic bool) func(buf []byte) {
 // each end, the ConnectRequest and a goroutine's closure; the rest is crypto/tls's, one for each batch that arrives. It is a benchmark since the
 // race detector, which tests run with, adds its own.
 func BenchmarkOpenAllocations(b *testing.B) {
-	for name, optimistic := range map[string]bool{"answered": false, "optimistic": true} {
-		b.Run(name, func(b *testing.B) {
-			open := opener(b, optimistic)
-			buf := make([]byte, 1)
-			n := 1000.0
-			for range 3 { // crypto/tls allocates for each read: how many records come at once is chance, which only adds
-				n = min(n, testing.AllocsPerRun(300, func() { open(buf) }))
-			}
-			if n > 8 {
-				b.Errorf("%v allocations an open", n)
-			}
-			for b.Loop() {
-				open(buf)
-			}
-			b.ReportMetric(n, "allocs/open")
-		})
+	for _, optimistic := range []bool{false, true} {
+		for _, byName := range []bool{false, true} {
+			b.Run(openName(optimistic, byName), func(b *testing.B) {
+				open := opener(b, optimistic, byName)
+				buf := make([]byte, 1)
+				n := 1000.0
+				for range 3 { // crypto/tls allocates for each read: how many records come at once is chance, which only adds
+					n = min(n, testing.AllocsPerRun(300, func() { open(buf) }))
+				}
+				if n > 8 {
+					b.Errorf("%v allocations an open", n)
+				}
+				for b.Loop() {
+					open(buf)
+				}
+				b.ReportMetric(n, "allocs/open")
+			})
+		}
 	}
 }
 
+func openName(optimistic, byName bool) string {
+	name := "answered"
+	if optimistic {
+		name = "optimistic"
+	}
+	if byName {
+		name += "/name"
+	}
+	return name
+}
+
 func BenchmarkOpen(b *testing.B) {
-	for name, optimistic := range map[string]bool{"answered": false, "optimistic": true} {
-		b.Run(name+"/1", func(b *testing.B) {
-			open := opener(b, optimistic)
-			b.ReportAllocs()
-			buf := make([]byte, 1)
-			for b.Loop() {
-				open(buf)
-			}
-		})
-		b.Run(name+"/64", func(b *testing.B) {
-			open := opener(b, optimistic)
-			b.ReportAllocs()
-			b.SetParallelism(32)
-			b.RunParallel(func(pb *testing.PB) {
+	for _, optimistic := range []bool{false, true} {
+		for _, byName := range []bool{false, true} {
+			name := openName(optimistic, byName)
+			b.Run(name+"/1", func(b *testing.B) {
+				open := opener(b, optimistic, byName)
+				b.ReportAllocs()
 				buf := make([]byte, 1)
-				for pb.Next() {
+				for b.Loop() {
 					open(buf)
 				}
 			})
-		})
+			b.Run(name+"/64", func(b *testing.B) {
+				open := opener(b, optimistic, byName)
+				b.ReportAllocs()
+				b.SetParallelism(32)
+				b.RunParallel(func(pb *testing.PB) {
+					buf := make([]byte, 1)
+					for pb.Next() {
+						open(buf)
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -123,11 +123,12 @@ func (c *Conn) Reset() { c.end().Reset(http2.ErrCodeCancel) }
 
 // end forgets the tunnel, whose stream is to be closed.
 func (c *Conn) end() *h2.Stream {
-	c.leave()
+	s := &c.own
 	if c.early != nil {
-		return c.early.close()
+		s = c.early.close() // from now on it goes nowhere else, which its leaving counts on
 	}
-	return &c.own
+	c.leave()
+	return s
 }
 
 // LocalAddr is our end of the TCP connection that carries the tunnel.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +52,13 @@ type Dialer struct {
 	// A refusal is then the *DialError of the first Read or Write. What was written until the answer, up to 16 KiB, is sent again on another
 	// connection when the peer did not act on the CONNECT; beyond that such an end is an error.
 	Optimistic bool
+	// RetryWithin is how long after its begin a dial of DialContext may be tried again that was refused for the moment: its CONNECT was answered 503 or 404, as
+	// by a waypoint that callers are sent to before it knows the Service, or its peer was not there, or went away before it answered. No byte has been delivered
+	// then. It is tried at once where the Resolver has another way by now, and else after 20 to 40 ms, which doubles each time, or as soon as the Resolver tells of
+	// another way; five times in all. A way that refuses all of them is not waited for again in the next 30 s. All dials together may be tried again as
+	// often as one in five that opened, and 10 times a second, 100 at once. With Optimistic it is what was written until the answer that is sent again, and counts
+	// from when the refusal is seen. Zero means 1 s; negative tries nothing again.
+	RetryWithin time.Duration
 	// Drain is how long a tunnel may go on after its way has changed, where the Resolver tells of changes; then it is reset. Zero leaves it
 	// to its users; negative resets it at once.
 	Drain time.Duration
@@ -67,7 +73,11 @@ type Dialer struct {
 	open      Conn               // root of the list of open tunnels, see join
 	outdated  map[*Conn]struct{} // of them those whose way has changed
 	following bool               // follow runs
-	nudge     chan struct{}      // capacity 1: ways must be looked at; made with the first follow
+	retries   RetryStats
+	spent     float64 // of what may be tried again, at spentAt
+	spentAt   time.Time
+	refusing  map[string]time.Time // ways that were waited for in vain, and until when they are not again
+	nudge     chan struct{}        // capacity 1: ways must be looked at; made with the first follow
 }
 
 func (d *Dialer) pool() *Pool {
@@ -89,8 +99,8 @@ func (d *Dialer) netDial(ctx context.Context, network, address string) (net.Conn
 
 // DialContext connects to address ("host:port" as the Resolver understands it) on a network "tcp", "tcp4" or "tcp6". It blocks until the
 // last hop has answered and obeys ctx until it returns. A tunnel is a *Conn; plaintext, where allowed, is what
-// NetDial gives. When the first hop cannot be reached and the Resolver has another Endpoint, that is tried too. Errors are *DialError;
-// SafeToRetry tells whether a peer may have acted on the request.
+// NetDial gives. When the first hop cannot be reached and the Resolver has another Endpoint, that is tried too; what is refused for the moment is tried again
+// as RetryWithin says. Errors are *DialError; SafeToRetry tells whether a peer may have acted on the request.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -100,6 +110,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if d.Identity == nil || d.Resolver == nil {
 		return nil, &DialError{Target: address, Err: errors.New("the Dialer has no Identity or no Resolver")}
 	}
+	begun := time.Now()
 	changes, _ := d.Resolver.(changing)
 	var before <-chan struct{}
 	if changes != nil {
@@ -114,31 +125,17 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	route.Target = cmp.Or(route.Target, address)
 	c, err := d.dialRoute(ctx, route)
-	if err != nil && route.Endpoint != nil && unreachable(err) {
-		c, err = d.dialElsewhere(ctx, network, address, route.Endpoint, err)
+	if err != nil {
+		c, err = d.dialAgain(ctx, network, address, begun, route, err)
 	}
 	if err != nil {
 		return nil, err
 	}
+	if c.early != nil {
+		c.early.network, c.early.ctx = network, ctx
+	}
 	d.followWays(changes, before)
 	return c, nil
-}
-
-// dialElsewhere tries other endpoints than first, which could not be reached for err.
-func (d *Dialer) dialElsewhere(ctx context.Context, network, address string, first *Endpoint, err error) (*Conn, error) {
-	for tried := []*Endpoint{first}; len(tried) < maxEndpoints && ctx.Err() == nil; {
-		route, resolveErr := d.Resolver.Resolve(ctx, network, address)
-		if resolveErr != nil || len(route.Hops) == 0 || route.Endpoint == nil || slices.Contains(tried, route.Endpoint) {
-			return nil, err // nobody else is there
-		}
-		route.Target = cmp.Or(route.Target, address)
-		c, dialErr := d.dialRoute(ctx, route)
-		if dialErr == nil || !unreachable(dialErr) {
-			return c, dialErr
-		}
-		tried, err = append(tried, route.Endpoint), dialErr
-	}
-	return nil, err
 }
 
 func (d *Dialer) dialDirect(ctx context.Context, network, address string, route Route) (net.Conn, error) {

@@ -25,8 +25,9 @@
 // # Endings
 //
 // Each direction ends alone: CloseWrite is FIN. A tunnel that was reset, or whose connection was lost, reads ECONNRESET and never io.EOF, so that
-// nobody takes a part for the whole. A CONNECT that no peer acted on is made again on another connection, up to five times; any other failure is a
-// *DialError before the tunnel stood, a *TunnelError afterwards.
+// nobody takes a part for the whole. A CONNECT that no peer acted on is made again on another connection, up to five times; one that was refused for the
+// moment is made again on the way that is right by then, as Dialer.RetryWithin says; any other failure is a *DialError before the tunnel stood, a
+// *TunnelError afterwards.
 //
 // # Limits
 //

@@ -23,6 +23,7 @@ type DialError struct {
 	Peer   spiffeid.ID    // whom the hop showed itself to be; zero before the handshake ended
 	Status int            // the answer to the CONNECT; 0: the peer never answered
 	Sent   bool           // the peer may have acted on the request
+	Tries  int            // how often DialContext has tried, where it was more than once; else 0
 	Err    error
 }
 
@@ -47,6 +48,9 @@ func (e *DialError) Error() string {
 		fmt.Fprintf(&b, ": answered %d %s", e.Status, http.StatusText(e.Status))
 	} else {
 		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if e.Tries > 1 {
+		fmt.Fprintf(&b, ", the last of %d tries", e.Tries)
 	}
 	if hint := e.hint(); hint != "" {
 		b.WriteString(": " + hint)

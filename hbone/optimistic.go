@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/hbone/internal/h2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/net/http2"
 )
 
@@ -30,11 +31,15 @@ type optimistic struct {
 	kept     []byte
 	first    [64]byte // of kept, which a short request needs no more than
 	over     bool     // more was written than is kept
+	sent     bool     // something was given to s
 	ended    bool     // CloseWrite
 	closed   bool
 	err      error // why the tunnel never stood
 	attempts int
-	read     time.Time // deadlines
+	network  string          // of DialContext, which has this tried again
+	ctx      context.Context // its own, for the values in it; nil: it was not DialContext, or the answer is there
+	retry    *retry          // once it was
+	read     time.Time       // deadlines
 	write    time.Time
 	opening  chan struct{} // not nil while it is opened again; closed afterwards
 	cancel   context.CancelCauseFunc
@@ -125,25 +130,36 @@ func (o *optimistic) send(p []byte) (int, *h2.Stream, error) {
 	defer func() { <-o.writing }()
 	o.mu.Lock()
 	s, before, err := o.s, len(o.kept), o.err
-	switch {
-	case err != nil:
+	if err != nil {
 		o.mu.Unlock()
 		return 0, s, err
-	case o.over || o.settled.Load():
-	case before+len(p) > maxKept:
-		o.over, o.kept = true, nil
-	default:
-		o.kept = append(o.kept, p...)
 	}
+	o.keep(p)
 	o.mu.Unlock()
 	n, err := s.Write(p)
 	o.look(s)
 	if err != nil && !o.unsent(s, err) {
 		o.mu.Lock()
-		o.kept = o.kept[:min(len(o.kept), before+n)] // the user will write the rest again, or not
+		if !o.passing(s, err) {
+			o.kept = o.kept[:min(len(o.kept), before+n)] // the user will write the rest again, or not
+		}
 		o.mu.Unlock()
 	}
 	return n, s, err
+}
+
+// keep keeps p, which is about to be written, if there is room for it; mu is held.
+func (o *optimistic) keep(p []byte) {
+	if o.opening == nil && len(p) > 0 {
+		o.sent = true
+	}
+	switch {
+	case o.over || o.settled.Load():
+	case len(o.kept)+len(p) > maxKept:
+		o.over, o.kept = true, nil
+	default:
+		o.kept = append(o.kept, p...)
+	}
 }
 
 // closeWrite is Conn.CloseWrite before the answer has been seen.
@@ -220,8 +236,12 @@ func (o *optimistic) look(s *h2.Stream) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.s == s {
-		o.kept = nil
+		o.kept, o.ctx = nil, nil
 		o.settled.Store(true)
+		if o.retry != nil {
+			o.retry.saved()
+			o.retry = nil
+		}
 	}
 }
 
@@ -237,20 +257,35 @@ func (o *optimistic) unsent(s *h2.Stream, err error) bool {
 	return s != now || w.overtaken(err) // elsewhere it is for that reason
 }
 
+// passing reports whether err, which s ended with, is a refusal of the moment, so that the tunnel may be opened again on the way that is right by then; mu is
+// held. Of a connection that was lost nobody knows what it has delivered, unless nothing was written.
+func (o *optimistic) passing(s *h2.Stream, err error) bool {
+	if _, refused := errors.AsType[*h2.StatusError](err); !refused {
+		if _, lost := errors.AsType[*h2.LostError](err); !lost || o.sent && o.s == s && o.opening == nil {
+			return false
+		}
+	}
+	return o.ctx != nil && o.way.d.retryWithin() > 0 && !s.Stands() && passing(o.way.hop().fail(o.way.link.peer, true, err))
+}
+
 // again reports whether the tunnel is, or has been, opened again after s ended with err.
 func (o *optimistic) again(s *h2.Stream, err error) bool {
-	if !o.unsent(s, err) {
-		return false
-	}
+	unsent := o.unsent(s, err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
+	case !unsent && !o.passing(s, err):
+		return false
 	case o.s != s || o.opening != nil:
 		return true
 	case o.over || o.closed || o.err != nil:
 		return false
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
+	values := context.Background()
+	if o.ctx != nil {
+		values = context.WithoutCancel(o.ctx)
+	}
+	ctx, cancel := context.WithCancelCause(values)
 	o.cancel, o.opening, o.poke = cancel, make(chan struct{}), make(chan struct{})
 	go o.reopen(ctx)
 	return true
@@ -317,34 +352,78 @@ func (o *optimistic) reopen(ctx context.Context) {
 	default:
 		_ = s.SetReadDeadline(o.read)
 		_ = s.SetWriteDeadline(o.write)
-		o.s, o.way = s, w
+		if from, to := o.way.route.Endpoint, w.route.Endpoint; from != to {
+			if from != nil {
+				from.Closed()
+			}
+			if to != nil {
+				to.Opened()
+			}
+		}
+		o.s, o.way, o.sent = s, w, len(o.kept) > 0
 	}
 }
 
-// restart sends the CONNECT again.
+// restart sends the CONNECT again: on the same way while nobody has acted on it, else on the one that is right by now.
 func (o *optimistic) restart(ctx context.Context) (*h2.Stream, *way, error) {
-	s, w := o.now()
-	hop := w.hop()
-	avoid, last := w.pc, s.Answer()
+	s, before := o.now()
+	route, last := before.route, s.Answer()
+	o.mu.Lock()
+	passing, again := o.passing(s, last), o.ctx != nil
+	o.mu.Unlock()
+	err := error(before.hop().fail(before.link.peer, true, last))
+	if !passing {
+		var w *way
+		if s, w, err = o.restartOn(ctx, before.d, &route, before.pc, before.link.peer, last); err == nil || !again {
+			return s, w, err
+		}
+	}
+	if o.retry == nil {
+		o.retry = &retry{d: before.d, network: o.network, address: route.Target, begun: time.Now()}
+	}
+	for {
+		next, ok := o.retry.next(ctx, &route, err)
+		if !ok {
+			return nil, nil, o.retry.gaveUp(&route, err)
+		}
+		route, o.attempts = next, 0
+		var w *way
+		if s, w, err = o.restartOn(ctx, before.d, &route, nil, spiffeid.ID{}, nil); err == nil {
+			return s, w, nil
+		}
+	}
+}
+
+// restartOn sends the CONNECT along a route. avoid, where not nil, is the connection that it was on before, with peer; last is what that ended with.
+func (o *optimistic) restartOn(ctx context.Context, d *Dialer, route *Route, avoid *pooled, peer spiffeid.ID, last error) (*h2.Stream, *way, error) {
+	hop := &route.Hops[len(route.Hops)-1]
 	for o.attempts < maxAttempts { // only restart uses it
 		o.attempts++
-		if w.pc == nil { // inside of another tunnel, which ends with it
-			conn, err := w.d.tunnel(ctx, &w.route)
+		if len(route.Hops) > 1 { // what is inside of another tunnel ends with it
+			conn, err := d.tunnel(ctx, route)
 			if err != nil {
 				return nil, nil, err
 			}
 			return &conn.own, conn.currentWay(), nil
 		}
-		pc, _, err := w.d.pool().get(ctx, w.d, hop, avoid)
+		pc, _, err := d.pool().get(ctx, d, hop, avoid)
 		if errors.Is(err, errOvertaken) {
 			last = err
 			continue
 		}
 		if err != nil {
-			return nil, nil, hop.fail(w.link.peer, false, fmt.Errorf("%w; and no other connection: %w", last, err))
+			if last != nil {
+				err = fmt.Errorf("%w; and no other connection: %w", last, err)
+			}
+			failed := hop.fail(peer, false, err)
+			if route.Endpoint != nil && unreachable(failed) {
+				route.Endpoint.Failed(time.Now())
+			}
+			return nil, nil, failed
 		}
-		next := pc.way(w.d, &w.route)
-		if s, err = pc.h2.Start(next.fields); err == nil {
+		next := pc.way(d, route)
+		s, err := pc.h2.Start(next.fields)
+		if err == nil {
 			return s, next, nil
 		}
 		pc.drop()
@@ -353,5 +432,5 @@ func (o *optimistic) restart(ctx context.Context) (*h2.Stream, *way, error) {
 			return nil, nil, hop.fail(pc.link.peer, true, err)
 		}
 	}
-	return nil, nil, hop.fail(w.link.peer, false, last)
+	return nil, nil, hop.fail(peer, false, last)
 }

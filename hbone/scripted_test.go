@@ -163,7 +163,7 @@ func TestARefusalIsItsStatusWhateverComesBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScript(t)
-				s.dialer.Optimistic = optimistic
+				s.dialer.Optimistic, s.dialer.RetryWithin = optimistic, -1
 				call := s.dial(t)
 				p := s.peer(t)
 				id := p.WantConnect(target)

@@ -27,6 +27,20 @@ type DialerStats struct {
 	Waiting  int // dials that wait for a connection
 }
 
+// RetryStats counts what a Dialer has tried again, see Dialer.RetryWithin, since its first dial.
+type RetryStats struct {
+	Tries  uint64 // further tries
+	Saved  uint64 // dials that came to a tunnel by them
+	Spared uint64 // dials that were left as they were since too much was tried again, or their way refuses for long
+}
+
+// Retries says what the Dialer has tried again.
+func (d *Dialer) Retries() RetryStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.retries
+}
+
 // Outdated is how many of the Dialer's tunnels are open though their way has changed, as far as the Resolver tells of changes.
 func (d *Dialer) Outdated() int {
 	d.mu.Lock()

@@ -20,6 +20,8 @@ type Trace struct {
 	Connected func(TraceTunnel)
 	// Refused is called when a CONNECT came to nothing, and at a Dialer also for each attempt that is made again elsewhere.
 	Refused func(TraceTunnel)
+	// Retrying is called when a dial is to be tried again: it was refused for the moment, see Dialer.RetryWithin, or its first hop could not be reached.
+	Retrying func(TraceRetry)
 }
 
 // TraceConn is a connection.
@@ -38,6 +40,15 @@ type TraceTunnel struct {
 	Status  int             // 200, or the refusal; 0: there was no answer
 	Took    time.Duration   // from the CONNECT to its answer
 	Err     error           // Refused: why
+}
+
+// TraceRetry is a dial that is to be tried again.
+type TraceRetry struct {
+	Address   string        // what was dialled
+	Try       int           // which one it is to be: 2 is the first again
+	Elsewhere bool          // another way than those before
+	Waited    time.Duration // since the one before came to nothing
+	Err       error         // what that came to
 }
 
 func (l *link) trace() TraceConn {

@@ -67,6 +67,7 @@ func (c *Conn) join(d *Dialer) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.earn()
 	root := &d.open
 	if root.next == nil {
 		root.next, root.prev = root, root

@@ -177,7 +177,10 @@ func (a *app) dial(ctx context.Context, f *dialFlags, target string) error {
 			return err
 		}
 	}
-	d := &hbone.Dialer{Identity: src, Resolver: hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return rt, nil })}
+	d := &hbone.Dialer{
+		Identity: src, Resolver: hbone.ResolverFunc(func(context.Context, string, string) (hbone.Route, error) { return rt, nil }),
+		RetryWithin: -1, // the first answer is what was asked for
+	}
 	if f.allowPlaintext {
 		d.Plaintext = hbone.PlaintextAllow
 	}

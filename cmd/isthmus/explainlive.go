@@ -91,7 +91,7 @@ func (a *app) explainLive(ctx context.Context, f *explainFlags, w *world, x *exp
 		return f.missing(err)
 	}
 	p := &prober{app: a, flags: f, answer: &answer}
-	p.dialer = &hbone.Dialer{Identity: src, Resolver: hbone.ResolverFunc(p.resolve)}
+	p.dialer = &hbone.Dialer{Identity: src, Resolver: hbone.ResolverFunc(p.resolve), RetryWithin: -1} // the first answer is what was asked for
 	defer p.dialer.Close()
 	live := &liveDetail{Identity: svid.ID.String(), Probes: []probeDetail{}}
 	for i := range answer.Ways {

@@ -182,7 +182,7 @@ func start(ctx context.Context, cfg *config) (*process, error) {
 	return &process{
 		cfg: cfg, id: id, mesh: mesh, authz: authorizer, log: &accessLog{out: os.Stdout},
 		dialer: &hbone.Dialer{Identity: id, Resolver: mesh, Plaintext: hbone.PlaintextAllow, NetDial: dialMarked,
-			Baggage: "k8s.namespace.name=" + cfg.Namespace + ",k8s.pod.name=" + cfg.Pod},
+			Baggage: "k8s.namespace.name=" + cfg.Namespace + ",k8s.pod.name=" + cfg.Pod, RetryWithin: -1}, // ztunnel tries nothing again
 	}, nil
 }
 
