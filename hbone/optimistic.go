@@ -239,7 +239,7 @@ func (o *optimistic) look(s *h2.Stream) {
 		o.kept, o.ctx = nil, nil
 		o.settled.Store(true)
 		if o.retry != nil {
-			o.retry.saved()
+			o.retry.d.retried()
 			o.retry = nil
 		}
 	}

@@ -55,7 +55,7 @@ func (d *Dialer) dialAgain(ctx context.Context, network, address string, begun t
 		route = next
 		var c *Conn
 		if c, err = d.dialRoute(ctx, route); err == nil {
-			r.saved()
+			d.retried()
 			return c, nil
 		}
 	}
@@ -137,23 +137,27 @@ func (r *retry) was(route *Route) bool {
 	})
 }
 
-// tell counts a further try, and tells of it. It is true.
+// tell tells of a further try. It is true.
 func (r *retry) tell(start time.Time, elsewhere bool, err error) bool {
-	d := r.d
+	r.d.retrying(TraceRetry{Address: r.address, Try: len(r.tried) + 1, Elsewhere: elsewhere, Waited: time.Since(start), Err: err})
+	return true
+}
+
+// retrying counts a further try, and tells of it.
+func (d *Dialer) retrying(r TraceRetry) {
 	d.mu.Lock()
 	d.retries.Tries++
 	d.mu.Unlock()
 	if d.Trace != nil && d.Trace.Retrying != nil {
-		d.Trace.Retrying(TraceRetry{Address: r.address, Try: len(r.tried) + 1, Elsewhere: elsewhere, Waited: time.Since(start), Err: err})
+		d.Trace.Retrying(r)
 	}
-	return true
 }
 
-// saved counts a dial that has a tunnel after all.
-func (r *retry) saved() {
-	r.d.mu.Lock()
-	r.d.retries.Saved++
-	r.d.mu.Unlock()
+// retried counts what has come to something after all.
+func (d *Dialer) retried() {
+	d.mu.Lock()
+	d.retries.Saved++
+	d.mu.Unlock()
 }
 
 // gaveUp makes err, of the last try, say how often it was tried. A way that was waited for in vain is not waited for again for a while.

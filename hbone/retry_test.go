@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -655,6 +656,12 @@ func TestOptimisticDataIsNotSentAgainThatMayHaveArrived(t *testing.T) {
 					p.WantData(id, make([]byte, tt.size))
 				}
 				tt.end(p, id)
+				synctest.Wait()
+				if tt.size == 0 { // also where nobody has looked for the answer yet
+					if err := c.CloseWrite(); err == nil {
+						t.Error("CloseWrite is no error")
+					}
+				}
 				if _, err := c.Read(make([]byte, 1)); err == nil || len(l.tries()) != 0 {
 					t.Errorf("%v, and it was tried again: %+v", err, l.tries())
 				}
@@ -737,4 +744,152 @@ func TestATunnelThatIsTriedAgainCountsWhereItGoes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ask has the Transport send a request to orders.
+func (l *led) ask(t *testing.T, method string, body io.Reader) *hbonetest.Call[string] {
+	t.Helper()
+	tr := &hbone.Transport{Dialer: l.dialer, Configure: func(tr *http.Transport) { tr.DisableKeepAlives = true }}
+	t.Cleanup(tr.CloseIdleConnections)
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://orders/", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hbonetest.Go(func() (string, error) {
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		return string(b), err
+	})
+}
+
+// endAtOnce accepts a tunnel and ends it at the first byte, as Envoy does where it does not know the Service.
+func endAtOnce(t *testing.T, p *hbonetest.Peer) {
+	t.Helper()
+	id := connect(t, p, vip)
+	p.Send(hbonetest.Answer(id, 200))
+	nextData(t, p)
+	p.Send(hbonetest.Reset{Stream: id, Code: http2.ErrCodeConnect})
+}
+
+// nextData is the next DATA, of whatever tunnel.
+func nextData(t *testing.T, p *hbonetest.Peer) string {
+	t.Helper()
+	for {
+		f, err := p.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, ok := f.(hbonetest.Data); ok && len(d.Bytes) > 0 {
+			return string(d.Bytes)
+		}
+	}
+}
+
+// A real waypoint accepts the tunnel for a Service that it does not know yet, and ends it. Who may ask twice does.
+func TestARequestIsSentAgainThatAWaypointEnds(t *testing.T) {
+	for name, request := range map[string]struct{ method, body string }{"GET": {"GET", ""}, "OPTIONS with a body": {"OPTIONS", "some text"}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLed(t)
+				start := time.Now()
+				call := l.ask(t, request.method, strings.NewReader(request.body))
+				p := l.peer(t)
+				endAtOnce(t, p)
+				endAtOnce(t, p)
+				id := connect(t, p, vip)
+				p.Send(hbonetest.Answer(id, 200))
+				if b := nextData(t, p); !strings.HasPrefix(b, request.method+" ") || !strings.HasSuffix(b, request.body) {
+					t.Errorf("the waypoint got %q", b)
+				}
+				p.Send(hbonetest.Data{Stream: id, Bytes: []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")})
+				if b, err := call.Wait(); b != "ok" || err != nil {
+					t.Errorf("got %q, %v", b, err)
+				}
+				if took := time.Since(start); took < 60*time.Millisecond || took > 120*time.Millisecond {
+					t.Errorf("it took %v", took)
+				}
+				if r := l.tries(); len(r) != 2 || r[0].Try != 2 || r[1].Try != 3 || r[0].Address != "orders" || r[0].Err == nil {
+					t.Errorf("the Trace was told of %+v", r)
+				}
+				if st := l.dialer.Retries(); st != (hbone.RetryStats{Tries: 2, Saved: 1}) {
+					t.Errorf("the stats are %+v", st)
+				}
+			})
+		})
+	}
+}
+
+func TestARequestIsNotSentAgainThatMayHaveArrived(t *testing.T) {
+	for name, tt := range map[string]struct {
+		method string
+		kind   hbone.HopKind
+		code   http2.ErrCode
+		within time.Duration
+		begun  bool // the answer has
+	}{
+		"a POST":                    {method: "POST", kind: hbone.HopWaypoint, code: http2.ErrCodeConnect},
+		"a pod":                     {method: "GET", kind: hbone.HopWorkload, code: http2.ErrCodeConnect},
+		"another end":               {method: "GET", kind: hbone.HopWaypoint, code: http2.ErrCodeCancel},
+		"an answer that breaks off": {method: "GET", kind: hbone.HopWaypoint, code: http2.ErrCodeConnect, begun: true},
+		"where that is not wanted":  {method: "GET", kind: hbone.HopWaypoint, code: http2.ErrCodeConnect, within: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLed(t)
+				l.ways.turn(l.pipeMesh.hop(), tt.kind, vip, nil)
+				l.dialer.RetryWithin = tt.within
+				call := l.ask(t, tt.method, nil)
+				p := l.peer(t)
+				id := connect(t, p, vip)
+				p.Send(hbonetest.Answer(id, 200))
+				nextData(t, p)
+				if tt.begun {
+					p.Send(hbonetest.Data{Stream: id, Bytes: []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")})
+				}
+				p.Send(hbonetest.Reset{Stream: id, Code: tt.code})
+				if _, err := call.Wait(); err == nil || len(l.tries()) != 0 {
+					t.Errorf("%v, %+v", err, l.tries())
+				}
+			})
+		})
+	}
+}
+
+// A policy that denies connections ends them so too, for good.
+func TestARequestThatAWaypointGoesOnEndingIsNotSentAgainForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLed(t)
+		first := l.ask(t, "GET", nil)
+		p := l.peer(t)
+		for range 5 {
+			endAtOnce(t, p)
+		}
+		if _, err := first.Wait(); err == nil || !strings.Contains(err.Error(), "policy denies") {
+			t.Error(err)
+		}
+		for range 3 {
+			start := time.Now()
+			next := l.ask(t, "GET", nil)
+			endAtOnce(t, p)
+			if _, err := next.Wait(); err == nil {
+				t.Error("it was answered")
+			}
+			if took := time.Since(start); took != 0 || len(l.tries()) != 4 {
+				t.Errorf("after %v and %d tries", took, len(l.tries()))
+			}
+			time.Sleep(8 * time.Second)
+		}
+		time.Sleep(7 * time.Second) // 30 s since the first
+		last := l.ask(t, "GET", nil)
+		endAtOnce(t, p)
+		id := connect(t, p, vip)
+		p.Send(hbonetest.Answer(id, 200), hbonetest.Data{Stream: id, Bytes: []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")})
+		if b, err := last.Wait(); b != "ok" || err != nil {
+			t.Errorf("got %q, %v", b, err)
+		}
+	})
 }

@@ -30,8 +30,8 @@ type DialerStats struct {
 // RetryStats counts what a Dialer has tried again, see Dialer.RetryWithin, since its first dial.
 type RetryStats struct {
 	Tries  uint64 // further tries
-	Saved  uint64 // dials that came to a tunnel by them
-	Spared uint64 // dials that were left as they were since too much was tried again, or their way refuses for long
+	Saved  uint64 // dials that came to a tunnel by them, and requests of a Transport that came to an answer
+	Spared uint64 // those that were left as they were since too much was tried again, or their way refuses for long
 }
 
 // Retries says what the Dialer has tried again.

@@ -20,7 +20,8 @@ type Trace struct {
 	Connected func(TraceTunnel)
 	// Refused is called when a CONNECT came to nothing, and at a Dialer also for each attempt that is made again elsewhere.
 	Refused func(TraceTunnel)
-	// Retrying is called when a dial is to be tried again: it was refused for the moment, see Dialer.RetryWithin, or its first hop could not be reached.
+	// Retrying is called when a dial is to be tried again: it was refused for the moment, see Dialer.RetryWithin, or its first hop could not be reached; and when a
+	// Transport is to send a request again that a waypoint has ended in place of an answer.
 	Retrying func(TraceRetry)
 }
 
@@ -42,7 +43,7 @@ type TraceTunnel struct {
 	Err     error           // Refused: why
 }
 
-// TraceRetry is a dial that is to be tried again.
+// TraceRetry is a dial, or a request, that is to be tried again.
 type TraceRetry struct {
 	Address   string        // what was dialled
 	Try       int           // which one it is to be: 2 is the first again

@@ -12,7 +12,9 @@ import (
 
 // Transport sends HTTP requests through a Dialer: HTTP/1.1 or h2c inside the tunnel for http, and whatever TLS negotiates there for https. The
 // Resolver is asked for each request's host and port whenever a new tunnel is needed. Tunnels are kept for later requests, and a
-// request is repeated only where that is safe: when it was not sent, or is idempotent and its body can be had again. Where the Resolver tells of
+// request is repeated only where that is safe: when it was not sent, or is idempotent and its body can be had again. So it is too where a waypoint
+// has accepted its tunnel and ends it in place of an answer (RST_STREAM CONNECT_ERROR), as one does that does not know the Service yet: in the bounds of
+// Dialer.RetryWithin. Where the Resolver tells of
 // changes (a method Changed, as wds.Client has), a tunnel is not used again after its way has changed: a request goes through a waypoint
 // that came, or fails, but never past it. One Transport has one Dialer, so identities do not mix. Set its fields before the first use.
 type Transport struct {
@@ -69,6 +71,15 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		clone.URL = &url
 		r = clone
 	}
+	res, err := t.send(r)
+	if err != nil {
+		return t.repeat(r, err)
+	}
+	return res, nil
+}
+
+// send sends a request once, as far as it is up to us.
+func (t *Transport) send(r *http.Request) (*http.Response, error) {
 	t.follow(r)
 	if r.URL.Scheme == "http" && t.H2C != nil && t.H2C(r) {
 		return t.h2c.roundTrip(r)

@@ -143,6 +143,7 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	t.Run("a gateway that is captured", func(t *testing.T) { capturedGateway(t, wholeSite(t, m, "whole")) })
 	t.Run("a gateway that is locked", func(t *testing.T) { lockedGateway(t, wholeSite(t, m, "locked")) })
 	t.Run("a gateway that is paired", func(t *testing.T) { pairedSwitch(t, wholeSite(t, m, "paired")) })
+	t.Run("a gateway that embeds hbone", func(t *testing.T) { nativeGateway(t, wholeSite(t, m, "native")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, wholeSite(t, m, "ingress")) })
 	t.Run("a canary without a first waypoint", func(t *testing.T) { canaryAlone(t, wholeSite(t, m, "canary")) })
 }
