@@ -35,7 +35,7 @@ whether waypoints answer it speaks HBONE with an identity of its own, which
 istiod gives it for its service account's token; --identity takes it from
 elsewhere, as in isthmus dial. Until it has one it writes nothing for an
 AmbientEdge with waypoints, says so in finding ISM336, and is not ready: /readyz
-says why. Nor is it while it leads and has not read the cluster yet.
+says why. Nor is it before it has read the cluster.
 
 What it may not read of kinds that a cluster may lack is finding ISM349, and
 stops who needs it. A missing right to read what every plan depends on ends it,

@@ -78,13 +78,9 @@ func (c typedCache) informer(ctx context.Context, kind client.Object) cache.Info
 // watched are the kinds that have Go types.
 func watched() []client.Object { return append(kinds(), &v1alpha1.AmbientEdge{}) }
 
-// hasRead says why a controller that leads is not ready, or nil: it has not read the cluster yet. One that does not lead has nothing to do.
+// hasRead says why a controller is not ready, or nil: it has not read the cluster yet. All replicas read it; which kinds of routes and gateways there are is found out by
+// the one that leads. A manager begins to lead when its cache is full, so that one which does not lead yet may have read nothing.
 func hasRead(mgr ctrl.Manager, f *feed) error {
-	select {
-	case <-mgr.Elected():
-	default:
-		return nil
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for _, kind := range watched() {
@@ -95,6 +91,11 @@ func hasRead(mgr ctrl.Manager, f *feed) error {
 		if !i.HasSynced() {
 			return fmt.Errorf("the cluster has not been read yet: %T", kind)
 		}
+	}
+	select {
+	case <-mgr.Elected():
+	default:
+		return nil
 	}
 	select {
 	case <-f.ready:

@@ -96,7 +96,7 @@ func kinds() []client.Object {
 }
 
 // Setup adds the controller to a manager, whose scheme is Scheme and whose options Configure has set. It does not block; the manager runs it.
-// Check "cluster" of its /readyz is well where another replica leads, or when this one has read the cluster.
+// Check "cluster" of its /readyz is well when it has read the cluster.
 func Setup(mgr ctrl.Manager, o Options) error {
 	if mgr == nil {
 		return errors.New("set up controller: no manager")
