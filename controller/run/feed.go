@@ -25,7 +25,7 @@ import (
 // How soon the API server is asked which kinds it has, beyond at once.
 const (
 	unknowing = time.Second      // while it did not say
-	unwatched = 30 * time.Second // while CRDs cannot be watched
+	unwatched = 30 * time.Second // while CRDs cannot be watched; and a kind that may be listed, and not watched
 	asleep    = 10 * time.Minute // while they are
 )
 
@@ -55,10 +55,12 @@ type feed struct {
 	wake   chan struct{} // has room for one: a CRD has changed
 	look   chan struct{} // has room for one: a kind may not be read
 
+	listed  map[edge.Kind]bool      // those that may be listed, and not watched, when they were refused; only run asks for it
 	doubted map[edge.Kind]time.Time // by the first kind of a watched family: since when the API server says that it has gone; only run asks for it
 
-	mu      sync.RWMutex // guards the field below; not held across I/O
-	watched map[edge.Kind]span
+	mu               sync.RWMutex // guards the fields below; not held across I/O
+	watched          map[edge.Kind]span
+	blind, blindTold bool // CRDs may not be read, and that is in the log
 }
 
 // span is how long a kind is watched.
@@ -82,7 +84,7 @@ func newSpan() span {
 func newFeed(c cache.Cache, server resources, w watch) *feed {
 	return &feed{
 		cache: c, server: server, watch: w, ready: make(chan struct{}), wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
-		doubted: map[edge.Kind]time.Time{}, watched: map[edge.Kind]span{},
+		doubted: map[edge.Kind]time.Time{}, listed: map[edge.Kind]bool{}, watched: map[edge.Kind]span{},
 	}
 }
 
@@ -159,6 +161,11 @@ func (f *feed) run(ctx context.Context, q queue) {
 			log.FromContext(ctx).Info("it is not known which kinds there are", "reason", err.Error())
 		}
 	}
+}
+
+// crds is the resource of CRDs.
+func crds() schema.GroupResource {
+	return schema.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
 }
 
 // watchCRDs has changes of the CRDs of families wake the feed. Of CRDs nothing is kept but the name. The function that it returns says whether they

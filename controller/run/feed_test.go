@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
@@ -139,7 +141,7 @@ func (c *informers) handler(name string) toolscache.ResourceEventHandler {
 const crds = "apiextensions.k8s.io/v1 CustomResourceDefinition"
 
 // feeding runs a feed in a bubble of synctest, for a reconciler that knows of one edge, the ends of which are the test's.
-func feeding(t *testing.T, s *kindsServer, c *informers, do func(t *testing.T, f *feed, q queue)) {
+func feeding(t *testing.T, s *kindsServer, c *informers, do func(t *testing.T, f *feed, q queue), loggers ...logr.Logger) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		q := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
@@ -147,6 +149,9 @@ func feeding(t *testing.T, s *kindsServer, c *informers, do func(t *testing.T, f
 		r.concerns.note(types.NamespacedName{Namespace: "edge", Name: "public"}, newScope("edge.public", "edge"))
 		f := newFeed(c, s, watch{r})
 		ctx, cancel := context.WithCancel(t.Context())
+		for _, l := range loggers {
+			ctx = log.IntoContext(ctx, l)
+		}
 		if err := f.Start(ctx, q); err != nil {
 			t.Fatal(err)
 		}

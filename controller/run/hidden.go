@@ -45,6 +45,7 @@ func (f *feed) rest(ctx context.Context, q queue, wait time.Duration) rested {
 func (f *feed) refused(gr schema.GroupResource) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.blind = f.blind || gr == crds()
 	for k, s := range f.watched {
 		if k.Group != gr.Group || k.Resource != gr.Resource {
 			continue
@@ -76,20 +77,29 @@ func (f *feed) reveal(ctx context.Context, q queue) (some bool) {
 		s.told = true
 		f.watched[k] = s
 	}
+	blind := f.blind && !f.blindTold
+	f.blindTold = f.blindTold || blind
 	f.mu.Unlock()
+	if blind {
+		log.FromContext(ctx).Info("CRDs may not be read: give the rights to list and watch them; until then the API server is asked which kinds it has", "resource", crds().String(), "every", unwatched)
+	}
 	for k, s := range hidden {
 		switch {
 		case !s.told: // it has just been refused
-			log.FromContext(ctx).Info("objects may not be read", "kind", k.Kind, "apiVersion", k.APIVersion())
+			if f.listed[k] = s.synced(); f.listed[k] {
+				log.FromContext(ctx).Info("objects may be listed and not watched: give the right to watch them", "kind", k.Kind, "apiVersion", k.APIVersion(), "listedEvery", unwatched)
+			} else {
+				log.FromContext(ctx).Info("objects may not be read", "kind", k.Kind, "apiVersion", k.APIVersion())
+			}
 			some = true
-		case s.refused && time.Since(s.begun) < retried:
+		case s.refused && time.Since(s.begun) < s.pause():
 			some = true
 		case s.refused:
 			some = true
 			if err := f.anew(ctx, k, q); err != nil {
 				log.FromContext(ctx).Info("it cannot be watched anew", "kind", k.Kind, "reason", err.Error())
 			}
-		case !s.synced():
+		case !s.synced(), f.listed[k] && time.Since(s.begun) < retried: // its watch is refused right after
 			some = true
 		default:
 			news = f.unhide(k) || news
@@ -99,6 +109,14 @@ func (f *feed) reveal(ctx context.Context, q queue) (some bool) {
 		f.watch.everybody(q)
 	}
 	return some
+}
+
+// pause is how long a kind that may not be read is left before it is tried again. One that may be listed is listed anew by each try.
+func (s *span) pause() time.Duration {
+	if s.synced() {
+		return unwatched
+	}
+	return retried
 }
 
 // anew ends the watch of a hidden kind, and begins it anew.

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -114,6 +116,39 @@ func TestAKindThatMayNotBeReadIsHidden(t *testing.T) {
 			t.Errorf("with the right there: %d edges were told, and it was watched anew %d times", n, c.times("+"+name)-again)
 		}
 	})
+}
+
+// TestAKindThatMayBeListedAlone: it is not listed again and again; and that CRDs may not be read is in the log, once.
+func TestAKindThatMayBeListedAlone(t *testing.T) {
+	const version, group = "gateway.envoyproxy.io/v1alpha1", "gateway.envoyproxy.io"
+	s := &kindsServer{has: map[string][]string{version: {"backendtrafficpolicies"}}}
+	c := &informers{of: map[string]*informer{}, synced: true}
+	var said bytes.Buffer
+	feeding(t, s, c, func(t *testing.T, f *feed, q queue) {
+		if err := f.WaitForSync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		d := newDenied()
+		d.tell(f.refused)
+		before := c.times("+" + version + " BackendTrafficPolicy")
+		for range 300 { // each second, as its watch fails at once
+			d.refused(forbidden(group, "backendtrafficpolicies"))
+			if !d.refused(forbidden("apiextensions.k8s.io", "customresourcedefinitions")) {
+				t.Error("no plan can be made without CRDs, it is said")
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if n := c.times("+"+version+" BackendTrafficPolicy") - before; n < 8 || n > 11 {
+			t.Errorf("it was listed %d times in five minutes", n)
+		}
+	}, funcr.New(func(_, args string) { said.WriteString(args + "\n") }, funcr.Options{}))
+	for _, want := range []string{"objects may be listed and not watched", "CRDs may not be read: give the rights to list and watch them"} {
+		if n := strings.Count(said.String(), want); n != 1 {
+			t.Errorf("the log says %d times %q:\n%s", n, want, said.String())
+		}
+	}
 }
 
 // TestARefusalOfSomethingElseHidesNothing: of another kind, or of another nature.
