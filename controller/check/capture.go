@@ -195,7 +195,7 @@ func (w *World) notCaptured(found func(Finding)) {
 	}
 }
 
-const annotationDNS = "ambient.istio.io/dns-capture"
+const annotationDNS = plan.AnnotationDNSCapture
 
 func (w *World) dnsServers(found func(Finding)) {
 	for _, o := range w.workloads() {

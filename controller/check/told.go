@@ -210,6 +210,16 @@ func toldChecks() []Check {
 			},
 			holds: func(_ *World, _ *plan.View, f *v1alpha1.Finding) v1alpha1.Severity { return f.Severity },
 		},
+		{
+			Check: Check{
+				Code: v1alpha1.FindingDNSCaptured, Title: "ztunnel answers what a gateway sends to a DNS server", Severities: []v1alpha1.Severity{v1alpha1.SeverityWarning},
+				Pains:  []string{"C9"},
+				Matter: "A gateway that is captured sends to port 53, by a route or because it serves DNS itself.",
+				Harm:   "ztunnel answers in place of the DNS server: wrong answers, refused updates, or a loop.",
+				Fix:    "Annotate its pods ambient.istio.io/dns-capture=false.",
+			},
+			holds: func(_ *World, _ *plan.View, f *v1alpha1.Finding) v1alpha1.Severity { return f.Severity },
+		},
 	}
 	checks := make([]Check, 0, len(list))
 	for _, t := range list {

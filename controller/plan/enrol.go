@@ -68,6 +68,7 @@ func (m *maker) enrolAmbient(g *gateway) {
 	}
 	m.roll(g)
 	m.shut(g)
+	m.dnsTaken(g)
 	done, late, state := 0, 0, v1alpha1.StepNext
 	for _, p := range g.pods {
 		switch {
@@ -171,7 +172,7 @@ func (m *maker) enrolSteps(g *gateway, mode string) []Step {
 		return []Step{m.enrolBy(g, carrier{gatewayAPI, "Gateway", g.object}, "label its pods by spec.infrastructure", mode, strict, "spec", "infrastructure")}
 	case m.elsewhere(g) != "":
 		return m.enrolElsewhere(g, mode)
-	case mode == modeAmbient && ns != nil && strict == "" && m.byNamespace(ns, workloads, others):
+	case mode == modeAmbient && ns != nil && strict == "" && m.byNamespace(ns, workloads, others) && !m.apartForDNS(g, ns, workloads):
 		how := "label the namespace: it brings in no other pods"
 		if len(others) > 0 {
 			how = "label the namespace"
@@ -203,6 +204,12 @@ func (m *maker) enrolBy(g *gateway, c carrier, how, mode, strict string, at ...s
 	if strict != "" {
 		want = append(want, annotated(AnnotationBypassInbound, "true", at...))
 		how += ", and leave its inbound connections alone: " + strict
+	}
+	if dns := m.forwardsDNS(g); m.leavesDNS(c, mode, dns, at...) {
+		want = append(want, annotated(AnnotationDNSCapture, notCaptured, at...))
+		if dns != "" {
+			how += ", and leave its DNS alone: " + dns
+		}
 	}
 	if m.state(c.object, want[0]) == absent && enrolledOtherwise(g, mode) {
 		m.refused(g, strict)

@@ -63,7 +63,7 @@ func ourField(path []string) bool {
 			return true
 		}
 	case "metadata.annotations", "spec.template.metadata.annotations", "spec.infrastructure.annotations":
-		if slices.Contains([]string{AnnotationBypassInbound, v1alpha1.AnnotationRollout, v1alpha1.AnnotationFormer}, key) {
+		if slices.Contains([]string{AnnotationBypassInbound, AnnotationDNSCapture, v1alpha1.AnnotationRollout, v1alpha1.AnnotationFormer}, key) {
 			return true
 		}
 	}

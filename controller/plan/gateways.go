@@ -25,6 +25,7 @@ type gateway struct {
 	merged    *unstructured.Unstructured // the parameters of its class by which its pods serve all Gateways of that; nil: they do not
 	capture   v1alpha1.Capture           // never Auto
 	parents   []parent                   // see maker.parents
+	dns       *string                    // see maker.forwardsDNS
 }
 
 func (g *gateway) String() string { return object(g.kind, g.key) }

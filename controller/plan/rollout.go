@@ -69,7 +69,7 @@ func (m *maker) roll(g *gateway) {
 		now.value = again
 	}
 	s := m.put(c, VerbRoll, "start its pods anew, as the last ones were captured after they had connected", []setting{now}, []setting{
-		now, labelled(LabelDataplaneMode, "", at...), annotated(AnnotationBypassInbound, "", at...),
+		now, labelled(LabelDataplaneMode, "", at...), annotated(AnnotationBypassInbound, "", at...), annotated(AnnotationDNSCapture, "", at...),
 	})
 	s.part, s.wide = partEnrol, true
 	if s.Write != nil {

@@ -163,8 +163,8 @@ func (f *feed) run(ctx context.Context, q queue) {
 	}
 }
 
-// crds is the resource of CRDs.
-func crds() schema.GroupResource {
+// crdResource is that of CRDs.
+func crdResource() schema.GroupResource {
 	return schema.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
 }
 

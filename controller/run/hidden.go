@@ -45,7 +45,7 @@ func (f *feed) rest(ctx context.Context, q queue, wait time.Duration) rested {
 func (f *feed) refused(gr schema.GroupResource) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.blind = f.blind || gr == crds()
+	f.blind = f.blind || gr == crdResource()
 	for k, s := range f.watched {
 		if k.Group != gr.Group || k.Resource != gr.Resource {
 			continue
@@ -81,7 +81,7 @@ func (f *feed) reveal(ctx context.Context, q queue) (some bool) {
 	f.blindTold = f.blindTold || blind
 	f.mu.Unlock()
 	if blind {
-		log.FromContext(ctx).Info("CRDs may not be read: give the rights to list and watch them; until then the API server is asked which kinds it has", "resource", crds().String(), "every", unwatched)
+		log.FromContext(ctx).Info("CRDs may not be read: give the rights to list and watch them; until then the API server is asked which kinds it has", "resource", crdResource().String(), "every", unwatched)
 	}
 	for k, s := range hidden {
 		switch {

@@ -31,6 +31,7 @@ const (
 	FindingUnable          = "ISM336" // the controller has no identity to ask waypoints with
 	FindingNotLocked       = "ISM337" // a Service's pods cannot be locked, or cannot yet
 	FindingPair            = "ISM338" // what Pair does for a Service, or cannot do
+	FindingDNSCaptured     = "ISM339" // a gateway sends to a DNS server, and ztunnel answers in place of it
 	FindingOutsideMesh     = "ISM340" // a gateway is kept outside the mesh, and waypoints are asked for
 	FindingAssumed         = "ISM341" // that a gateway speaks HBONE is assumed
 	FindingOptedOut        = "ISM342" // pods of a gateway are labelled to stay outside

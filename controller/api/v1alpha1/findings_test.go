@@ -89,6 +89,8 @@ func findings() []told {
 			"another policy has the lock's name, or connections from before would be cut. One that is there stays. Info: in a plan that is still to be carried out, that it will wait for the gateway's pods to be started anew.", platform, "Do what the finding says."},
 		{"ISM338", "Error, Info", "Of `authorization.mode` Pair. Info: it does nothing for a Service beside what Lock does, as by its waypoint every caller gets the answer that its pods give him, or as somebody else leads it there. " +
 			"Error: something else has the name of a policy or a Service that Pair would make, or policies of others at a waypoint keep it from showing whether twins are in force there; Services are held back.", owner, "Do what the finding says."},
+		{"ISM339", "Warning", "The gateway sends to a DNS server, and its pods are captured so that ztunnel answers what it sends to port 53: wrong answers, refused updates, or a loop. A gateway that sends there when it is enrolled gets the annotation with it; " +
+			"one that comes to send there later, or that others have brought in, is not started anew for it.", platform, "Annotate its pods `ambient.istio.io/dns-capture=false`, and start them anew."},
 		{"ISM340", "Error", "`spec.capture` None keeps the gateway outside the mesh, and waypoints are asked for: it would send past them in plaintext, and their policies be void.", author,
 			"Set `spec.capture` to Auto, or `spec.waypoint.policy` to None."},
 		{"ISM341", "Warning", "`spec.capture` Native says that the gateway speaks HBONE itself. Nobody has seen it, and the path in the status is assumed.", platform,
