@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,25 +104,65 @@ func (s *site) logged(pod *corev1.Pod, path string, status int) (r accesslog.Req
 	return r
 }
 
-// visit is the answer to a request from outside; its status is 0 where there was none.
+// visit is a request from outside and the answer to it; its status is 0 where there was none.
 type visit struct {
-	at     time.Time // when it came
-	status int
-	err    error
+	path      string
+	began, at time.Time // when it was asked, and answered
+	status    int
+	err       error
 }
 
-// visits has people outside ask for a path through a gateway's pod, again and again, so many on connections that they keep and as many on new ones, until the
-// function that it returns is called: that gives all answers. Nobody asks again for what he did not get.
-func (s *site) visits(gateway *corev1.Pod, path string, each int) (end func() []visit) {
+// visits has people outside ask for what is below a path through a gateway's pod, again and again, so many on connections that they keep and as many on new
+// ones, until the function that it returns is called: that gives all answers. Each request has a path of its own. Nobody asks again for what he did not get. host is
+// what they ask for; empty: the pod's address.
+func (s *site) visits(gateway *corev1.Pod, host, path string, each int) (end func() []visit) {
+	clients := make([]*http.Client, 2*each)
+	for i := range clients {
+		clients[i] = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: i >= each}}
+	}
+	var asked atomic.Int64
+	stop := steadily(len(clients), func(person int) visit {
+		return visitBy(clients[person], gateway.Status.PodIP, host, path+"/"+strconv.FormatInt(asked.Add(1), 10))
+	})
+	return func() []visit {
+		list := stop()
+		for _, c := range clients {
+			c.CloseIdleConnections()
+		}
+		return list
+	}
+}
+
+// visitBy asks a gateway's address for a path of a host; empty: of that address. headers are those of the request.
+func visitBy(c *http.Client, address, host, path string, headers ...string) visit {
+	v := visit{path: path, began: time.Now()}
+	req, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		v.err = err
+		return v
+	}
+	req.Host = host
+	for _, h := range headers {
+		req.Header.Set(h, "yes")
+	}
+	res, err := c.Do(req)
+	if v.err = err; err == nil {
+		v.status = res.StatusCode
+		_, v.err = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	v.at = time.Now()
+	return v
+}
+
+// steadily has so many people ask, each every 20 ms at most, until the function that it returns is called: that gives what all of them got.
+func steadily(people int, ask func(person int) visit) (end func() []visit) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards the field below
 	var list []visit
 	stop := make(chan struct{})
-	url := "http://" + gateway.Status.PodIP + path
-	for i := range 2 * each {
-		c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: s.mesh.NS.DialContext, DisableKeepAlives: i >= each}}
+	for i := range people {
 		wg.Go(func() {
-			defer c.CloseIdleConnections()
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
 			for {
@@ -129,14 +171,7 @@ func (s *site) visits(gateway *corev1.Pod, path string, each int) (end func() []
 					return
 				case <-tick.C:
 				}
-				var v visit
-				res, err := c.Get(url)
-				if v.err = err; err == nil {
-					v.status = res.StatusCode
-					_, v.err = io.Copy(io.Discard, res.Body)
-					res.Body.Close()
-				}
-				v.at = time.Now()
+				v := ask(i)
 				mu.Lock()
 				list = append(list, v)
 				mu.Unlock()
@@ -188,7 +223,7 @@ func istioIngress(t *testing.T, s *site) {
 	before := s.state(false)
 
 	began := time.Now()
-	endAllowed, endSecret := s.visits(gateway, "/ok/traffic", 3), s.visits(gateway, "/secret/traffic", 1)
+	endAllowed, endSecret := s.visits(gateway, "", "/ok/traffic", 3), s.visits(gateway, "", "/secret/traffic", 1)
 	s.apply(ingressEdge)
 	e, took := s.ready("public", v1alpha1.ReasonDone)
 	t.Logf("ready after %v", took)

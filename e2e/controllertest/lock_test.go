@@ -17,10 +17,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/controller/edge"
 	"github.com/isthmus-mesh/isthmus/controller/plan"
 	"github.com/isthmus-mesh/isthmus/e2e/story/apps"
 )
@@ -220,30 +222,49 @@ func lockedGateway(t *testing.T, s *site) {
 	s.ready("public", v1alpha1.ReasonWaiting)
 	lock()
 
-	t.Run("the waypoint is gone", func(t *testing.T) {
-		s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop, patience: s.patience}
-		s.delete(object("gateway.networking.k8s.io/v1", "Gateway", s.shop, "shared"))
-		s.wait("istiod has no waypoint for the Service", func() string {
-			if meta.IsStatusConditionTrue(s.service("orders").Status.Conditions, plan.ConditionWaypointBound) {
-				return "it has"
+	for _, b := range s.breaks() {
+		t.Run(b.name, func(t *testing.T) {
+			s := &site{t: t, mesh: s.mesh, c: s.c, edge: s.edge, shop: s.shop, patience: s.patience, eager: true}
+			past := func(a apps.Answer) bool { return a.Status == 200 && !throughEnvoy(a) }
+			b.cause(s)
+			if b.open {
+				s.wait("somebody else goes past every policy of the waypoint", func() string {
+					if a := s.called("other", vip); !past(a) {
+						return fmt.Sprintf("he gets %+v", a)
+					}
+					return ""
+				})
 			}
-			return ""
+			for range 20 {
+				if a := s.called("gateway", vip); past(a) {
+					t.Fatalf("the gateway reaches the pod without its waypoint: %+v", a)
+				}
+				if a := s.called("other", vip); !b.open && !b.mended && past(a) {
+					t.Fatalf("somebody else reaches the pod without the waypoint: %+v", a)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			if !b.mended {
+				s.wait("the gateway is refused", func() string {
+					if a := s.called("gateway", vip); a.Status == 200 {
+						return fmt.Sprintf("it gets %+v", a)
+					}
+					return ""
+				})
+			}
+			if b.mend == nil {
+				return
+			}
+			b.mend(s)
+			s.wait("the gateway is served by the waypoint", func() string {
+				if a := s.called("gateway", vip); !throughEnvoy(a) {
+					return fmt.Sprintf("it gets %+v", a)
+				}
+				return ""
+			})
+			s.ready("public", v1alpha1.ReasonDone)
 		})
-		past := func(a apps.Answer) bool { return a.Status == 200 && !strings.Contains(a.Body, "X-Request-Id") } // which Envoy adds
-		s.wait("somebody else goes past every policy of the waypoint", func() string {
-			if a := s.called("other", vip); !past(a) {
-				return fmt.Sprintf("he gets %+v", a)
-			}
-			return ""
-		})
-		for range 20 {
-			if a := s.called("gateway", vip); past(a) {
-				t.Fatalf("the gateway reaches the pod without its waypoint: %+v", a)
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		s.gets("gateway", vip, 0)
-	})
+	}
 
 	s.delete(s.theEdge("public"))
 	t.Logf("undone after %v", s.gone(s.theEdge("public")))
@@ -259,6 +280,70 @@ func lockedGateway(t *testing.T, s *site) {
 	}
 	if d := cmp.Diff(before, after); d != "" {
 		t.Errorf("objects differ (-before +after):\n%s", d)
+	}
+}
+
+// loss is a way by which a waypoint is lost that a Service leads to.
+type loss struct {
+	name        string
+	cause, mend func(*site) // mend nil: it stays lost
+	open        bool        // Istio has everybody go to the pods then, past the waypoint
+	mended      bool        // the controller puts it right at once
+}
+
+// breaks are the ways by which the waypoint is lost, the last for good.
+func (s *site) breaks() []loss {
+	waypoint := func() *unstructured.Unstructured {
+		return object("gateway.networking.k8s.io/v1", "Gateway", s.shop, "shared")
+	}
+	admits := func(namespace string) func(*site) {
+		return func(s *site) {
+			s.merge(waypoint(), `{"spec":{"listeners":[{"name":"mesh","port":15008,"protocol":"HBONE","allowedRoutes":{"namespaces":{"from":"Selector","selector":{"matchLabels":{"kubernetes.io/metadata.name":"`+namespace+`"}}}}}]}}`)
+		}
+	}
+	scale := func(replicas int) func(*site) {
+		return func(s *site) {
+			s.merge(object("apps/v1", "Deployment", s.shop, "shared"), fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas))
+		}
+	}
+	return []loss{
+		{
+			name: "the waypoint is for workloads", open: true,
+			cause: func(s *site) { s.merge(waypoint(), `{"metadata":{"labels":{"istio.io/waypoint-for":"workload"}}}`) },
+			mend:  func(s *site) { s.merge(waypoint(), `{"metadata":{"labels":{"istio.io/waypoint-for":"service"}}}`) },
+		},
+		{name: "the waypoint admits another namespace", open: true, cause: admits("elsewhere"), mend: admits(s.shop)},
+		{
+			name: "the label is removed behind our back", mended: true,
+			cause: func(s *site) {
+				s.merge(object("v1", "Service", s.shop, "orders"), `{"metadata":{"labels":{"istio.io/use-waypoint":null}}}`)
+			},
+			mend: func(*site) {},
+		},
+		{
+			name: "the waypoint has no pods", cause: func(s *site) {
+				scale(0)(s)
+				s.wait("its pods are gone", func() string {
+					var pods corev1.PodList
+					if err := s.c.List(s.t.Context(), &pods, client.InNamespace(s.shop), client.MatchingLabels{edge.LabelGatewayName: "shared"}); err != nil || len(pods.Items) > 0 {
+						return fmt.Sprintf("there are %d, %v", len(pods.Items), err)
+					}
+					return ""
+				})
+			},
+			mend: scale(1),
+		},
+		{
+			name: "the waypoint is gone", open: true, cause: func(s *site) {
+				s.delete(waypoint())
+				s.wait("istiod has no waypoint for the Service", func() string {
+					if meta.IsStatusConditionTrue(s.service("orders").Status.Conditions, plan.ConditionWaypointBound) {
+						return "it has"
+					}
+					return ""
+				})
+			},
+		},
 	}
 }
 

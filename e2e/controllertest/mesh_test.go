@@ -71,6 +71,9 @@ spec:
 // noRetries has Istio's own gateways and waypoints ask once: what is lost is seen.
 const noRetries = "defaultHttpRetryPolicy: {attempts: 0}\n"
 
+// tokenAge is how long a pod of a whole mesh has the same token.
+const tokenAge = 3 * time.Second
+
 // wholeMesh starts a mesh with istiod, captured pods and real waypoints, and the controller that asks them with an identity of the mesh.
 func wholeMesh(t *testing.T) *mesh.Mesh {
 	t.Helper()
@@ -88,7 +91,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 	var m *mesh.Mesh
 	m = meshtest.New(t, mesh.Options{
 		Quick: true, Images: map[string]node.Image{"orders": {Func: "orders"}, "caller": {Func: "caller"}, programs.ProxyImage: proxy}, MeshConfig: envoyshim.MeshConfig + noRetries,
-		Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
+		RotateTokens: tokenAge, Capture: capture.Hook(capture.Mesh{Roots: func() []byte { return m.RootPEM }}),
 	})
 	all, err := manifests.Install()
 	if err != nil {
@@ -112,7 +115,7 @@ func wholeMesh(t *testing.T) *mesh.Mesh {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { id.Close() })
-	stop, err := runController(m, account, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}, nil)
+	stop, err := runController(m, account, run.Options{Prober: &run.HBONEProber{Identity: id, NetDial: m.NS.DialContext}}, leaveOwn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +148,7 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	t.Run("a gateway that is paired", func(t *testing.T) { pairedSwitch(t, wholeSite(t, m, "paired")) })
 	t.Run("a gateway that embeds hbone", func(t *testing.T) { nativeGateway(t, wholeSite(t, m, "native")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, wholeSite(t, m, "ingress")) })
+	t.Run("changes under traffic", func(t *testing.T) { changesUnderTraffic(t, wholeSite(t, m, "change")) })
 	t.Run("a canary without a first waypoint", func(t *testing.T) { canaryAlone(t, wholeSite(t, m, "canary")) })
 }
 

@@ -95,7 +95,7 @@ func TestTheStoriesAreInTheDocs(t *testing.T) {
 		}
 		for _, test := range tests {
 			told[number] = test[3]
-			if !tells(t, test[3], test[1], test[2]) {
+			if !tells(t, filepath.Join("..", test[3]), test[1], test[2]) {
 				t.Errorf("line %s names %s/%s of %s, which is not there", number, test[1], test[2], test[3])
 			}
 		}
@@ -115,10 +115,41 @@ func TestTheStoriesAreInTheDocs(t *testing.T) {
 	}
 }
 
-// tells says whether a package beside this one has a test, and a part of it by the name that go test has for it.
-func tells(t *testing.T, pkg, test, part string) bool {
+// TestTheTestsThatUsersAskForAreInTheDocs: each number that docs/measurements.md has a line for names tests that are there, and each that is asked for has a line.
+func TestTheTestsThatUsersAskForAreInTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/measurements.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n### Tests that users ask for\n")
+	section, _, _ = strings.Cut(section, "\n### ")
+	named := regexp.MustCompile("`(Test[A-Za-z]+)(?:/([^`]+))?` in \\[([a-z0-9/]+)\\]\\(\\.\\./([a-z0-9/]+)\\)")
+	var numbers []string
+	for line := range strings.Lines(section) {
+		number, rest, is := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+		if !is || number == "" || number[0] < '0' || number[0] > '9' {
+			continue
+		}
+		numbers = append(numbers, number)
+		tests := named.FindAllStringSubmatch(rest, -1)
+		if mentions := strings.Count(rest, "`Test"); mentions == 0 || mentions != len(tests) {
+			t.Errorf("line %s names %d tests, and says of %d in which package they are", number, mentions, len(tests))
+		}
+		for _, test := range tests {
+			if test[3] != test[4] || !tells(t, filepath.Join("..", "..", test[4]), test[1], test[2]) {
+				t.Errorf("line %s names %s %s of %s, which is not there", number, test[1], test[2], test[4])
+			}
+		}
+	}
+	if want := []string{"1", "2", "3", "6", "7", "10"}; !slices.Equal(numbers, want) {
+		t.Errorf("docs/measurements.md has lines %v, want %v", numbers, want)
+	}
+}
+
+// tells says whether the package of a folder has a test, and a part of it by the name that go test has for it; empty: the test is enough.
+func tells(t *testing.T, dir, test, part string) bool {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", pkg, "*_test.go"))
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +161,14 @@ func tells(t *testing.T, pkg, test, part string) bool {
 		}
 		_, body, is := strings.Cut(string(text), "\nfunc "+test+"(t *testing.T) {\n")
 		body, _, _ = strings.Cut(body, "\n}\n")
-		if is && slices.ContainsFunc(run.FindAllStringSubmatch(body, -1), func(m []string) bool { return strings.ReplaceAll(m[1], " ", "_") == part }) {
+		if !is {
+			continue
+		}
+		if part == "" || slices.ContainsFunc(run.FindAllStringSubmatch(body, -1), func(m []string) bool { return strings.ReplaceAll(m[1], " ", "_") == part }) {
 			return true
+		}
+		if strings.Contains(body, "range stories()") { // of this package
+			return slices.ContainsFunc(stories(), func(s story) bool { return s.name == part })
 		}
 	}
 	return false

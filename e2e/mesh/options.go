@@ -31,6 +31,8 @@ type Options struct {
 	Capture node.CaptureHook
 	// Rules chooses how the node makes Services and capture; see node.Rules. Zero: as the kernel allows.
 	Rules node.Rules
+	// RotateTokens is the age at which a pod's token is replaced; see node.Config. Zero or negative means 80 % of its lifetime.
+	RotateTokens time.Duration
 	// Dir takes logs, keys and data. Empty: a temporary folder, removed by Stop unless something has failed. A folder given
 	// here is made if need be, and never removed.
 	Dir string

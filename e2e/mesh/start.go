@@ -149,7 +149,7 @@ func (m *Mesh) startNode(ctx context.Context) (err error) {
 	}
 	m.Node, err = node.Start(ctx, node.Config{
 		REST: m.Config, KubeletClient: m.kubeletClient, NS: m.NS, Dir: m.path("node"), Images: m.opts.Images, Program: m.opts.Program, Capture: m.opts.Capture,
-		Rules: m.opts.Rules, Logger: log,
+		Rules: m.opts.Rules, RotateTokens: m.opts.RotateTokens, Logger: log,
 	})
 	return err
 }
