@@ -32,6 +32,24 @@ func (m *maker) admission(b *backend, lists []*securityv1.AuthorizationPolicy) (
 	if o := m.forwards(b, pods); o != nil {
 		return nil, o
 	}
+	principals, o := m.comingBy(b, m.policyAt(m.pairKey(b, pairAdmit)), func(p *securityv1.AuthorizationPolicy) []string {
+		return p.Spec.GetRules()[0].GetFrom()[0].GetSource().GetPrincipals()
+	})
+	if o != nil {
+		return nil, o
+	}
+	p := m.planned(b, pairAdmit)
+	p.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: admittedAt(selector, lists)}
+	p.Spec.Rules = []*securityapi.Rule{{
+		From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: principals}}},
+		To:   []*securityapi.Rule_To{{Operation: &securityapi.Operation{Ports: numbers}}},
+	}}
+	return p, nil
+}
+
+// comingBy are the principals of the waypoint of a backend, of the one that it leads to still, and of those that a policy at its pods has, which stands, for as
+// long as they may be on the way; or why the pods cannot tell these from others.
+func (m *maker) comingBy(b *backend, stands *securityv1.AuthorizationPolicy, has func(*securityv1.AuthorizationPolicy) []string) ([]string, *obstacle) {
 	at := []types.NamespacedName{b.waypoint}
 	if is := m.present(b); is.Name != "" && is != b.waypoint && holds(b.service, m.Edge.FieldOwner(), labelled(LabelUseWaypoint, "").managed()...) {
 		at = append(at, is)
@@ -51,26 +69,18 @@ func (m *maker) admission(b *backend, lists []*securityv1.AuthorizationPolicy) (
 			principals = append(principals, short(id))
 		}
 	}
-	former := m.former(b, principals)
+	former := m.former(b, principals, stands, has)
 	m.plan.leaves = m.plan.leaves || len(at) > 1 || len(former) > 0
-	principals = append(principals, former...)
-	p := m.planned(b, pairAdmit)
-	p.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: admittedAt(selector, lists)}
-	p.Spec.Rules = []*securityapi.Rule{{
-		From: []*securityapi.Rule_From{{Source: &securityapi.Source{Principals: unique(principals)}}},
-		To:   []*securityapi.Rule_To{{Operation: &securityapi.Operation{Ports: numbers}}},
-	}}
-	return p, nil
+	return unique(append(principals, former...)), nil
 }
 
-// former are the principals of waypoints that a backend's admission has beside those given, for as long as its waypoint is not seen to serve it: ztunnels that
+// former are the principals of waypoints that a policy at a backend's pods has beside those given, for as long as its waypoint is not seen to serve it: ztunnels that
 // have not heard of that send to the one of before.
-func (m *maker) former(b *backend, given []string) (list []string) {
-	p := m.policyAt(m.pairKey(b, pairAdmit))
+func (m *maker) former(b *backend, given []string, p *securityv1.AuthorizationPolicy, has func(*securityv1.AuthorizationPolicy) []string) (list []string) {
 	if _, leads := m.leads(b); p == nil || !m.made(p) || len(p.Spec.GetRules()) != 1 || len(p.Spec.GetRules()[0].GetFrom()) != 1 || leads && m.Served[b.key].Answers {
 		return nil
 	}
-	for _, principal := range p.Spec.GetRules()[0].GetFrom()[0].GetSource().GetPrincipals() {
+	for _, principal := range has(p) {
 		if !slices.Contains(given, principal) && m.ofWaypoint(principal) {
 			list = append(list, principal)
 		}

@@ -75,6 +75,7 @@ func Choices(o *gatewayv1.HTTPRoute) []Choice {
 type followed struct {
 	*route
 	gateway *gateway
+	by      *followed // the route that delegates to it; nil: it is the Gateway's own
 	refs    []backendRef
 	strays  []stray
 	// why it does not count, empty if it does. decided: the gateway has said so about the route as it is.
@@ -171,7 +172,7 @@ func (w *walk) delegate(f *followed, s *send, c *Choice, on []*route) {
 			continue
 		}
 		w.edges[[2]*route{f.route, child}] = true
-		next := &followed{route: child, gateway: w.gateway, refs: w.refsOf(child)}
+		next := &followed{route: child, gateway: w.gateway, by: f, refs: w.refsOf(child)}
 		next.why, next.decided = w.handed(f.route, child, c)
 		w.allFollowed = append(w.allFollowed, next)
 		if next.why != "" || !w.expanded[child] {

@@ -57,7 +57,12 @@ func (m *maker) lock() {
 	}
 	for _, b := range m.backends {
 		if b.wanted {
-			m.about(b.itself(), func() { m.lockOne(b) })
+			m.about(b.itself(), func() {
+				m.lockOne(b)
+				if x := m.pairingFor(b.key); x != nil && x.closed && !x.stays() {
+					m.closeOne(x)
+				}
+			})
 		}
 	}
 }
@@ -130,6 +135,12 @@ func (m *maker) lockSpec(b *backend) (spec map[string]any, why, fix string) {
 	if why != "" {
 		return nil, why, fix
 	}
+	return m.denySpec(b, map[string]any{"principals": texted(principals)})
+}
+
+// denySpec is a policy that denies a source the pods of a backend, on its ports, or why there must be none and what to do.
+func (m *maker) denySpec(b *backend, source map[string]any) (spec map[string]any, why, fix string) {
+	selector := b.service.Spec.Selector
 	pods := m.podsWith(b.key.Namespace, selector)
 	ports, named := portsOf(b.service, pods)
 	if named != "" {
@@ -150,7 +161,7 @@ func (m *maker) lockSpec(b *backend) (spec map[string]any, why, fix string) {
 		"selector": map[string]any{"matchLabels": labels},
 		"action":   "DENY",
 		"rules": []any{map[string]any{
-			"from": []any{map[string]any{"source": map[string]any{"principals": texted(principals)}}},
+			"from": []any{map[string]any{"source": source}},
 			"to":   []any{map[string]any{"operation": map[string]any{"ports": texted(ports)}}},
 		}},
 	}, "", ""
@@ -337,6 +348,7 @@ func (m *maker) unlock(keep map[types.NamespacedName]bool) {
 	for key, is := range keep {
 		if is && m.Edge.Locks() {
 			kept[m.lockKey(&backend{key: key})] = true
+			kept[m.closeKey(&backend{key: key})] = m.keepsClosed(key)
 		}
 	}
 	for _, p := range m.Policies {

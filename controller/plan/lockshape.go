@@ -22,6 +22,16 @@ func isLock(p *securityv1.AuthorizationPolicy) bool {
 
 // locksOnly says whether a policy has the shape of a lock: it denies principals, each by its whole name, some ports of selected pods.
 func locksOnly(p *securityv1.AuthorizationPolicy) bool {
+	return deniesOnly(p, (*securityapi.Source).GetPrincipals, func(ids []string) *securityapi.Source { return &securityapi.Source{Principals: ids} })
+}
+
+// closesOnly says whether a policy has the shape of what closes pods: it denies some of their ports to all but principals, each by its whole name.
+func closesOnly(p *securityv1.AuthorizationPolicy) bool {
+	return deniesOnly(p, (*securityapi.Source).GetNotPrincipals, func(ids []string) *securityapi.Source { return &securityapi.Source{NotPrincipals: ids} })
+}
+
+// deniesOnly says whether a policy denies some ports of selected pods to a source of some names alone, each a whole one, and nothing else.
+func deniesOnly(p *securityv1.AuthorizationPolicy, names func(*securityapi.Source) []string, source func([]string) *securityapi.Source) bool {
 	if hasTargets(p) || len(p.Spec.GetSelector().GetMatchLabels()) == 0 || p.Spec.GetAction() != securityapi.AuthorizationPolicy_DENY || len(p.Spec.GetRules()) != 1 {
 		return false
 	}
@@ -29,12 +39,11 @@ func locksOnly(p *securityv1.AuthorizationPolicy) bool {
 	if len(r.GetFrom()) != 1 || len(r.GetTo()) != 1 || len(r.GetWhen()) > 0 {
 		return false
 	}
-	principals, ports := r.GetFrom()[0].GetSource().GetPrincipals(), r.GetTo()[0].GetOperation().GetPorts()
-	if len(principals) == 0 || len(ports) == 0 || slices.ContainsFunc(principals, func(id string) bool { return strings.Contains(id, "*") }) {
+	ids, ports := names(r.GetFrom()[0].GetSource()), r.GetTo()[0].GetOperation().GetPorts()
+	if len(ids) == 0 || len(ports) == 0 || slices.ContainsFunc(ids, func(id string) bool { return strings.Contains(id, "*") }) {
 		return false
 	}
-	return r.GetFrom()[0].GetSource().String() == (&securityapi.Source{Principals: principals}).String() &&
-		r.GetTo()[0].GetOperation().String() == (&securityapi.Operation{Ports: ports}).String()
+	return r.GetFrom()[0].GetSource().String() == source(ids).String() && r.GetTo()[0].GetOperation().String() == (&securityapi.Operation{Ports: ports}).String()
 }
 
 // standsForLock says whether a policy is where the lock of this edge would be, at a Service that it has led to its waypoint, and is that lock, which

@@ -40,6 +40,8 @@ type pairing struct {
 	led      bool                              // it leads to a waypoint already without anything of ours, and that is how it is
 	unseen   bool                              // it has no pod in the mesh that would tell: what stands stays
 	lists    bool                              // the pods have a list of others, beside which the waypoint is admitted
+	scoped   *scoped                           // what its list of callers becomes last of all; nil: it stays
+	closed   bool                              // it has no list, and everybody but the gateways is to be refused
 }
 
 // stays says whether what stands of a pairing stays as it is.
@@ -161,7 +163,7 @@ func (m *maker) pairSteps(x *pairing, role string) {
 			s.of = m.samePods(x.backend)
 		}
 		m.pairStep(&s, x, want, role)
-		if s.revokes = role != pairAdmit && m.present(x.backend) == x.waypoint; s.revokes {
+		if s.revokes = role != pairAdmit && m.present(x.backend) == x.waypoint && (!x.closed || m.paired(x.backend)); s.revokes {
 			m.add(s)
 			continue
 		}
@@ -191,6 +193,9 @@ func (m *maker) pairStep(s *Step, x *pairing, want *securityv1.AuthorizationPoli
 }
 
 func (m *maker) pairReason(x *pairing, role string) string {
+	if role == pairAllow && x.closed {
+		return fmt.Sprintf("have waypoint %s let the gateway in to %s, and nobody else", x.waypoint, x.backend)
+	}
 	switch role {
 	case pairGuard:
 		return fmt.Sprintf("have waypoint %s deny what the pods of %s, which admit it, would take for requests of that", x.waypoint, x.backend)

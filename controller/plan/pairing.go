@@ -38,6 +38,10 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 		x.led = !m.ledByUs(b)
 		denies = x.lists && !m.refuseWaypoint(b, before) && m.namesWaypoint(b, before)
 	}
+	if x.closed = m.Edge.Closes() && !x.lists && len(kinds) > 0; x.closed {
+		m.close(x, theirs, before, paired)
+		return x
+	}
 	if x.led || len(kinds) == 0 || len(m.policiesAt(before[0])) == 0 && m.alike(before) {
 		return x
 	}
@@ -55,8 +59,12 @@ func (m *maker) pairingOf(b *backend, theirs []*securityv1.AuthorizationPolicy) 
 	if o == nil {
 		o = c.differs(append(slices.Clip(theirs), list...))
 	}
-	if x.wanted, x.obstacle = list, o; o != nil && (paired || leads) {
+	switch x.wanted, x.obstacle = list, o; {
+	case o == nil:
+		m.scope(x, x.wanted, before)
+	case paired || leads:
 		x.narrow = append(m.narrowed(b, before), m.guards(b)...)
+		m.scope(x, x.narrow, before)
 	}
 	return x
 }
@@ -125,6 +133,12 @@ func (m *maker) hinders(x *pairing) {
 // unpaired finds backends for which Pair has nothing to do beside what Lock does.
 func (m *maker) unpaired() {
 	for _, x := range m.pairings {
+		if m.Edge.Closes() && !x.lists && !x.closed && !x.stays() && !m.held(x.String()) {
+			m.found(v1alpha1.Finding{
+				Code: v1alpha1.FindingCloses, Severity: v1alpha1.SeverityWarning, Object: x.String(), Field: "spec.selector",
+				Message: "this Service is not closed to others, as authorization.pair.defaultDeny asks: it has no pods in the mesh, at which that would be enforced", Fix: "bring its pods into the mesh",
+			})
+		}
 		if x.stays() || len(x.wanted) > 0 || m.held(x.String()) {
 			continue
 		}

@@ -33,6 +33,7 @@ type dataPlane struct {
 	unheard  []func()
 	sent     []func() // of those the policies for waypoints, in order
 	check    func(after string)
+	apart    string // a principal of whom another check tells; empty: none
 	uid      int
 }
 

@@ -74,6 +74,7 @@ const (
 	VerbSwitch   = "Switch"  // set the gateway's own switch
 	VerbConfirm  = "Confirm" // see that istiod has bound a Service to its waypoint
 	VerbLock     = "Lock"    // keep the gateway from the pods but by their waypoint
+	VerbNarrow   = "Narrow"  // have a waypoint let in of the gateway what its routes call, and no more
 	VerbUnlock   = "Unlock"  // let it reach them again
 	VerbUnswitch = "Unswitch"
 	VerbUnwire   = "Unwire"
@@ -186,6 +187,7 @@ func Make(s *Snapshot) *Plan {
 		m.awaitRoutes()
 		m.earlier()
 		m.lock()
+		m.scopeSteps()
 		m.withdrawn()
 		m.release()
 		m.unled()
@@ -207,8 +209,11 @@ func (m *maker) add(s Step, needs ...part) {
 // stepID names a step within its edge.
 func stepID(verb, object string) string { return verb + " " + object }
 
-// found adds a finding. An error holds back what it is about.
+// found adds a finding. An error holds back what it is about. What policies do that stand, and that holds nothing back, is not told where nobody asks for it.
 func (m *maker) found(f v1alpha1.Finding) {
+	if m.Edge.Untold(&f) {
+		return
+	}
 	m.plan.holds.add(&f, m.whom...)
 	m.plan.Findings = append(m.plan.Findings, f)
 }

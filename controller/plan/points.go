@@ -84,7 +84,7 @@ func (m *maker) index() *policies {
 // indexOf is the index of policies, as if there were no others. Locks are not among them, and to undo neither are pairings, which go.
 func (m *maker) indexOf(list []*securityv1.AuthorizationPolicy) *policies {
 	ix := newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool {
-		return isLock(p) || m.standsForLock(p) || m.Edge.DeletionTimestamp != nil && m.pairs(p)
+		return isLock(p) || m.isClosing(p) || m.standsForLock(p) || m.Edge.DeletionTimestamp != nil && m.pairs(p)
 	})
 	for _, p := range m.Strictness {
 		for k := range p.Spec.GetSelector().GetMatchLabels() {

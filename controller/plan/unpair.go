@@ -23,7 +23,7 @@ func (m *maker) unpair(keep map[types.NamespacedName]bool) {
 				continue
 			}
 			x := m.pairingFor(service)
-			if m.frozen[service] && (x == nil || x.lists || role == pairDeny || role == pairGuard) || x != nil && x.keeps(p, role) {
+			if m.frozen[service] && (x == nil || x.lists || x.closed || role == pairDeny || role == pairGuard) || x != nil && x.keeps(p, role) {
 				continue
 			}
 			m.unpairOne(p, service, keep[service])
@@ -40,7 +40,7 @@ func (p *Plan) Unpairs() bool {
 // would shut out whom the pods let in.
 func (x *pairing) keeps(p *securityv1.AuthorizationPolicy, role string) bool {
 	if x.stays() {
-		return role == pairDeny || role == pairGuard || x.lists || x.unseen
+		return role == pairDeny || role == pairGuard || x.lists || x.unseen || x.closed
 	}
 	return slices.ContainsFunc(x.wanted, func(want *securityv1.AuthorizationPolicy) bool { return keyOf(want) == keyOf(p) })
 }
@@ -109,7 +109,7 @@ func (m *maker) stillNeeded(s *Step, b *backend) {
 	}
 	callers := m.callers(near)
 	answers := func(list []*securityv1.AuthorizationPolicy) (all []policy.Verdict) {
-		m.policies = newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.standsForLock(p) })
+		m.policies = newPolicies(list, func(p *securityv1.AuthorizationPolicy) bool { return isLock(p) || m.isClosing(p) || m.standsForLock(p) })
 		path := &policy.Path{Waypoint: m.atWaypoint(b.waypoint, b.key), WaypointSource: policy.Of(m.ownIDs(b.waypoint)...)}
 		for _, labels := range m.podKinds(b) {
 			path.Workload = m.ztunnel(b.key.Namespace, labels)

@@ -154,7 +154,7 @@ func takenBack(before []v1alpha1.Step, p *plan.Plan) (gone []*v1alpha1.Step) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		there[s.ID] = true
-		if slices.Contains([]string{plan.VerbEnrol, plan.VerbCreate, plan.VerbPair, plan.VerbWire, plan.VerbSwitch, plan.VerbLock}, s.Verb) {
+		if slices.Contains([]string{plan.VerbEnrol, plan.VerbCreate, plan.VerbPair, plan.VerbWire, plan.VerbSwitch, plan.VerbLock, plan.VerbNarrow}, s.Verb) {
 			wanted[s.Object] = true
 		}
 	}

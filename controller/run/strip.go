@@ -159,9 +159,10 @@ func stripRoute(o *gatewayv1.HTTPRoute) {
 	o.Annotations, o.ManagedFields = nil, nil
 	for i := range o.Spec.Rules {
 		r := &o.Spec.Rules[i]
-		r.Matches, r.Filters = nil, mirrors(r.Filters)
+		stripMatches(r.Matches)
+		r.Filters = plan.Telling(r.Filters)
 		for j := range r.BackendRefs {
-			r.BackendRefs[j].Filters = mirrors(r.BackendRefs[j].Filters)
+			r.BackendRefs[j].Filters = plan.Telling(r.BackendRefs[j].Filters)
 		}
 	}
 	for i := range o.Status.Parents {
@@ -171,12 +172,18 @@ func stripRoute(o *gatewayv1.HTTPRoute) {
 	}
 }
 
-// mirrors are the filters that send requests elsewhere, too.
-func mirrors(filters []gatewayv1.HTTPRouteFilter) (list []gatewayv1.HTTPRouteFilter) {
-	for i := range filters {
-		if filters[i].RequestMirror != nil {
-			list = append(list, filters[i])
+// stripMatches keeps paths and methods; of headers and queries, that there are any.
+func stripMatches(list []gatewayv1.HTTPRouteMatch) {
+	for i := range list {
+		m := &list[i]
+		if len(m.Headers) > 0 {
+			m.Headers = []gatewayv1.HTTPHeaderMatch{{}}
+		}
+		if len(m.QueryParams) > 0 {
+			m.QueryParams = []gatewayv1.HTTPQueryParamMatch{{}}
+		}
+		if p := m.Path; p != nil && p.Type != nil && *p.Type == gatewayv1.PathMatchRegularExpression {
+			p.Value = nil
 		}
 	}
-	return list
 }

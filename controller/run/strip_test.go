@@ -3,6 +3,7 @@ package run
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
@@ -69,13 +70,28 @@ func TestWhatIsNotKeptChangesNothing(t *testing.T) {
 			t.Errorf("%s: alike is %v", name, got)
 		}
 	}
-	filters := []gatewayv1.HTTPRouteFilter{{Type: "RequestHeaderModifier"}, {Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{}}}
+	name := func(header gatewayv1.HTTPHeaderName) *gatewayv1.HTTPHeaderFilter {
+		return &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{{Name: header, Value: "x"}}}
+	}
+	filters := []gatewayv1.HTTPRouteFilter{
+		{Type: "RequestHeaderModifier", RequestHeaderModifier: name("x-tenant")}, {Type: "RequestHeaderModifier", RequestHeaderModifier: name("HOST")}, {Type: "CORS", CORS: &gatewayv1.HTTPCORSFilter{}},
+		{Type: "ExtensionRef", ExtensionRef: &gatewayv1.LocalObjectReference{Name: "long"}}, {Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{}},
+	}
+	path, regular := "/a", gatewayv1.PathMatchRegularExpression
 	kept(func(r *gatewayv1.HTTPRoute) {
-		r.Spec.Rules = []gatewayv1.HTTPRouteRule{{Filters: filters, BackendRefs: []gatewayv1.HTTPBackendRef{{Filters: filters}}}}
+		r.Spec.Rules = []gatewayv1.HTTPRouteRule{{Filters: filters, BackendRefs: []gatewayv1.HTTPBackendRef{{Filters: filters}}, Matches: []gatewayv1.HTTPRouteMatch{
+			{Path: &gatewayv1.HTTPPathMatch{Value: &path}, Headers: []gatewayv1.HTTPHeaderMatch{{Name: "a", Value: "long"}, {Name: "b"}}, QueryParams: []gatewayv1.HTTPQueryParamMatch{{Name: "long"}, {}}},
+			{Path: &gatewayv1.HTTPPathMatch{Type: &regular, Value: &path}},
+		}}}
 		before = r
 	})
-	if rule := before.Spec.Rules[0]; len(rule.Filters) != 1 || rule.Filters[0].RequestMirror == nil || len(rule.BackendRefs[0].Filters) != 1 {
-		t.Errorf("of a route's filters there are %+v", rule)
+	rest := []gatewayv1.HTTPRouteFilter{{Type: "RequestHeaderModifier"}, {Type: "ExtensionRef"}, {Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{}}}
+	want := []gatewayv1.HTTPRouteRule{{Filters: rest, BackendRefs: []gatewayv1.HTTPBackendRef{{Filters: rest}}, Matches: []gatewayv1.HTTPRouteMatch{
+		{Path: &gatewayv1.HTTPPathMatch{Value: &path}, Headers: []gatewayv1.HTTPHeaderMatch{{}}, QueryParams: []gatewayv1.HTTPQueryParamMatch{{}}},
+		{Path: &gatewayv1.HTTPPathMatch{Type: &regular}},
+	}}}
+	if d := cmp.Diff(want, before.Spec.Rules); d != "" {
+		t.Errorf("of a route's rules there is (-want +kept):\n%s", d)
 	}
 	now := metav1.Now()
 	held := func(manager string, at *metav1.Time) *corev1.Service {

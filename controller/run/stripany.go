@@ -56,9 +56,14 @@ func looksAt(group, kind string) [][]string {
 	case isRoute(kind):
 		const rules, mirror = "spec.rules", "filters.requestMirror.backendRef"
 		list := []string{"spec.parentRefs", rules + "." + mirror, rules + ".backendRefs." + mirror, "status.parents.parentRef", "status.parents.controllerName"}
-		for _, field := range []string{"group", "kind", "namespace", "name"} {
+		for _, field := range []string{"group", "kind", "namespace", "name", "port"} {
 			list = append(list, rules+".backendRefs."+field)
 		}
+		const change = "filters.requestHeaderModifier"
+		for _, field := range []string{"filters.type", change + ".set.name", change + ".add.name", change + ".remove"} {
+			list = append(list, rules+"."+field, rules+".backendRefs."+field)
+		}
+		list = append(list, "spec.hostnames", rules+".matches.method", rules+".matches.headers.type")
 		for _, field := range []string{"type", "status", "observedGeneration"} {
 			list = append(list, "status.parents.conditions."+field)
 		}

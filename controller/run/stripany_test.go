@@ -25,12 +25,14 @@ func TestCachesKeepLittleOfWhatHasNoType(t *testing.T) {
 			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {hosts: [a.test], resolution: STATIC, location: LONG, endpoints: [{address: 10.0.0.1, labels: {a: LONG}}], workloadSelector: {labels: {app: a}}, ports: [{name: LONG, number: 80, targetPort: 8080}]}}`,
 			`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, labels: {a: b}}, spec: {hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1}], workloadSelector: {labels: {app: a}}, ports: [{number: 80, targetPort: 8080}]}}`,
 		},
-		"matches of a route": {
-			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a, annotations: {note: LONG}, managedFields: [{manager: m, operation: Apply}]}, spec: {hostnames: [LONG], parentRefs: [{name: p, port: 80}],
-			  rules: [{matches: [{method: {service: LONG}}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}], backendRefs: [{name: s, port: 80, weight: 3}]}]},
+		"what a route asks for beside methods": {
+			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a, annotations: {note: LONG}, managedFields: [{manager: m, operation: Apply}]}, spec: {hostnames: [a.test], parentRefs: [{name: p, port: 80}],
+			  rules: [{name: LONG, matches: [{method: {service: s}, headers: [{type: Exact, name: LONG, value: LONG}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: LONG}]}}],
+			  backendRefs: [{name: s, port: 80, weight: 3}]}]},
 			  status: {parents: [{controllerName: c, parentRef: {name: p}, conditions: [{type: Accepted, status: "True", observedGeneration: 1, message: LONG}]}]}}`,
-			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a}, spec: {parentRefs: [{name: p, port: 80}],
-			  rules: [{filters: [{requestMirror: {backendRef: {name: m, port: 1}}}], backendRefs: [{name: s}]}]},
+			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a}, spec: {hostnames: [a.test], parentRefs: [{name: p, port: 80}],
+			  rules: [{matches: [{method: {service: s}, headers: [{type: Exact}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host}]}}],
+			  backendRefs: [{name: s, port: 80}]}]},
 			  status: {parents: [{controllerName: c, parentRef: {name: p}, conditions: [{type: Accepted, status: "True", observedGeneration: 1}]}]}}`,
 		},
 		"listeners": {

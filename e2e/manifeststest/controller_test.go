@@ -58,6 +58,7 @@ const (
 	atPods    = "selector: {matchLabels: {app: orders}}"
 	someRule  = "[{from: [{source: {namespaces: [batch]}}]}]"
 	admitted  = `[{from: [{source: {principals: [cluster.local/ns/edge/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
+	closed    = `[{from: [{source: {notPrincipals: [cluster.local/ns/edge/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
 	shown     = "[{to: [{operation: {notPaths: [/isthmus/x]}}]}]"
 )
 
@@ -126,6 +127,7 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "change a lock of ours", object: theLock, patch: `{"spec":{"rules":[{"from":[{"source":{"principals":["cluster.local/ns/edge/sa/other"]}}]}]}}`},
 		{name: "release a lock of ours", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":null}}}`},
 		{name: "delete a lock of ours", object: theLock, delete: true},
+		{name: "close pods to all but a waypoint", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, closed)},
 		{name: "have a waypoint deny", object: paired("isthmus-pair-orders-a-deny", owned, "DENY", atService, someRule)},
 		{name: "have a waypoint deny what else leads there", object: paired("isthmus-pair-stock-a-guard", owned, "DENY", atService, someRule)},
 		{name: "have a waypoint allow", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atService, someRule)},
@@ -162,6 +164,15 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "make a policy for a whole namespace", object: lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "")},
 		{name: "make a policy that denies everybody", object: strings.Replace(lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "selector: {matchLabels: {app: orders}}, "), "from: [{source: {principals: [cluster.local/ns/edge/sa/gateway]}}], ", "", 1)},
 		{name: "make a policy that denies whoever has an identity", object: strings.Replace(lockPolicy("x", "isthmus.dev/owner: a.b", "DENY", "selector: {matchLabels: {app: orders}}, "), "cluster.local/ns/edge/sa/gateway", `"*"`, 1)},
+		{name: "close pods by another name", object: paired("x", owned, "DENY", atPods, closed)},
+		{name: "close pods without our label", object: paired("isthmus-lock-orders-b", "a: b", "DENY", atPods, closed)},
+		{name: "open pods to all but a waypoint", object: paired("isthmus-lock-orders-b", owned, "ALLOW", atPods, closed)},
+		{name: "close all pods of a namespace", object: paired("isthmus-lock-orders-b", owned, "DENY", "selector: {}", closed)},
+		{name: "close all ports of pods", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, strings.Replace(closed, `, to: [{operation: {ports: ["8080"]}}]`, "", 1))},
+		{name: "close pods to all but a namespace", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, strings.Replace(closed, "cluster.local/ns/edge/sa/waypoint", `"cluster.local/ns/edge/*"`, 1))},
+		{name: "close pods to all but nobody", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, strings.Replace(closed, "cluster.local/ns/edge/sa/waypoint", "", 1))},
+		{name: "close pods by namespaces too", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, strings.Replace(closed, "notPrincipals:", "namespaces: [shop], notPrincipals:", 1))},
+		{name: "close pods twice", object: paired("isthmus-lock-orders-b", owned, "DENY", atPods, strings.TrimSuffix(closed, "]")+", {}]")},
 		{name: "have a lock of ours allow", object: theLock, patch: `{"spec":{"action":"ALLOW"}}`},
 		{name: "have a lock of ours deny everybody", object: theLock, patch: `{"spec":{"rules":[{}]}}`},
 		{name: "give a lock to somebody else", object: theLock, patch: `{"metadata":{"labels":{"isthmus.dev/owner":"a.b"}}}`},

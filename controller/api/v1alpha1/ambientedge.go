@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -41,8 +43,9 @@ type AmbientEdgeList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.workloadRefs) || (has(self.backends) && (has(self.backends.services) || (has(self.backends.from) && self.backends.from == 'Ingresses')))",message="with workloadRefs no routes say where the gateway sends to: list backends.services, or set backends.from to Ingresses"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetRefs) || !has(self.backends) || !has(self.backends.from) || self.backends.from == 'Routes'",message="backends.from Ingresses is for workloadRefs: Gateways have routes"
 // +kubebuilder:validation:XValidation:rule="!has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'Create' || has(self.waypoint.name)",message="waypoint.policy Create needs waypoint.name"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode == 'Off' || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock and Pair need a gateway with an identity of the mesh: capture None has none"
-// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode == 'Off' || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock and Pair leave the way by the waypoint only: waypoint.policy None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode in ['Check', 'Off'] || !has(self.capture) || self.capture != 'None'",message="authorization.mode Lock and Pair need a gateway with an identity of the mesh: capture None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.mode) || self.authorization.mode in ['Check', 'Off'] || !has(self.waypoint) || !has(self.waypoint.policy) || self.waypoint.policy != 'None'",message="authorization.mode Lock and Pair leave the way by the waypoint only: waypoint.policy None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.authorization) || !has(self.authorization.pair) || !has(self.authorization.pair.scope) || self.authorization.pair.scope != 'Route' || (has(self.targetRefs) && (!has(self.backends) || !has(self.backends.services)))",message="authorization.pair.scope Route goes by what routes call: it needs targetRefs, and no backends.services"
 type AmbientEdgeSpec struct {
 	// TargetRefs are the Gateways, in this namespace. Empty: the gateway is named by workloadRefs.
 	//
@@ -78,7 +81,7 @@ type AmbientEdgeSpec struct {
 	//
 	// +optional
 	Waypoint *Waypoint `json:"waypoint,omitempty"`
-	// Authorization says what is kept up by policies. Empty: nothing.
+	// Authorization says what is kept up by policies. Empty: nothing, and what they do on the gateway's way is told.
 	//
 	// +optional
 	Authorization *Authorization `json:"authorization,omitempty"`
@@ -225,24 +228,31 @@ type Waypoint struct {
 
 // AuthorizationMode says what is kept up by policies.
 //
-// +kubebuilder:validation:Enum=Off;Lock;Pair
+// +kubebuilder:validation:Enum=Check;Off;Lock;Pair
 type AuthorizationMode string
 
-// The modes. The empty one is AuthorizationOff.
+// The modes. The empty one is AuthorizationCheck.
 const (
-	AuthorizationOff  AuthorizationMode = "Off"
-	AuthorizationLock AuthorizationMode = "Lock"
-	AuthorizationPair AuthorizationMode = "Pair"
+	AuthorizationCheck AuthorizationMode = "Check"
+	AuthorizationOff   AuthorizationMode = "Off"
+	AuthorizationLock  AuthorizationMode = "Lock"
+	AuthorizationPair  AuthorizationMode = "Pair"
 )
 
 // Authorization says what is kept up by policies.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.pair) || (has(self.mode) && self.mode == 'Pair')",message="authorization.pair says how Pair is done: it needs authorization.mode Pair"
 type Authorization struct {
-	// Mode is "Off" (no policy is written; with its quotes, as YAML takes the bare word for false), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
+	// Mode is Check (no policy is written, and the status tells what those that stand do on the gateway's way), "Off" (nor does it tell that, but for errors, which hold back what would void a policy or have one refuse the gateway; with its quotes, as YAML takes the bare word for false), or Lock: once a Service is wired, an AuthorizationPolicy DENY at its pods keeps the gateway's identity from
 	// them, on the Service's ports, so that the gateway reaches them by the waypoint only; nobody else is concerned. Pair does so too, and before a Service is led to its waypoint it has the waypoint answer every
-	// caller as the policies at the Service's pods do, and these admit the waypoint; where that cannot be had the Service is not led there. Empty means "Off".
+	// caller as the policies at the Service's pods do, and these admit the waypoint; where that cannot be had the Service is not led there. Empty means Check.
 	//
 	// +optional
 	Mode AuthorizationMode `json:"mode,omitempty"`
+	// Pair says how Pair is done, and is for that mode alone. Empty: as each of its fields is when it is empty.
+	//
+	// +optional
+	Pair *Pairing `json:"pair,omitempty"`
 }
 
 // Locks says whether e asks for what authorization Lock does. Pair does it too.
@@ -253,6 +263,12 @@ func (e *AmbientEdge) Locks() bool {
 // Pairs says whether e asks for authorization Pair.
 func (e *AmbientEdge) Pairs() bool {
 	return e.Spec.Authorization != nil && e.Spec.Authorization.Mode == AuthorizationPair
+}
+
+// Untold says whether a finding is about policies and holds nothing back, and e asks to be told of none.
+func (e *AmbientEdge) Untold(f *Finding) bool {
+	return e.Spec.Authorization != nil && e.Spec.Authorization.Mode == AuthorizationOff && f.Severity != SeverityError &&
+		slices.Contains([]string{FindingUnenforced, FindingVoided, FindingNotAdmitted, FindingPathChange, FindingBegins}, f.Code)
 }
 
 // OnDelete says what becomes of what was written.

@@ -110,6 +110,11 @@ func findings() []told {
 		{"ISM349", "Error, Warning", "The controller may not read objects of a kind that is installed, and cannot know what they say. It is an error where the gateway's switch is set or overridden by them, or every plan depends on them: nothing is written, and nothing taken back, for this AmbientEdge. " +
 			"A warning where no waypoint is asked for. It goes by itself when the right is there.", platform,
 			"Give the controller's account the rights get, list and watch for that resource, as the ClusterRole isthmus-observe of this release has them: `kubectl apply -k manifests`."},
+		{"ISM350", "Warning, Info", "Of `authorization.pair.scope` Route. Info: a part of a route that no policy can say is left open at the waypoint, as headers, queries, hosts that begin with `*`, or a path that is a regular expression; or Pair makes no list of callers for a Service, and the gateway may call all of it. " +
+			"Warning: it may call all of a Service that the pods let in, or all on a port, and the finding says why; or another policy at the waypoint lets it in there too.", author,
+			"Do what the finding says, or leave it so."},
+		{"ISM351", "Info, Warning", "Of `authorization.pair.defaultDeny` Set, of a Service without a list of callers. Info: everybody but the gateway is refused, or will be when it is wired; callers that policies name, and pods that are seen, are told by name. Warning: its pods are not closed to others, and the finding says why.", author,
+			"Give its pods an AuthorizationPolicy ALLOW that has whoever is to be let in; or do what the finding says."},
 		{"ISM500", "Error, Warning", "Istio's own gateway checks tokens and takes them away, and policies at the waypoint ask every request for one, so that all of its requests are refused. It is an error where that would begin with what is to be written, and the Service is held back. " +
 			"Of other gateways `isthmus check` finds it.", platform, "Set `forwardOriginalToken: true` in the RequestAuthentication at the gateway, or let the policy ask for the gateway's principal."},
 	}

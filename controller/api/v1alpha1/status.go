@@ -165,7 +165,7 @@ type Plan struct {
 type Step struct {
 	// ID names the step within this edge, the same in every plan.
 	ID string `json:"id"`
-	// Verb is what is done: Enrol, Roll, Verify, Create, Ask, Await, Pair, Witness, Wire, Confirm, Switch, Lock, or Unlock, Unswitch, Unwire, Unpair, Delete, Release, Unenrol.
+	// Verb is what is done: Enrol, Roll, Verify, Create, Ask, Await, Pair, Witness, Wire, Confirm, Switch, Lock, Narrow, or Unlock, Unswitch, Unwire, Unpair, Delete, Release, Unenrol.
 	Verb string `json:"verb"`
 	// Object is what it is done to: Kind namespace/name.
 	Object string `json:"object"`
