@@ -149,6 +149,7 @@ func TestEdgesOfAWholeMesh(t *testing.T) {
 	t.Run("a gateway that embeds hbone", func(t *testing.T) { nativeGateway(t, wholeSite(t, m, "native")) })
 	t.Run("Istio's own ingress gateway", func(t *testing.T) { istioIngress(t, wholeSite(t, m, "ingress")) })
 	t.Run("changes under traffic", func(t *testing.T) { changesUnderTraffic(t, wholeSite(t, m, "change")) })
+	t.Run("a gateway that gets what its routes call", func(t *testing.T) { scopedGateway(t, wholeSite(t, m, "scoped")) })
 	t.Run("a canary without a first waypoint", func(t *testing.T) { canaryAlone(t, wholeSite(t, m, "canary")) })
 }
 
