@@ -14,10 +14,10 @@ import (
 // default has it.
 const AnnotationDNSCapture = "ambient.istio.io/dns-capture"
 
-const (
-	notCaptured = "false" // a value of AnnotationDNSCapture
-	portDNS     = 53
-)
+const notCaptured = "false" // a value of AnnotationDNSCapture
+
+// PortDNS is the port of DNS servers, which ztunnel answers in place of.
+const PortDNS = 53
 
 // forwardsDNS says by what a gateway sends to a DNS server, or "". Once its pods are captured ztunnel would answer in place of that server: wrong answers, refused updates,
 // or a loop. A route counts when the gateway has accepted it.
@@ -57,7 +57,7 @@ func (m *maker) findDNS(g *gateway) string {
 		}
 	}
 	for _, c := range m.containers(g) {
-		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.ContainerPort == portDNS }) {
+		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.ContainerPort == PortDNS }) {
 			return "its container " + c.Name + " serves DNS"
 		}
 	}
@@ -82,7 +82,7 @@ func (m *maker) routesDNS(r *route) bool {
 		if !isService(s.ref) || s.ref.Port == nil {
 			continue
 		}
-		if *s.ref.Port == portDNS {
+		if *s.ref.Port == PortDNS {
 			return true
 		}
 		key := r.refers(s.ref)
@@ -101,13 +101,13 @@ func (m *maker) routesDNS(r *route) bool {
 
 // isDNS says whether a port of a Service, or that of its pods which it leads to, is that of DNS.
 func (m *maker) isDNS(s *corev1.Service, port *corev1.ServicePort) bool {
-	if port.Port == portDNS || port.TargetPort.IntVal == portDNS {
+	if port.Port == PortDNS || port.TargetPort.IntVal == PortDNS {
 		return true
 	}
 	name := port.TargetPort.StrVal
 	return name != "" && slices.ContainsFunc(m.podsWith(s.Namespace, s.Spec.Selector), func(p *Pod) bool {
 		return slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool {
-			return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name && p.ContainerPort == portDNS })
+			return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name && p.ContainerPort == PortDNS })
 		})
 	})
 }

@@ -111,7 +111,8 @@ func captures(o *corev1.Pod) (list []metav1.ManagedFieldsEntry) {
 	return list
 }
 
-// stripPod keeps what tells whether a pod is in the mesh, its address, since when its containers run, whether it is ready, and what the names of its ports mean.
+// stripPod keeps what tells whether a pod is in the mesh, its address, since when its containers run, whether it is ready, what the names of its ports mean, and which
+// container serves DNS.
 func stripPod(o *corev1.Pod) {
 	stripAnnotations(o, func(key string) bool {
 		return strings.Contains(key, "istio.io/") || strings.Contains(key, "isthmus.dev/")
@@ -119,14 +120,17 @@ func stripPod(o *corev1.Pod) {
 	o.ManagedFields = captures(o)
 	spec := corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
 	for i := range o.Spec.Containers {
-		var named []corev1.ContainerPort
+		var kept corev1.Container
 		for _, p := range o.Spec.Containers[i].Ports {
-			if p.Name != "" {
-				named = append(named, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort})
+			if p.ContainerPort == plan.PortDNS {
+				kept.Name = o.Spec.Containers[i].Name // it is told that it serves DNS
+			} else if p.Name == "" {
+				continue
 			}
+			kept.Ports = append(kept.Ports, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort})
 		}
-		if len(named) > 0 {
-			spec.Containers = append(spec.Containers, corev1.Container{Ports: named})
+		if len(kept.Ports) > 0 {
+			spec.Containers = append(spec.Containers, kept)
 		}
 	}
 	o.Spec = spec
@@ -145,12 +149,18 @@ func stripPod(o *corev1.Pod) {
 	o.Status = status
 }
 
-// stripTemplate keeps what tells a vendor, its version and its settings.
+// stripTemplate keeps what tells a vendor, its version and its settings, and whether it serves DNS.
 func stripTemplate(t *corev1.PodTemplateSpec) {
 	spec := corev1.PodSpec{ServiceAccountName: t.Spec.ServiceAccountName, HostNetwork: t.Spec.HostNetwork}
 	for i := range t.Spec.Containers {
 		c := &t.Spec.Containers[i]
-		spec.Containers = append(spec.Containers, corev1.Container{Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, Env: c.Env, EnvFrom: c.EnvFrom})
+		kept := corev1.Container{Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, Env: c.Env, EnvFrom: c.EnvFrom}
+		for _, p := range c.Ports {
+			if p.ContainerPort == plan.PortDNS {
+				kept.Ports = append(kept.Ports, corev1.ContainerPort{ContainerPort: p.ContainerPort})
+			}
+		}
+		spec.Containers = append(spec.Containers, kept)
 	}
 	t.Spec = spec
 }

@@ -42,8 +42,8 @@ const (
 	FindingNoSelector      = "ISM347" // which pods serve a Service is not known
 	FindingCanary          = "ISM348" // a canary waypoint takes no part
 	FindingHidden          = "ISM349" // what a plan depends on may not be read
-	FindingUnscoped        = "ISM350" // what scope Route cannot say of what routes call
-	FindingCloses          = "ISM351" // whom defaultDeny Set refuses, or why it does not
+	FindingUnscoped        = "ISM360" // what scope Route cannot say of what routes call
+	FindingCloses          = "ISM361" // whom defaultDeny Set refuses, or why it does not
 	FindingUnenforced      = "ISM201" // a policy is enforced by nobody
 	FindingVoided          = "ISM205" // a waypoint voids a policy at pods
 	FindingNotAdmitted     = "ISM206" // policies refuse all that a gateway sends
