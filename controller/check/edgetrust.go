@@ -9,6 +9,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge/rules"
+	"github.com/isthmus-mesh/isthmus/controller/policy"
 )
 
 // trusted is a condition of an ALLOW rule on a header.
@@ -30,10 +31,9 @@ func (s *meshSide) trusts() []trusted {
 		}
 		for i, r := range p.Spec.Rules {
 			for j, when := range r.GetWhen() {
-				name, ok := strings.CutPrefix(when.GetKey(), "request.headers[")
-				if name, is := strings.CutSuffix(name, "]"); ok && is && len(when.GetValues()) > 0 {
+				if name, is := policy.HeaderOf(when.GetKey()); is && len(when.GetValues()) > 0 {
 					at := fmt.Sprintf("spec.rules[%d]", i)
-					list = append(list, trusted{p, r, fmt.Sprintf("%s.when[%d]", at, j), at, fold(name), fitting(when.GetValues()[0])})
+					list = append(list, trusted{p, r, fmt.Sprintf("%s.when[%d]", at, j), at, name, fitting(when.GetValues()[0])})
 				}
 			}
 		}

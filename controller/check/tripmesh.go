@@ -37,26 +37,10 @@ func numberIs(v any, n int32) bool {
 	return false
 }
 
-// speaksHTTP says whether a waypoint reads requests on a port of a Service.
-func speaksHTTP(s *corev1.Service, port int32) bool {
-	for i := range s.Spec.Ports {
-		p := &s.Spec.Ports[i]
-		if p.Port != port {
-			continue
-		}
-		name, _, _ := strings.Cut(p.Name, "-")
-		if p.AppProtocol != nil {
-			name = strings.TrimPrefix(*p.AppProtocol, "kubernetes.io/")
-		}
-		return slices.Contains([]string{"http", "http2", "grpc", "grpc-web", "h2c", "ws"}, strings.ToLower(name))
-	}
-	return false
-}
-
 // mesh is what stands at the waypoint of the Service that a trip leads to, or nil where there is none or it reads no requests.
 func (t *trip) mesh(w *World) *meshSide {
 	s := w.edgeWorld().mesh.side(t.service)
-	if s == nil || !speaksHTTP(s.service, t.port) {
+	if s == nil || !plan.SpeaksHTTP(s.service, t.port) {
 		return nil
 	}
 	return s
