@@ -1,6 +1,9 @@
 package rules
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Clean says whether a header that comes to the backend is never what a client sent, with all the rules in force at a place: one of them strips or overwrites
 // it, whatever becomes of the request. Unsure: it hangs on what was not understood. Names are compared without case; one that some backends take for the
@@ -17,6 +20,21 @@ func Clean(inForce []*Rule, header string) Answer {
 		}
 	}
 	return clean
+}
+
+// Origins are those of the values that rules in force write to a header, each once.
+func Origins(inForce []*Rule, header string) (list []Origin) {
+	for _, r := range inForce {
+		if r.Headers == nil {
+			continue
+		}
+		for _, h := range r.Headers.Writes {
+			if sameHeader(h.Name, header) && !slices.Contains(list, h.From) {
+				list = append(list, h.From)
+			}
+		}
+	}
+	return list
 }
 
 // cleans says whether one rule does.
