@@ -226,7 +226,7 @@ func (p *Plan) settle() {
 			continue
 		}
 		if list, why := p.causes(s); len(list) > 0 || why != "" {
-			s.State, s.Write = v1alpha1.StepHeld, nil
+			s.hold(v1alpha1.StepHeld)
 			by := cmp.Or(why, codes(list)) + ": "
 			s.Reason = strings.TrimSuffix(by+strings.TrimPrefix(s.Reason, by), ": ")
 			continue

@@ -177,12 +177,9 @@ func (m *maker) principals() (list []string, why, fix string) {
 		if len(ids) == 0 {
 			return nil, g.String() + " has no pods to tell its identity", "start its pods"
 		}
-		for i := range m.Pods {
-			p := &m.Pods[i]
-			if slices.Contains(ids, identity(m.trustDomain(), p)) && alive(p) && !m.ofGateways(p) {
-				return nil, fmt.Sprintf("%s has the service account of %s, and would be kept from the pods with it", object("Pod", keyOf(p)), g),
-					"give the gateway a service account of its own"
-			}
+		if p := m.sharer(ids); p != nil {
+			return nil, fmt.Sprintf("%s has the service account of %s, and would be kept from the pods with it", object("Pod", keyOf(p)), g),
+				"give the gateway a service account of its own"
 		}
 		for _, id := range ids {
 			list = append(list, strings.TrimPrefix(id, "spiffe://"))
@@ -193,6 +190,16 @@ func (m *maker) principals() (list []string, why, fix string) {
 	}
 	slices.Sort(list)
 	return slices.Compact(list), "", ""
+}
+
+// sharer is a pod with one of the gateways' identities that is none of theirs, or nil.
+func (m *maker) sharer(ids []string) *Pod {
+	for i := range m.Pods {
+		if p := &m.Pods[i]; slices.Contains(ids, identity(m.trustDomain(), p)) && alive(p) && !m.ofGateways(p) {
+			return p
+		}
+	}
+	return nil
 }
 
 // ofGateways says whether a pod is of one of the gateways.

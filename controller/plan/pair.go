@@ -22,13 +22,14 @@ const pairPrefix = "isthmus-pair-"
 
 // What they do, in the order in which they come. They go the other way round.
 const (
+	pairPin   = "pin"   // at the waypoint: who but the gateways writes their headers; no part of a pairing, see pins
 	pairGuard = "guard" // at the waypoint: what else leads there to the same pods
 	pairDeny  = "deny"  // at the waypoint: the twins of what the pods deny
 	pairAllow = "allow" // at the waypoint: the twins of what the pods allow
 	pairAdmit = "admit" // at the pods: the waypoint
 )
 
-var pairRoles = [...]string{pairGuard, pairDeny, pairAllow, pairAdmit}
+var pairRoles = [...]string{pairPin, pairGuard, pairDeny, pairAllow, pairAdmit}
 
 // pairing is what has to stand for a backend, so that its waypoint answers every caller as its pods do without it.
 type pairing struct {
@@ -42,6 +43,7 @@ type pairing struct {
 	lists    bool                              // the pods have a list of others, beside which the waypoint is admitted
 	scoped   *scoped                           // what its list of callers becomes last of all; nil: it stays
 	closed   bool                              // it has no list, and everybody but the gateways is to be refused
+	pin      *securityv1.AuthorizationPolicy   // what keeps headers of the gateways from others; nil: nothing is to
 }
 
 // stays says whether what stands of a pairing stays as it is.
@@ -164,6 +166,9 @@ func (m *maker) pairSteps(x *pairing, role string) {
 		}
 		m.pairStep(&s, x, want, role)
 		if s.revokes = role != pairAdmit && m.present(x.backend) == x.waypoint && (!x.closed || m.paired(x.backend)); s.revokes {
+			if role == pairAllow && x.scoped != nil {
+				m.followRoutes(&s, want)
+			}
 			m.add(s)
 			continue
 		}

@@ -202,8 +202,7 @@ func (m *maker) paired(b *backend) bool {
 	if m.known.paired == nil {
 		m.known.paired = map[types.NamespacedName]bool{}
 		for _, p := range m.Policies {
-			if m.pairs(p) {
-				service, _ := pairedFor(p)
+			if service, role := pairedFor(p); role != pairPin && m.pairs(p) {
 				m.known.paired[service] = true
 			}
 		}

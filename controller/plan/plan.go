@@ -48,6 +48,8 @@ type Step struct {
 	waypoint, leads string
 	// revokes: a Service leads to its waypoint, and what its pods stop to allow ends there by this. Nothing holds it back, and no error stops it.
 	revokes bool
+	// less is what revokes of a write that also allows more: that is written where an error holds the step back. Nil: nothing of it does, or all.
+	less *Write
 	// watched: a watch tells when it is done, so that nobody has to look again soon.
 	watched bool
 	own     own
@@ -181,6 +183,7 @@ func Make(s *Snapshot) *Plan {
 		m.hiddenKinds()
 		m.reaches()
 		m.pair()
+		m.pins()
 		m.wire()
 		m.authorize()
 		m.unpaired()
@@ -280,8 +283,15 @@ func (p *Plan) stop() {
 	}
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Write != nil && !s.revokes {
-			s.Write, s.State = nil, v1alpha1.StepBlocked
+			s.hold(v1alpha1.StepBlocked)
 		}
+	}
+}
+
+// hold takes the write of a step away, but for what revokes of it.
+func (s *Step) hold(state v1alpha1.StepState) {
+	if s.Write = s.less; s.Write == nil {
+		s.State = state
 	}
 }
 

@@ -37,7 +37,7 @@ const separator = "---plan---\n"
 // TestPlans reads testdata/*.yaml: the objects of a cluster, the first AmbientEdge being the one to plan for, and then the plan. A
 // waypoint answers when it has the annotation test/answers, does not for the reason in test/why, and serves a Service that has not test/silent;
 // a witness is shown unless it has the reason in test/hides; with test/hearsay on the AmbientEdge nobody asks, with test/unable nobody can,
-// with test/observe-only nobody may write, kinds in test/hidden may not be read, and with test/paper there are files alone.
+// with test/observe-only nobody may write, kinds in test/hidden or test/rules-hidden may not be read, and with test/paper there are files alone.
 func TestPlans(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -172,10 +172,14 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 			s.ServiceEntries = append(s.ServiceEntries, parsed(t, raw.Raw))
 		default:
 			o := parsed(t, raw.Raw)
-			if !slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == head.Kind && u.APIVersion() == o.GetAPIVersion() }) {
+			switch used := slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == head.Kind && u.APIVersion() == o.GetAPIVersion() }); {
+			case used: // it is read for that alone
+				s.Objects = append(s.Objects, o)
+			case slices.Contains(plan.RuleKinds(), o.GroupVersionKind()):
+				s.Rules = append(s.Rules, o)
+			default:
 				t.Fatalf("kind %q is not known here", head.Kind)
 			}
-			s.Objects = append(s.Objects, o)
 		}
 	}
 	s.Edge = s.Edges[0].DeepCopy()
@@ -183,6 +187,10 @@ func snapshot(t testing.TB, text string) *plan.Snapshot {
 	for _, text := range strings.Fields(s.Edge.Annotations["test/hidden"]) { // group/version/Kind/resource
 		part := strings.Split(text, "/")
 		s.Hidden = append(s.Hidden, edge.Kind{Group: part[0], Version: part[1], Kind: part[2], Resource: part[3]})
+	}
+	for _, text := range strings.Fields(s.Edge.Annotations["test/rules-hidden"]) {
+		part := strings.Split(text, "/")
+		s.RulesHidden = append(s.RulesHidden, edge.Kind{Group: part[0], Version: part[1], Kind: part[2], Resource: part[3]})
 	}
 	s.Paper = s.Edge.Annotations["test/paper"] != ""
 	if s.Hearsay = s.Edge.Annotations["test/hearsay"] != "" || s.Paper; s.Hearsay {

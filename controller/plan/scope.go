@@ -206,6 +206,43 @@ func distinctTo(list []*securityapi.Rule_To) (once []*securityapi.Rule_To) {
 	return once
 }
 
+// followRoutes has a write of a list of callers be held as others are, where routes have the gateway let in to more: what it takes away is not.
+func (m *maker) followRoutes(s *Step, want *securityv1.AuthorizationPolicy) {
+	stands := m.policyAt(keyOf(want))
+	if s.Write == nil || stands == nil {
+		return
+	}
+	less := want.DeepCopy()
+	less.Spec.Rules = inBoth(want, stands)
+	if sameRules(want, less) {
+		return // it takes away alone
+	}
+	if s.revokes = false; !sameRules(stands, less) {
+		s.less = m.newPair(less, stands)
+	}
+}
+
+// inBoth are the rules of a list of callers that another has too, and of those that are for a gateway what both let it call.
+func inBoth(p, other *securityv1.AuthorizationPolicy) (list []*securityapi.Rule) {
+	for _, r := range p.Spec.GetRules() {
+		id := ruledFor(r)
+		switch {
+		case id == "":
+			if slices.ContainsFunc(other.Spec.GetRules(), func(o *securityapi.Rule) bool { return o.String() == r.String() }) {
+				list = append(list, r)
+			}
+		default:
+			theirs := calledOf(other, id)
+			if to := slices.DeleteFunc(slices.Clone(r.GetTo()), func(to *securityapi.Rule_To) bool {
+				return !slices.ContainsFunc(theirs, func(o *securityapi.Rule_To) bool { return o.String() == to.String() })
+			}); len(to) > 0 {
+				list = append(list, ruleOf(id, to))
+			}
+		}
+	}
+	return list
+}
+
 // scopeSteps add what takes from the gateways, last of all, what their routes do not call. From then on the list at the waypoint follows the routes.
 func (m *maker) scopeSteps() {
 	for _, x := range m.pairings {

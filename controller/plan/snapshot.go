@@ -58,6 +58,10 @@ type Snapshot struct {
 	ServiceEntries []*unstructured.Unstructured
 	// Objects are those of edge.Kinds, as far as their kinds are there.
 	Objects []*unstructured.Unstructured
+	// Rules are objects that say what gateways do to requests, whole: of the kinds of package rules that have no Go types here. They are there where the
+	// edge depends on them, see AmbientEdge.ReadsRules; RulesHidden are those of the kinds that may not be read.
+	Rules       []*unstructured.Unstructured
+	RulesHidden []edge.Kind
 	// Hidden are the kinds without Go types that are there, and may not be read: that none of their objects is here says nothing.
 	Hidden []edge.Kind
 

@@ -23,7 +23,7 @@ func (m *maker) unpair(keep map[types.NamespacedName]bool) {
 				continue
 			}
 			x := m.pairingFor(service)
-			if m.frozen[service] && (x == nil || x.lists || x.closed || role == pairDeny || role == pairGuard) || x != nil && x.keeps(p, role) {
+			if m.frozen[service] && (x == nil || x.lists || x.closed || role == pairDeny || role == pairGuard || role == pairPin) || x != nil && x.keeps(p, role) {
 				continue
 			}
 			m.unpairOne(p, service, keep[service])
@@ -39,6 +39,9 @@ func (p *Plan) Unpairs() bool {
 // keeps says whether a policy of a pairing is to stand. What it cannot be had now stays, but for lists where the pods have none any more: there they
 // would shut out whom the pods let in.
 func (x *pairing) keeps(p *securityv1.AuthorizationPolicy, role string) bool {
+	if role == pairPin {
+		return x.pin != nil
+	}
 	if x.stays() {
 		return role == pairDeny || role == pairGuard || x.lists || x.unseen || x.closed
 	}
@@ -67,6 +70,7 @@ func (m *maker) unpairOne(p *securityv1.AuthorizationPolicy, service types.Names
 	_, role := pairedFor(p)
 	switch {
 	case o == nil:
+	case role == pairPin: // no other policy depends on it
 	case role == pairGuard:
 		if m.present(&backend{key: service, service: o}).Name != "" && slices.ContainsFunc(m.policiesIn(service.Namespace), func(admit *securityv1.AuthorizationPolicy) bool {
 			_, role := pairedFor(admit)
@@ -95,9 +99,13 @@ func (m *maker) stillNeeded(s *Step, b *backend) {
 	b.waypoint = m.present(b)
 	was := m.policies
 	defer func() { m.policies = was }()
-	var others []*securityv1.AuthorizationPolicy
+	var all, others []*securityv1.AuthorizationPolicy
 	for _, p := range m.Policies {
-		if of, _ := pairedFor(p); !m.pairs(p) || of != b.key {
+		of, role := pairedFor(p)
+		if role == pairPin && m.pairs(p) {
+			continue // it is about headers, and goes by itself
+		}
+		if all = append(all, p); role == "" || !m.pairs(p) || of != b.key {
 			others = append(others, p)
 		}
 	}
@@ -121,7 +129,7 @@ func (m *maker) stillNeeded(s *Step, b *backend) {
 		}
 		return all
 	}
-	if len(callers) < maxCallers && slices.Equal(answers(m.Policies), answers(others)) {
+	if len(callers) < maxCallers && slices.Equal(answers(all), answers(others)) {
 		return
 	}
 	if m.halt(s.Object, fmt.Sprintf("%s leads to waypoint %s, and without it the waypoint or the pods would not answer its callers as they do", b, b.waypoint)) {

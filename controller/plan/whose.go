@@ -129,4 +129,5 @@ type known struct {
 	paired map[types.NamespacedName]bool // Services for which something of a pairing stands
 	routes []sideRoute                   // see sideRoutes
 	byHand []*corev1.Service             // see byHand
+	ways   []*way                        // see ways
 }

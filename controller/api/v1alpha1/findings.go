@@ -2,6 +2,7 @@ package v1alpha1
 
 // Codes of findings. They are stable: a code never gets another meaning.
 const (
+	FindingNotPinned       = "ISM318" // a header of the gateway cannot be pinned to it, or what a pin does
 	FindingNoTarget        = "ISM300" // the gateway is not there
 	FindingNoConsent       = "ISM302" // another namespace has not consented
 	FindingForeignValue    = "ISM303" // somebody else has set a field that we would write

@@ -65,6 +65,9 @@ func findings() []told {
 		{"ISM309", "Error", "The API server refuses a write: rights, an admission policy, a webhook or a quota. It is asked again, ever less often. A write for one Service holds back that Service, one of the gateway stops all.", platform, "Change what the finding names."},
 		{"ISM310", "Error", "Somebody else took back what the controller wrote, more than once. It is not written again for ten minutes, and what depends on it waits as long.", platform,
 			"Have that tool leave the field alone, or take the object from what the AmbientEdge is about."},
+		{"ISM318", "Warning", "Of `authorization.pair.headers` Pin: a header by which a policy at the waypoint lets in is not pinned to the gateway, and who calls the Service from inside the mesh may write it. A client's own comes through by a route, " +
+			"not all that the gateway does is understood or may be read, other pods have its service account, a policy names others who write the header, or another AmbientEdge sends to the Service. A pin that stands stays, and the finding says so.", platform,
+			"Do what the finding says: as a rule, take the header away at the gateway itself, before any route; or have the policy name the gateway's principal beside the header."},
 		{"ISM320", "Error", "The gateway sends to pods, past waypoints, and has no switch that fits, or one that is not for us to set. One that is about a Service, or an object that names it, holds back that Service.", platform,
 			"Do what the finding says, or set `spec.waypoint.policy` to None."},
 		{"ISM321", "Error, Info", "The gateway's switch would do nothing: a setting, a version or a mode is missing. Info: that cannot be seen from the cluster.", platform, "Set or upgrade what the finding names."},

@@ -22,6 +22,17 @@ const (
 	DefaultDenySet  DefaultDeny = "Set"
 )
 
+// PairHeaders says what is done about headers that a gateway writes.
+//
+// +kubebuilder:validation:Enum=Ignore;Pin
+type PairHeaders string
+
+// The values. The empty one is PairHeadersIgnore.
+const (
+	PairHeadersIgnore PairHeaders = "Ignore"
+	PairHeadersPin    PairHeaders = "Pin"
+)
+
 // Pairing says how authorization Pair is done.
 type Pairing struct {
 	// Scope is Service (by the waypoint the gateway gets what the pods' own policies give it) or Route (of that, no more than what its routes call: hosts, methods and paths of the HTTPRoutes and GRPCRoutes that
@@ -34,6 +45,12 @@ type Pairing struct {
 	//
 	// +optional
 	DefaultDeny DefaultDeny `json:"defaultDeny,omitempty"`
+	// Headers is Ignore, or Pin: of a header that the gateway writes, and by which a policy at the waypoint lets callers in, the waypoint refuses every request
+	// that has it and does not come from the gateway. It is done where every route of the gateway takes away or overwrites what clients send under that
+	// name; else a finding says why not, and nothing is written. Callers inside the mesh who write the header themselves are refused from then on. Empty means Ignore.
+	//
+	// +optional
+	Headers PairHeaders `json:"headers,omitempty"`
 }
 
 // Scopes says whether e asks that its gateways call of a Service what their routes call, and no more.
@@ -45,3 +62,11 @@ func (e *AmbientEdge) Scopes() bool {
 func (e *AmbientEdge) Closes() bool {
 	return e.Pairs() && e.Spec.Authorization.Pair != nil && e.Spec.Authorization.Pair.DefaultDeny == DefaultDenySet
 }
+
+// Pins says whether e asks for headers to be pinned.
+func (e *AmbientEdge) Pins() bool {
+	return e.Pairs() && e.Spec.Authorization.Pair != nil && e.Spec.Authorization.Pair.Headers == PairHeadersPin
+}
+
+// ReadsRules says whether what e asks for depends on what its gateways do to requests: the policy objects of their vendors are read then.
+func (e *AmbientEdge) ReadsRules() bool { return e.Pins() }
