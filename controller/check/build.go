@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -241,8 +242,20 @@ func (b *Builder) other(gk schema.GroupKind, u *unstructured.Unstructured) {
 	if slices.ContainsFunc(edge.Uses(), func(k edge.Use) bool { return k.Group == gk.Group && k.Kind.Kind == gk.Kind }) {
 		w.Objects = append(w.Objects, u)
 	}
+	if ruleKinds()[gk] {
+		w.Rules = append(w.Rules, u)
+	}
 	w.Callees = append(w.Callees, plan.CalleesOf(u)...)
 }
+
+// ruleKinds are those of plan.RuleKinds. Every object is compared with them.
+var ruleKinds = sync.OnceValue(func() map[schema.GroupKind]bool {
+	all := map[schema.GroupKind]bool{}
+	for _, k := range plan.RuleKinds() {
+		all[k.GroupKind()] = true
+	}
+	return all
+})
 
 // extensions are what waypoints obey by targetRefs, besides policies.
 func extensions() []schema.GroupKind {

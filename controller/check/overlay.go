@@ -104,7 +104,7 @@ func (w *World) without(given map[Object]bool) *World {
 	for gk := range w.others {
 		w.others[gk] = untyped(w.others[gk])
 	}
-	for _, list := range []*[]*unstructured.Unstructured{&s.OtherRoutes, &s.ListenerSets, &s.ServiceEntries, &s.Extensions, &s.Objects} {
+	for _, list := range []*[]*unstructured.Unstructured{&s.OtherRoutes, &s.ListenerSets, &s.ServiceEntries, &s.Extensions, &s.Objects, &s.Rules} {
 		*list = untyped(*list)
 	}
 	s.Callees = slices.DeleteFunc(s.Callees, func(c plan.Callee) bool {

@@ -400,12 +400,13 @@ func rewrites(f gatewayv1.HTTPRouteFilter) bool {
 	return true
 }
 
-// Telling are the filters of a route by which a plan tells what waypoints see of its requests, and where copies go, with no more in them than that needs.
+// Telling are the filters of a route by which a plan tells what waypoints see of its requests, where copies go, and which headers are written, with no more in them
+// than that needs.
 func Telling(filters []gatewayv1.HTTPRouteFilter) (list []gatewayv1.HTTPRouteFilter) {
 	for i := range filters {
 		f := &filters[i]
 		switch {
-		case f.RequestMirror != nil, f.URLRewrite != nil:
+		case f.RequestMirror != nil, f.URLRewrite != nil, f.RequestHeaderModifier != nil, f.ExtensionRef != nil, f.ExternalAuth != nil:
 			list = append(list, *f)
 		case rewrites(*f):
 			list = append(list, gatewayv1.HTTPRouteFilter{Type: f.Type})

@@ -272,11 +272,8 @@ func (m *maker) scopeSteps() {
 		case !slices.ContainsFunc(x.wanted, func(o *securityv1.AuthorizationPolicy) bool { return o == want }):
 			s.Write = m.newPair(want, p)
 		}
-		s.wants = func() *Write {
-			if want == nil {
-				return nil
-			}
-			return m.newPair(want, nil)
+		if want != nil {
+			s.wants = func() *Write { return m.newPair(want, nil) }
 		}
 		needs := []part{partEnrol, partWaypoint, partPair, partWitness, partWire, partLock}
 		if lock := object("AuthorizationPolicy", m.lockKey(x.backend)); slices.ContainsFunc(m.plan.Steps, func(o Step) bool {

@@ -46,6 +46,8 @@ func (c *concerns) other(o *unstructured.Unstructured, all set) {
 	case kind == "ServiceEntry":
 		c.leads(o.GetNamespace(), o.GetLabels(), all)
 		c.locking(o.GetNamespace(), all)
+	case isRule(o.GroupVersionKind().GroupKind()):
+		c.that(all, func(s *scope) bool { return s.rules })
 	case vendors:
 		c.that(all, func(s *scope) bool {
 			near := u.anywhere || s.namespaces[o.GetNamespace()] || s.near[o.GetNamespace()]

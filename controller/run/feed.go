@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -54,6 +55,9 @@ type feed struct {
 	ready  chan struct{} // closed when it was found out for the first time which kinds there are
 	wake   chan struct{} // has room for one: a CRD has changed
 	look   chan struct{} // has room for one: a kind may not be read
+
+	rules  atomic.Bool // ruleFamilies are wanted, from now on
+	passed atomic.Bool // and it was found out which of them there are
 
 	listed  map[edge.Kind]bool      // those that may be listed, and not watched, when they were refused; only run asks for it
 	doubted map[edge.Kind]time.Time // by the first kind of a watched family: since when the API server says that it has gone; only run asks for it
@@ -124,6 +128,17 @@ func (f *feed) present(of family) (edge.Kind, span, bool) {
 	return edge.Kind{}, span{}, false
 }
 
+// wantRules has ruleFamilies be watched from now on, and says whether it is known which of them there are. Whoever wants them is told when it is.
+func (f *feed) wantRules() bool {
+	if !f.rules.Swap(true) {
+		select {
+		case f.wake <- struct{}{}:
+		default: // it is awake
+		}
+	}
+	return f.passed.Load()
+}
+
 func (f *feed) watches(k edge.Kind) bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -172,7 +187,7 @@ func crdResource() schema.GroupResource {
 // are watched by now.
 func (f *feed) watchCRDs(ctx context.Context) (synced func() bool) {
 	names := map[string]bool{}
-	for _, fam := range families() {
+	for _, fam := range append(families(), ruleFamilies()...) {
 		names[fam[0].Resource+"."+fam[0].Group] = true
 	}
 	crd := &metav1.PartialObjectMetadata{}
@@ -206,8 +221,12 @@ func (f *feed) watchCRDs(ctx context.Context) (synced func() bool) {
 func (f *feed) pass(ctx context.Context, q queue) error {
 	var errs []error
 	known := map[string]map[string]bool{}
-	changed := false
-	for _, fam := range families() {
+	changed, rules := false, f.rules.Load()
+	all := families()
+	if rules {
+		all = append(all, ruleFamilies()...)
+	}
+	for _, fam := range all {
 		want, there, err := f.served(ctx, fam, known)
 		if err != nil {
 			delete(f.doubted, fam[0])
@@ -232,6 +251,9 @@ func (f *feed) pass(ctx context.Context, q queue) error {
 				}
 			}
 		}
+	}
+	if rules && len(errs) == 0 && !f.passed.Swap(true) {
+		changed = true
 	}
 	if changed {
 		f.watch.everybody(q)

@@ -104,7 +104,7 @@ func (v *viewer) edges() error {
 	if err := v.list("AmbientEdges", &edges, client.InNamespace(v.edge.Namespace)); err != nil {
 		return err
 	}
-	v.s.Edges = edges.Items
+	v.s.Edges, v.scope.rules = edges.Items, v.edge.ReadsRules()
 	for _, read := range whole(v.s) {
 		if err := read(v.ctx, v.from); err != nil {
 			return err

@@ -138,7 +138,7 @@ func remove(s *plan.Snapshot, o client.Object) {
 	s.ReferenceGrants = dropped(s.ReferenceGrants, o)
 	s.Ingresses = dropped(s.Ingresses, o)
 	s.IngressClasses = dropped(s.IngressClasses, o)
-	for _, list := range []*[]*unstructured.Unstructured{&s.Objects, &s.ServiceEntries, &s.OtherRoutes, &s.ListenerSets} {
+	for _, list := range []*[]*unstructured.Unstructured{&s.Objects, &s.ServiceEntries, &s.OtherRoutes, &s.ListenerSets, &s.Extensions, &s.Rules} {
 		all := *list
 		*list = nil
 		for _, u := range all {

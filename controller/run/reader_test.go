@@ -88,7 +88,7 @@ func (r *reader) objects() []client.Object {
 
 // untyped are the objects of families, but those that call Services.
 func untyped(s *plan.Snapshot) []*unstructured.Unstructured {
-	return slices.Concat(s.Objects, s.ServiceEntries, s.OtherRoutes, s.ListenerSets, s.Extensions)
+	return slices.Concat(s.Objects, s.ServiceEntries, s.OtherRoutes, s.ListenerSets, s.Extensions, s.Rules)
 }
 
 func appendAll[T any, P interface {
@@ -284,6 +284,9 @@ func add(t *testing.T, scheme *runtime.Scheme, s *plan.Snapshot, kind string, ra
 		if slices.ContainsFunc(edge.Uses(), func(u edge.Use) bool { return u.Kind.Kind == kind }) {
 			o = parsed(t, raw)
 			s.Objects = append(s.Objects, o)
+		} else if u := parsed(t, raw); isRule(u.GroupVersionKind().GroupKind()) {
+			o = u
+			s.Rules = append(s.Rules, o)
 		} else {
 			addTyped(t, scheme, s, kind, raw)
 		}

@@ -33,10 +33,14 @@ func planRules() []rbacv1.PolicyRule {
 	return rules
 }
 
-// ObserveRules are the rights of a controller that observes: all that a plan depends on, the names of CRDs, as kinds come and go, the status of AmbientEdges, and Events about them. Events go to
+// ObserveRules are the rights of a controller that observes: all that a plan depends on, what says what gateways do to requests, the names of CRDs, as kinds come and go, the status of AmbientEdges, and Events about them. Events go to
 // events.k8s.io; leader election still writes those of the old group.
 func ObserveRules() []rbacv1.PolicyRule {
-	return append(planRules(),
+	rules := planRules()
+	for _, f := range ruleFamilies() {
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{f[0].Group}, Resources: []string{f[0].Resource}, Verbs: []string{"get", "list", "watch"}})
+	}
+	return append(rules,
 		rbacv1.PolicyRule{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"list", "watch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"isthmus.dev"}, Resources: []string{"ambientedges/status"}, Verbs: []string{"patch"}},

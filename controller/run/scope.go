@@ -24,6 +24,7 @@ type scope struct {
 	services   map[types.NamespacedName]bool
 	gateways   map[types.NamespacedName]bool // its own, and waypoints
 	made       map[types.NamespacedName]bool // waypoints that were made for it
+	rules      bool                          // what its gateways do to requests matters
 	pairs      bool                          // what leads to its waypoints matters, whoever made them
 	locks      map[string]bool               // namespaces whose Services all matter, as it locks pods there
 	selectors  map[string][]map[string]string
@@ -135,7 +136,7 @@ func (s *scope) within(other *scope) bool {
 			}
 		}
 	}
-	return (!s.workloads || other.workloads) && (!s.pairs || other.pairs) && (!s.anywhere || other.anywhere) && (!s.delegated || other.delegated) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
+	return (!s.workloads || other.workloads) && (!s.rules || other.rules) && (!s.pairs || other.pairs) && (!s.anywhere || other.anywhere) && (!s.delegated || other.delegated) && inside(s.vendors, other.vendors) && inside(s.classes, other.classes) && inside(s.namespaces, other.namespaces) && inside(s.services, other.services) &&
 		inside(s.gateways, other.gateways) && inside(s.made, other.made) && inside(s.locks, other.locks) &&
 		inside(s.parents, other.parents) && inside(s.near, other.near) && (other.delegated || inside(s.choices, other.choices))
 }

@@ -12,6 +12,11 @@ import (
 // stripAny keeps of an object of a family its metadata, and the fields that plans look at.
 func stripAny(o *unstructured.Unstructured) {
 	stripMeta(o)
+	if isRule(o.GroupVersionKind().GroupKind()) {
+		o.SetManagedFields(nil) // nobody here writes them
+		delete(o.Object, "status")
+		return
+	}
 	if isRoute(o.GetKind()) {
 		o.SetAnnotations(nil)
 		o.SetManagedFields(nil)
@@ -54,14 +59,13 @@ func looksAt(group, kind string) [][]string {
 	case strings.HasSuffix(kind, "WebhookConfiguration"):
 		return paths("webhooks.clientConfig.service")
 	case isRoute(kind):
-		const rules, mirror = "spec.rules", "filters.requestMirror.backendRef"
-		list := []string{"spec.parentRefs", rules + "." + mirror, rules + ".backendRefs." + mirror, "status.parents.parentRef", "status.parents.controllerName"}
+		const rules = "spec.rules"
+		list := []string{"spec.parentRefs", "status.parents.parentRef", "status.parents.controllerName"}
+		for _, field := range []string{"type", "requestMirror.backendRef", "requestHeaderModifier", "extensionRef"} {
+			list = append(list, rules+".filters."+field, rules+".backendRefs.filters."+field)
+		}
 		for _, field := range []string{"group", "kind", "namespace", "name", "port"} {
 			list = append(list, rules+".backendRefs."+field)
-		}
-		const change = "filters.requestHeaderModifier"
-		for _, field := range []string{"filters.type", change + ".set.name", change + ".add.name", change + ".remove"} {
-			list = append(list, rules+"."+field, rules+".backendRefs."+field)
 		}
 		list = append(list, "spec.hostnames", rules+".matches.method", rules+".matches.headers.type")
 		for _, field := range []string{"type", "status", "observedGeneration"} {
@@ -70,6 +74,10 @@ func looksAt(group, kind string) [][]string {
 		return paths(list...)
 	case isListenerSet(kind):
 		return paths("spec.parentRef", "status.conditions.type", "status.conditions.status", "status.conditions.observedGeneration")
+	case kind == "EnvoyProxy": // what may change much of what its gateways do
+		return append(edge.Reads(group, kind), paths("spec.bootstrap", "spec.filterOrder")...)
+	case slices.ContainsFunc(extensions(), func(f family) bool { return f[0].Kind == kind }):
+		return append(edge.Reads(group, kind), paths("spec.selector", "spec.workloadSelector")...)
 	}
 	return edge.Reads(group, kind)
 }

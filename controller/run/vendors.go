@@ -81,10 +81,35 @@ func (v *vendors) observe(ctx context.Context, r client.Reader, s *plan.Snapshot
 		}
 		s.Objects = append(s.Objects, list...)
 	}
+	if !undo && s.Edge.ReadsRules() {
+		if err := v.rules(ctx, r, s); err != nil {
+			return err
+		}
+	}
 	slices.SortFunc(s.Callees, func(a, b plan.Callee) int {
 		return cmp.Or(cmp.Compare(a.Service.String(), b.Service.String()), cmp.Compare(a.By, b.By))
 	})
 	slices.SortFunc(s.Objects, byKind)
+	return nil
+}
+
+// rules adds what says what gateways do to requests.
+func (v *vendors) rules(ctx context.Context, r client.Reader, s *plan.Snapshot) error {
+	if v.feed != nil && !v.feed.wantRules() {
+		return errors.New("list objects that say what gateways do to requests: they have just begun to be watched")
+	}
+	for _, f := range ruleFamilies() {
+		list, err := v.read(ctx, r, f)
+		if hidden, is := errors.AsType[*hiddenError](err); is {
+			s.RulesHidden = append(s.RulesHidden, hidden.kind)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.Rules = append(s.Rules, list...)
+	}
+	slices.SortFunc(s.Rules, byKind)
 	return nil
 }
 
