@@ -59,6 +59,7 @@ const (
 	someRule  = "[{from: [{source: {namespaces: [batch]}}]}]"
 	admitted  = `[{from: [{source: {principals: [cluster.local/ns/edge/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
 	closed    = `[{from: [{source: {notPrincipals: [cluster.local/ns/edge/sa/waypoint]}}], to: [{operation: {ports: ["8080"]}}]}]`
+	pinned    = `[{from: [{source: {notPrincipals: [cluster.local/ns/edge/sa/gateway]}}], to: [{operation: {ports: ["80"]}}], when: [{key: "request.headers[x-tenant-id]", values: ["*"]}]}]`
 	shown     = "[{to: [{operation: {notPaths: [/isthmus/x]}}]}]"
 )
 
@@ -133,6 +134,7 @@ func TestControllerDoesItsWork(t *testing.T) {
 		{name: "have a waypoint allow", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atService, someRule)},
 		{name: "have a waypoint allow nobody", object: paired("isthmus-pair-orders-a-allow", owned, "ALLOW", atService, "[]")},
 		{name: "admit a waypoint", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, admitted)},
+		{name: "have a waypoint deny a header to others", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, pinned)},
 		{name: "have a waypoint show what it enforces", object: paired("isthmus-witness-a", owned, "DENY", "targetRefs: [{kind: Service, name: isthmus-witness-a}]", shown)},
 		{name: "make a witness", object: witnessService("isthmus-witness-b", owned+", istio.io/use-waypoint: waypoint", "")},
 		{name: "delete a witness of ours", object: witnessService("isthmus-witness-ours", owned, ""), delete: true},
@@ -190,6 +192,17 @@ func TestControllerHasBounds(t *testing.T) {
 		{name: "admit to all pods", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", "selector: {}", admitted)},
 		{name: "admit twice", object: paired("isthmus-pair-orders-a-admit", owned, "ALLOW", atPods, strings.TrimSuffix(admitted, "]")+", {}]")},
 		{name: "admit a waypoint without our label", object: paired("isthmus-pair-orders-a-admit", "a: b", "ALLOW", atPods, admitted)},
+		{name: "allow by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "ALLOW", atService, pinned)},
+		{name: "pin a header at pods", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atPods, pinned)},
+		{name: "pin for a whole waypoint", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]", pinned)},
+		{name: "pin a header without our label", object: paired("isthmus-pair-orders-a-pin", "a: b", "DENY", atService, pinned)},
+		{name: "deny whatever has no header by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, `, when: [{key: "request.headers[x-tenant-id]", values: ["*"]}]`, "", 1))},
+		{name: "deny by a path by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, `ports: ["80"]`, `ports: ["80"], paths: [/]`, 1))},
+		{name: "deny a principal by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, "notPrincipals", "principals", 1))},
+		{name: "deny everybody a header", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, "from: [{source: {notPrincipals: [cluster.local/ns/edge/sa/gateway]}}], ", "", 1))},
+		{name: "pin a header to nobody that there is", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, "cluster.local/ns/edge/sa/gateway", `"cluster.local/ns/edge/*"`, 1))},
+		{name: "deny a value of a header by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, `["*"]`, "[acme]", 1))},
+		{name: "deny by a condition that is about no header by the name of a pin", object: paired("isthmus-pair-orders-a-pin", owned, "DENY", atService, strings.Replace(pinned, "request.headers[x-tenant-id]", "source.namespace", 1))},
 		{name: "allow by the name of a witness", object: paired("isthmus-witness-a", owned, "ALLOW", "targetRefs: [{kind: Service, name: isthmus-witness-a}]", shown)},
 		{name: "deny others by the name of a witness", object: paired("isthmus-witness-a", owned, "DENY", atService, shown)},
 		{name: "make a Service", object: witnessService("x", owned, "")},
