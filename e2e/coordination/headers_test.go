@@ -2,6 +2,7 @@ package coordination
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 )
@@ -9,12 +10,13 @@ import (
 // tenant is the header that the edge writes.
 const tenant = "X-Tenant-Id"
 
-// forgedInside is EH01: the mesh trusts a header that the edge writes, whoever sends it.
+// forgedInside is EH01: the mesh trusts a header that the edge writes, whoever sends it. The controller pins it to the gateway, and takes that back; the
+// user has the policy name the gateway.
 func forgedInside(s *stage) {
 	users := s.newIssuer("users")
 	outside, inside := request{by: "ingress", service: "s09"}, request{by: "other", service: "s09"}
 	s.has(tokenRules("edge", "s09", forwarded+`, outputClaimToHeaders: [{header: x-tenant-id, claim: tenant}]`, users))
-	s.has(policyAt("waypoint", "a09", "s09", `action: ALLOW, rules: [{when: [{key: "request.headers[x-tenant-id]", values: [acme]}]}]`))
+	s.has(policyAt("waypoint", "a09", "s09", `action: ALLOW, rules: [{when: [{key: "request.headers[x-tenant-id]", values: [acme]}]}, {to: [{operation: {paths: ["/open*"]}}]}]`))
 	acme, evil := outside.bearing(s.token(users, "acme")), outside.bearing(s.token(users, "evil"))
 	s.gets(acme, http.StatusOK)
 	s.gets(evil, http.StatusForbidden)
@@ -22,6 +24,33 @@ func forgedInside(s *stage) {
 	s.gets(inside, http.StatusForbidden)
 	s.gets(inside.with(tenant, "acme"), http.StatusOK)
 	f := s.check.Found(s.T, v1alpha1.SeverityError, "ISM511", "AuthorizationPolicy shop/a09", ingressID)
+
+	open := request{by: "other", service: "s09", path: "/open"}
+	s.gets(open.with(tenant, "acme"), http.StatusOK)
+	e := s.joins(ambientEdge(ofIngress, "s09")+"  authorization: {mode: Pair, pair: {headers: Pin}}\n", v1alpha1.ReasonWaiting) // other Services have the pods too: no lock
+	if i := slices.IndexFunc(e.Status.Findings, func(f v1alpha1.Finding) bool { return f.Code == v1alpha1.FindingNotPinned }); i >= 0 {
+		s.Errorf("the header is not pinned: %+v", e.Status.Findings[i])
+	}
+	for _, h := range []http.Header{{tenant: {"acme"}}, {"x-tenant-id": {"acme"}}, {"X-TENANT-ID": {"acme"}}, {tenant: {"acme", "acme"}}, {tenant: {""}}} {
+		inside.header, open.header = h, h
+		s.gets(inside, http.StatusForbidden)
+		s.gets(open, http.StatusForbidden) // whoever sends it is refused, whatever else lets him in
+	}
+	inside.header, open.header = nil, nil
+	s.gets(open, http.StatusOK)
+	s.gets(open.with("X_Tenant_Id", "acme"), http.StatusOK) // another header, by which nobody gets in
+	s.gets(inside.with("X_Tenant_Id", "acme"), http.StatusForbidden)
+	s.gets(acme, http.StatusOK)
+	s.gets(acme.with(tenant, "evil").with(tenant, "evil"), http.StatusOK) // the edge replaces both
+	for _, forged := range []request{evil.with(tenant, "acme"), evil.with(tenant, "acme").with(tenant, "acme"), evil.with("X_Tenant_Id", "acme")} {
+		s.gets(forged, http.StatusForbidden)
+	}
+	lower := evil.with("x", "y")
+	lower.header["x-tenant-id"] = []string{"acme"}
+	s.gets(lower, http.StatusForbidden)
+	s.leaves()
+	s.gets(inside.with(tenant, "acme"), http.StatusOK)
+	s.gets(open.with(tenant, "acme"), http.StatusOK)
 
 	s.check.Mend(s.T, f)
 	s.gets(inside.with(tenant, "acme"), http.StatusForbidden)
