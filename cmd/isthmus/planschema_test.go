@@ -13,6 +13,8 @@ func TestWhatTheAPIServerRefusesIsRefusedFromFiles(t *testing.T) {
 		{"an empty mode", `{targetRefs: [{name: http}], mode: ""}`, `spec.mode is ""`},
 		{"a policy that is none", "{targetRefs: [{name: http}], waypoint: {policy: Make}}", `spec.waypoint.policy is "Make", and takes`},
 		{"Pair", "{targetRefs: [{name: http}], waypoint: {policy: Create, name: waypoint}, authorization: {mode: Pair}}", ""},
+		{"Pair with pins", "{targetRefs: [{name: http}], waypoint: {policy: Create, name: waypoint}, authorization: {mode: Pair, pair: {headers: Pin}}}", ""},
+		{"pins that are none", "{targetRefs: [{name: http}], authorization: {mode: Pair, pair: {headers: Nail}}}", `spec.authorization.pair.headers is "Nail", and takes`},
 		{"another authorization may not", "{targetRefs: [{name: http}], authorization: {mode: Twin}}", `spec.authorization.mode is "Twin"`},
 		{"no gateways", "{targetRefs: []}", "spec.targetRefs has 0 items"},
 		{"a gateway without a name", "{targetRefs: [{}]}", "spec.targetRefs[0] has no name"},

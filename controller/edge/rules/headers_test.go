@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/controller/edge/rules"
@@ -37,5 +38,21 @@ func TestAHeaderIsClean(t *testing.T) {
 		if got := rules.Clean(c.inForce, "x-tenant-id"); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+// TestOrigins: all that is written under a name, by a pattern too, each origin once.
+func TestOrigins(t *testing.T) {
+	list := []*rules.Rule{
+		{Headers: &rules.Headers{Writes: []rules.Header{{Name: "X-Tenant-Id", From: rules.FromClaim}, {Name: "x-other", From: rules.FromRequest}}}},
+		{Headers: &rules.Headers{Strips: []string{"x-tenant-id"}}},
+		{JWT: &rules.JWT{}},
+		{Headers: &rules.Headers{Writes: []rules.Header{{Name: "*", From: rules.FromExtAuth}, {Name: "x-tenant-id", From: rules.FromClaim}}}},
+	}
+	if got, want := rules.Origins(list, "x-tenant-id"), []rules.Origin{rules.FromClaim, rules.FromExtAuth}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := rules.Origins(list[1:3], "x-tenant-id"); len(got) > 0 {
+		t.Errorf("nobody writes it: %v", got)
 	}
 }
