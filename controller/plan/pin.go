@@ -65,8 +65,8 @@ func (m *maker) pinOne(x *pairing) {
 		Reason: fmt.Sprintf("have waypoint %s deny requests with %s that do not come from the gateway, whoever sends them", x.waypoint, listed(headers)),
 	}}
 	m.pairStep(&s, x, x.pin, pairPin)
-	if s.revokes = stands != nil; s.revokes { // it follows the gateway, whatever holds the rest back
-		m.add(s)
+	if stands != nil {
+		m.add(s) // it follows the gateway, and waits for nothing before
 		return
 	}
 	m.add(s, partEnrol, partWaypoint)
