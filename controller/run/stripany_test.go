@@ -27,11 +27,11 @@ func TestCachesKeepLittleOfWhatHasNoType(t *testing.T) {
 		},
 		"what a route asks for beside methods": {
 			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a, annotations: {note: LONG}, managedFields: [{manager: m, operation: Apply}]}, spec: {hostnames: [a.test], parentRefs: [{name: p, port: 80}],
-			  rules: [{name: LONG, matches: [{method: {service: s}, headers: [{type: Exact, name: LONG, value: LONG}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: LONG}]}}],
+			  rules: [{name: LONG, matches: [{method: {service: s}, headers: [{type: Exact, name: LONG, value: LONG}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: v}]}}],
 			  backendRefs: [{name: s, port: 80, weight: 3}]}]},
 			  status: {parents: [{controllerName: c, parentRef: {name: p}, conditions: [{type: Accepted, status: "True", observedGeneration: 1, message: LONG}]}]}}`,
 			`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a}, spec: {hostnames: [a.test], parentRefs: [{name: p, port: 80}],
-			  rules: [{matches: [{method: {service: s}, headers: [{type: Exact}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host}]}}],
+			  rules: [{matches: [{method: {service: s}, headers: [{type: Exact}]}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 1}}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: host, value: v}]}}],
 			  backendRefs: [{name: s, port: 80}]}]},
 			  status: {parents: [{controllerName: c, parentRef: {name: p}, conditions: [{type: Accepted, status: "True", observedGeneration: 1}]}]}}`,
 		},
