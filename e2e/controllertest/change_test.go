@@ -320,7 +320,7 @@ func (c *change) knows(waypoint string) {
 // flips sets the ingress gateway's switch and takes it away, by hand, and has the other gateway brought in and out by its AmbientEdge, again and again, each as soon as the one
 // before is seen to be done.
 func (c *change) flips() {
-	const rounds = 3
+	const rounds = 2
 	c.label(map[string]any{plan.LabelUseWaypoint: "shared"})
 	c.knows("shared")
 	for i := range rounds {

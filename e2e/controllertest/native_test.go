@@ -153,7 +153,7 @@ func nativeGateway(t *testing.T, s *site) {
 			}
 		}
 	}
-	for range 4 {
+	for range 2 {
 		time.Sleep(time.Second)
 		s.apply(nativeEdge)
 		s.ready("public", v1alpha1.ReasonDone)
