@@ -185,7 +185,7 @@ func passing(err error) bool {
 		return gone(lost.Cause)
 	}
 	_, reset := errors.AsType[*h2.ResetError](e.Err) // of the CONNECT, unless nothing was sent: then it is of the tunnel around it
-	return gone(e.Err) && !(reset && e.Sent)
+	return gone(e.Err) && (!reset || !e.Sent)
 }
 
 // gone reports whether err is of a peer that is not there, or went away.

@@ -183,7 +183,7 @@ func (c *streamConn) Read(p []byte) (int, error) {
 
 // Close ends both directions.
 func (c *streamConn) Close() (err error) {
-	c.once.Do(func() { err = c.Stream.Reset() })
+	c.once.Do(func() { err = c.Reset() })
 	return err
 }
 

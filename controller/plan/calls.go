@@ -122,7 +122,7 @@ func opaque(s *corev1.Service, number *gatewayv1.PortNumber) bool {
 		if p.AppProtocol != nil {
 			name = *p.AppProtocol
 		}
-		return (number == nil || p.Port == int32(*number)) && slices.Contains([]string{"tcp", "tls", "https", "mongo", "mysql", "redis", "kubernetes.io/wss"}, strings.ToLower(name))
+		return (number == nil || p.Port == *number) && slices.Contains([]string{"tcp", "tls", "https", "mongo", "mysql", "redis", "kubernetes.io/wss"}, strings.ToLower(name))
 	})
 }
 

@@ -226,18 +226,17 @@ func (m *maker) followRoutes(s *Step, want *securityv1.AuthorizationPolicy) {
 func inBoth(p, other *securityv1.AuthorizationPolicy) (list []*securityapi.Rule) {
 	for _, r := range p.Spec.GetRules() {
 		id := ruledFor(r)
-		switch {
-		case id == "":
+		if id == "" {
 			if slices.ContainsFunc(other.Spec.GetRules(), func(o *securityapi.Rule) bool { return o.String() == r.String() }) {
 				list = append(list, r)
 			}
-		default:
-			theirs := calledOf(other, id)
-			if to := slices.DeleteFunc(slices.Clone(r.GetTo()), func(to *securityapi.Rule_To) bool {
-				return !slices.ContainsFunc(theirs, func(o *securityapi.Rule_To) bool { return o.String() == to.String() })
-			}); len(to) > 0 {
-				list = append(list, ruleOf(id, to))
-			}
+			continue
+		}
+		theirs := calledOf(other, id)
+		if to := slices.DeleteFunc(slices.Clone(r.GetTo()), func(to *securityapi.Rule_To) bool {
+			return !slices.ContainsFunc(theirs, func(o *securityapi.Rule_To) bool { return o.String() == to.String() })
+		}); len(to) > 0 {
+			list = append(list, ruleOf(id, to))
 		}
 	}
 	return list

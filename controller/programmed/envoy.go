@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"errors"
 	"net"
 	"strconv"
 	"strings"
@@ -188,7 +189,7 @@ func (r *reader) lines(b *bufio.Reader) error {
 			}
 		}
 	}
-	if lines.Err() == bufio.ErrTooLong {
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
 		return ErrUnknown // a line of something else
 	}
 	return lines.Err()

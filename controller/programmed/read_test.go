@@ -176,7 +176,7 @@ type endless struct {
 
 func (e *endless) Read(p []byte) (n int, err error) {
 	for n < len(p) {
-		c := 0
+		var c int
 		if e.at < len(e.head) {
 			c = copy(p[n:], e.head[e.at:])
 		} else {
