@@ -14,8 +14,8 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
@@ -27,7 +27,8 @@ import (
 // forwarder opens pages of pods through the API server, as kubectl port-forward does, without a port that is opened here.
 type forwarder struct {
 	config *rest.Config
-	kube   kubernetes.Interface
+	pods   rest.Interface
+	rights rest.Interface // what its user may do
 }
 
 func forwardPages(k kubeFlags) (pages, error) {
@@ -35,11 +36,21 @@ func forwardPages(k kubeFlags) (pages, error) {
 	if err != nil {
 		return nil, err
 	}
-	kube, err := kubernetes.NewForConfig(cfg)
+	f := &forwarder{config: cfg}
+	if f.pods, err = restClient(cfg, "/api", corev1.SchemeGroupVersion); err == nil {
+		f.rights, err = restClient(cfg, "/apis", authorizationv1.SchemeGroupVersion)
+	}
 	if err != nil {
 		return nil, explainKube("cannot reach pods", cfg.Host, err)
 	}
-	return &forwarder{config: cfg, kube: kube}, nil
+	return f, nil
+}
+
+// restClient is a client of one group of the API. All of them together would be a seventh of the binary.
+func restClient(of *rest.Config, path string, gv schema.GroupVersion) (rest.Interface, error) {
+	cfg := rest.CopyConfig(of)
+	cfg.APIPath, cfg.GroupVersion, cfg.NegotiatedSerializer = path, &gv, scheme.Codecs.WithoutConversion()
+	return rest.RESTClientFor(cfg)
 }
 
 // page opens a page of a pod. It blocks until its head is there, or ctx ends.
@@ -75,7 +86,7 @@ func (b *sessionBody) Close() error { return errors.Join(b.ReadCloser.Close(), b
 // session asks the API server for a way to a pod: by websockets, or else by SPDY. What dials takes no context: where ctx ends before it has, it is left to
 // itself, and what it gets is closed.
 func (f *forwarder) session(ctx context.Context, namespace, pod string) (httpstream.Connection, error) {
-	at := f.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	at := f.pods.Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	websockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, f.config)
 	if err != nil {
 		return nil, err
@@ -117,7 +128,8 @@ func (f *forwarder) explain(ctx context.Context, namespace, pod string, port int
 	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
 		Namespace: namespace, Verb: "create", Resource: "pods", Subresource: "portforward", Name: pod,
 	}}}
-	if is, asked := f.kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{}); asked == nil && !is.Status.Allowed {
+	var is authorizationv1.SelfSubjectAccessReview
+	if f.rights.Post().Resource("selfsubjectaccessreviews").Body(review).Do(ctx).Into(&is) == nil && !is.Status.Allowed {
 		return &failure{
 			what: "the right to create pods/portforward in namespace " + namespace + " is missing",
 			next: fmt.Sprintf("kubectl create role isthmus-inspect -n %s --verb create --resource pods/portforward, and a rolebinding to you; or name with --dump what the pod shows to who has it", namespace),
