@@ -39,16 +39,21 @@ func (m *maker) scope(x *pairing, list []*securityv1.AuthorizationPolicy, before
 			narrow.Spec.Rules = append(narrow.Spec.Rules, r)
 		}
 	}
-	awaits := ""
+	awaits, kept := "", ""
 	for _, id := range ids {
 		its := m.callsBy(x.backend, id)
 		awaits = cmp.Or(awaits, its.awaits)
-		if its.why != "" && why == "" {
+		switch {
+		case its.why == "":
+		case stands != nil:
+			kept = cmp.Or(kept, its.why)
+		case why == "":
 			why, fix = its.why, "have its routes say it otherwise, or leave spec.authorization.pair.scope at Service"
 		}
-		to := operations(its.list, m.letIn(x.backend, before, id))
-		if its.awaits != "" {
-			to = distinctTo(append(to, calledOf(stands, id)...))
+		ports := m.letIn(x.backend, before, id)
+		to := operations(its.list, ports)
+		if stands != nil && (its.awaits != "" || its.why != "") {
+			to = distinctTo(append(to, atPorts(calledOf(stands, id), ports)...))
 		}
 		if len(to) > 0 {
 			narrow.Spec.Rules = append(narrow.Spec.Rules, ruleOf(id, to))
@@ -61,6 +66,14 @@ func (m *maker) scope(x *pairing, list []*securityv1.AuthorizationPolicy, before
 	if why != "" {
 		m.unscoped(x, v1alpha1.SeverityWarning, why, fix)
 		return
+	}
+	if kept != "" {
+		m.about(x.itself(), func() {
+			m.once(v1alpha1.Finding{
+				Code: v1alpha1.FindingUnscoped, Severity: v1alpha1.SeverityWarning, Object: x.String(), Fix: "mend that; or set spec.authorization.pair.scope to Service",
+				Message: "what its waypoint lets in of the gateway by its routes stays as it is, and more is refused there, as it is not known what these call: " + kept,
+			})
+		})
 	}
 	m.otherwiseIn(x, ids)
 	x.scoped = &scoped{awaits: awaits}
@@ -101,7 +114,38 @@ func (m *maker) callersAt(stands *securityv1.AuthorizationPolicy) (ids []string,
 			ids = append(ids, id)
 		}
 	}
+	if m.podless() != nil {
+		ids = append(ids, leftOut(stands)...)
+	}
 	return unique(ids), "", ""
+}
+
+// podless is a gateway without pods, whose principal nobody knows for now; nil: there is none.
+func (m *maker) podless() *gateway {
+	for _, g := range m.gateways {
+		if len(g.identities(m.trustDomain())) == 0 {
+			return g
+		}
+	}
+	return nil
+}
+
+// leftOut are the principals that a list leaves out of all its rules for others, as without does.
+func leftOut(p *securityv1.AuthorizationPolicy) (ids []string) {
+	for _, r := range p.Spec.GetRules() {
+		when := r.GetWhen()
+		switch {
+		case ruledFor(r) != "":
+			continue
+		case len(when) == 0 || when[len(when)-1].GetKey() != conditionPrincipal || len(when[len(when)-1].GetNotValues()) == 0:
+			return nil
+		case ids == nil:
+			ids = when[len(when)-1].GetNotValues()
+		case !slices.Equal(ids, when[len(when)-1].GetNotValues()):
+			return nil
+		}
+	}
+	return ids
 }
 
 // gatewayPrincipals are who the gateways' pods are, whoever else is.
@@ -119,6 +163,9 @@ func (m *maker) narrowAt(b *backend) *securityv1.AuthorizationPolicy {
 		return nil
 	}
 	ids := m.gatewayPrincipals()
+	if m.podless() != nil {
+		ids = append(ids, leftOut(p)...)
+	}
 	if len(p.Spec.GetRules()) == 0 || slices.ContainsFunc(p.Spec.GetRules(), func(r *securityapi.Rule) bool {
 		return ruledFor(r) != "" || slices.ContainsFunc(r.GetWhen(), func(c *securityapi.Condition) bool {
 			return c.GetKey() == conditionPrincipal && slices.ContainsFunc(c.GetNotValues(), func(id string) bool { return slices.Contains(ids, id) })
@@ -129,8 +176,11 @@ func (m *maker) narrowAt(b *backend) *securityv1.AuthorizationPolicy {
 	return nil
 }
 
-// without is a rule that lets in whom it did but for some principals; nil where it lets in nobody else.
+// without is a rule that lets in whom it did but for some principals, or for none; nil where it lets in nobody else.
 func without(r *securityapi.Rule, ids []string) *securityapi.Rule {
+	if len(ids) == 0 {
+		return r
+	}
 	alone := len(r.GetFrom()) > 0 && !slices.ContainsFunc(r.GetFrom(), func(f *securityapi.Rule_From) bool {
 		s := f.GetSource()
 		return len(s.GetPrincipals()) == 0 || slices.ContainsFunc(s.GetPrincipals(), func(id string) bool { return !slices.Contains(ids, id) })
@@ -146,6 +196,9 @@ func without(r *securityapi.Rule, ids []string) *securityapi.Rule {
 // callsBy is what the routes of the gateways with a principal call of a backend.
 func (m *maker) callsBy(b *backend, id string) *calls {
 	all := &calls{}
+	if g := m.podless(); g != nil && !slices.Contains(m.gatewayPrincipals(), id) {
+		all.why = g.String() + " has no pods to tell its identity" // it may be that
+	}
 	for _, g := range m.gateways {
 		if !slices.Contains(shorts(parseIDs(g.identities(m.trustDomain()))), id) {
 			continue // another's, or one that has gone
@@ -196,6 +249,22 @@ func calledOf(p *securityv1.AuthorizationPolicy, id string) (list []*securityapi
 	return list
 }
 
+// atPorts are operations, as far as they are at some ports.
+func atPorts(list []*securityapi.Rule_To, ports []string) (all []*securityapi.Rule_To) {
+	for _, to := range list {
+		if both := common(to.GetOperation().GetPorts(), ports); len(both) > 0 {
+			to = to.DeepCopy()
+			to.Operation.Ports = both
+			all = append(all, to)
+		}
+	}
+	return all
+}
+
+func common(list, other []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(v string) bool { return !slices.Contains(other, v) })
+}
+
 func distinctTo(list []*securityapi.Rule_To) (once []*securityapi.Rule_To) {
 	seen := map[string]bool{}
 	for _, to := range list {
@@ -232,14 +301,43 @@ func inBoth(p, other *securityv1.AuthorizationPolicy) (list []*securityapi.Rule)
 			}
 			continue
 		}
-		theirs := calledOf(other, id)
-		if to := slices.DeleteFunc(slices.Clone(r.GetTo()), func(to *securityapi.Rule_To) bool {
-			return !slices.ContainsFunc(theirs, func(o *securityapi.Rule_To) bool { return o.String() == to.String() })
-		}); len(to) > 0 {
+		if to := operationsInBoth(r.GetTo(), calledOf(other, id)); len(to) > 0 {
 			list = append(list, ruleOf(id, to))
 		}
 	}
 	return list
+}
+
+// operationsInBoth are those that two lists allow, as far as they say that in the same words: each path, host and method of one that the other has too.
+func operationsInBoth(list, other []*securityapi.Rule_To) (both []*securityapi.Rule_To) {
+	for _, to := range list {
+		if slices.ContainsFunc(other, func(o *securityapi.Rule_To) bool { return o.String() == to.String() }) {
+			both = append(both, to)
+			continue
+		}
+		for _, o := range other {
+			a, b := to.GetOperation(), o.GetOperation()
+			ports, at := meet(a.GetPorts(), b.GetPorts())
+			hosts, of := meet(a.GetHosts(), b.GetHosts())
+			methods, by := meet(a.GetMethods(), b.GetMethods())
+			if paths, on := meet(a.GetPaths(), b.GetPaths()); at && of && by && on {
+				both = append(both, &securityapi.Rule_To{Operation: &securityapi.Operation{Ports: ports, Hosts: hosts, Methods: methods, Paths: paths}})
+			}
+		}
+	}
+	return distinctTo(both)
+}
+
+// meet are the values of both lists, of which an empty one has all; is: there are some.
+func meet(list, other []string) (values []string, is bool) {
+	switch {
+	case len(list) == 0:
+		return other, true
+	case len(other) == 0:
+		return list, true
+	}
+	values = common(list, other)
+	return values, len(values) > 0
 }
 
 // scopeSteps add what takes from the gateways, last of all, what their routes do not call. From then on the list at the waypoint follows the routes.
