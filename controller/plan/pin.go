@@ -128,6 +128,10 @@ func (m *maker) headersToPin(x *pairing, stands []string) (list []string) {
 		if !written && !is && why == "" {
 			continue // it is none of the gateways'
 		}
+		if everyRequestHas(h) {
+			m.notPinned(x, []string{h}, "proxies write it to every request, and a pin would deny everybody but the gateway", "have the policies that let in by it name who may write it")
+			continue
+		}
 		if other := m.pinnedBefore(x, h); other != "" {
 			m.notPinned(x, []string{h}, other+" pins it to its own gateways, which would deny these", "have one AmbientEdge alone send to this Service, or pin")
 			continue
@@ -157,6 +161,11 @@ func (m *maker) headersToPin(x *pairing, stands []string) (list []string) {
 		list = append(list, h)
 	}
 	return list
+}
+
+// everyRequestHas says whether a waypoint sees a header, in lower case, with every request, or writes it itself before its policies are asked.
+func everyRequestHas(header string) bool {
+	return strings.HasPrefix(header, ":") || strings.HasPrefix(header, "x-forwarded-") || strings.HasPrefix(header, "x-envoy-") || slices.Contains([]string{"host", "x-request-id"}, header)
 }
 
 // notPinned finds headers that are not pinned.
