@@ -20,6 +20,8 @@ func (m *maker) admission(b *backend, lists []*securityv1.AuthorizationPolicy) (
 	pods := m.podsWith(b.key.Namespace, selector)
 	numbers, named := portsOf(b.service, pods)
 	switch {
+	case b.key.Namespace == m.Root():
+		return nil, &obstacle{field: "metadata.namespace", why: "is in the root namespace of the mesh, where a policy that admits the waypoint would be for pods of all namespaces with such labels", fix: "have it in a namespace of its own"}
 	case len(selector) == 0:
 		return nil, &obstacle{field: "spec.selector", why: "selects no pods", fix: "give it a selector"}
 	case named != "":

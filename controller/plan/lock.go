@@ -141,6 +141,9 @@ func (m *maker) lockSpec(b *backend) (spec map[string]any, why, fix string) {
 // denySpec is a policy that denies a source the pods of a backend, on its ports, or why there must be none and what to do.
 func (m *maker) denySpec(b *backend, source map[string]any) (spec map[string]any, why, fix string) {
 	selector := b.service.Spec.Selector
+	if b.key.Namespace == m.Root() {
+		return nil, "it is in the root namespace of the mesh, where a policy for its pods would be for those of all namespaces with such labels", "have it in a namespace of its own"
+	}
 	pods := m.podsWith(b.key.Namespace, selector)
 	ports, named := portsOf(b.service, pods)
 	if named != "" {
