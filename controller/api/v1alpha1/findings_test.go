@@ -66,7 +66,7 @@ func findings() []told {
 		{"ISM310", "Error", "Somebody else took back what the controller wrote, more than once. It is not written again for ten minutes, and what depends on it waits as long.", platform,
 			"Have that tool leave the field alone, or take the object from what the AmbientEdge is about."},
 		{"ISM318", "Warning", "Of `authorization.pair.headers` Pin: a header by which a policy at the waypoint lets in is not pinned to the gateway, and who calls the Service from inside the mesh may write it. A client's own comes through by a route, " +
-			"not all that the gateway does is understood or may be read, other pods have its service account, a policy names others who write the header, or another AmbientEdge sends to the Service. A pin that stands stays, and the finding says so.", platform,
+			"not all that the gateway does is understood or may be read, other pods have its service account, a policy names others who write the header, proxies write it to every request, or another AmbientEdge sends to the Service. A pin that stands stays, and the finding says so.", platform,
 			"Do what the finding says: as a rule, take the header away at the gateway itself, before any route; or have the policy name the gateway's principal beside the header."},
 		{"ISM320", "Error", "The gateway sends to pods, past waypoints, and has no switch that fits, or one that is not for us to set. One that is about a Service, or an object that names it, holds back that Service.", platform,
 			"Do what the finding says, or set `spec.waypoint.policy` to None."},
@@ -114,7 +114,7 @@ func findings() []told {
 			"A warning where no waypoint is asked for. It goes by itself when the right is there.", platform,
 			"Give the controller's account the rights get, list and watch for that resource, as the ClusterRole isthmus-observe of this release has them: `kubectl apply -k manifests`."},
 		{"ISM360", "Warning, Info", "Of `authorization.pair.scope` Route. Info: a part of a route that no policy can say is left open at the waypoint, as headers, queries, hosts that begin with `*`, or a path that is a regular expression; or Pair makes no list of callers for a Service, and the gateway may call all of it. " +
-			"Warning: it may call all of a Service that the pods let in, or all on a port, and the finding says why; or another policy at the waypoint lets it in there too.", author,
+			"Warning: it may call all of a Service that the pods let in, or all on a port, and the finding says why; or what is let in by routes stays as it is, as it is not known what they call; or another policy at the waypoint lets it in there too.", author,
 			"Do what the finding says, or leave it so."},
 		{"ISM361", "Info, Warning", "Of `authorization.pair.defaultDeny` Set, of a Service without a list of callers. Info: everybody but the gateway is refused, or will be when it is wired; callers that policies name, and pods that are seen, are told by name. Warning: its pods are not closed to others, and the finding says why.", author,
 			"Give its pods an AuthorizationPolicy ALLOW that has whoever is to be let in; or do what the finding says."},
