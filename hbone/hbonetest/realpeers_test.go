@@ -210,6 +210,7 @@ func TestRefusalsOfRealPeers(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			m := newMesh(t)
+			m.dialer.RetryWithin = -1 // the peer answers one CONNECT
 			l := m.listen(t, orders)
 			dial := m.dial(t)
 			p := hbonetest.AcceptTLS(t, l, m.ca.Source(shop))
