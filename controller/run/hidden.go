@@ -92,10 +92,11 @@ func (f *feed) reveal(ctx context.Context, q queue) (some bool) {
 				log.FromContext(ctx).Info("objects may not be read", "kind", k.Kind, "apiVersion", k.APIVersion())
 			}
 			some = true
-		case s.refused && time.Since(s.begun) < s.pause():
+		case s.refused && time.Since(s.begun) < f.pause(k, &s):
 			some = true
 		case s.refused:
 			some = true
+			f.listed[k] = s.synced()
 			if err := f.anew(ctx, k, q); err != nil {
 				log.FromContext(ctx).Info("it cannot be watched anew", "kind", k.Kind, "reason", err.Error())
 			}
@@ -111,9 +112,10 @@ func (f *feed) reveal(ctx context.Context, q queue) (some bool) {
 	return some
 }
 
-// pause is how long a kind that may not be read is left before it is tried again. One that may be listed is listed anew by each try.
-func (s *span) pause() time.Duration {
-	if s.synced() {
+// pause is how long a kind that may not be read is left before it is tried again. One that may be listed is listed anew by each try. It takes two tries to know
+// that, unless it was so from the beginning: where the rights come in the middle of one, the list is given after the watch was refused.
+func (f *feed) pause(k edge.Kind, s *span) time.Duration {
+	if f.listed[k] && s.synced() {
 		return unwatched
 	}
 	return retried
