@@ -178,7 +178,7 @@ func (c seenCall) gets(e *enforced, waypoint *policy.Point, pod int) policy.Verd
 // TestScopeRouteTakesWhatRoutesDoNotCall walks to the end of a pairing by routes, changes these, and walks back, in random worlds. Nobody else gets another
 // answer at any moment; the gateway gets what its routes call of what it got, all the while, and nothing that it did not get; and at the end exactly that.
 func TestScopeRouteTakesWhatRoutesDoNotCall(t *testing.T) {
-	rounds, narrow, taken, moved := *worlds/3, 0, 0, 0
+	rounds, narrow, taken, moved := *worlds/6, 0, 0, 0
 	grid := seenCalls()
 	for seed := range rounds {
 		rng := rand.New(rand.NewPCG(uint64(seed), 11))
