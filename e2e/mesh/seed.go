@@ -92,6 +92,9 @@ func (m *Mesh) plant(ctx context.Context) (bool, error) {
 			continue
 		}
 		if err := m.askEtcd(ctx, "txn", batch, nil); err != nil {
+			if ctx.Err() != nil {
+				return false, fmt.Errorf("etcd is not ready in time: put the API server's seed into it: %w", err)
+			}
 			return false, fmt.Errorf("put the API server's seed into etcd: %w", err)
 		}
 		batch.Success, size = batch.Success[:0], 0
