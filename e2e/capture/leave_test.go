@@ -136,6 +136,7 @@ func (c *cluster) visit(ctx context.Context, worker int, to netip.AddrPort, n in
 		res, err := http.ReadResponse(in, nil)
 		if err == nil {
 			_, err = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
 		}
 		if err != nil {
 			return asked, fmt.Errorf("port %d, request %d of %d: %w", from.Port, asked+1, n, err)

@@ -99,7 +99,7 @@ func TestSeveralGatewaysOfOneRoute(t *testing.T) {
 	owners := map[string]string{}
 	for _, f := range s.service("orders").ManagedFields {
 		if strings.HasPrefix(f.Manager, "isthmus.dev/") {
-			owners[f.Manager] = string(f.FieldsV1.Raw)
+			owners[f.Manager] = f.FieldsV1.GetRawString()
 		}
 	}
 	const ours = `{"f:metadata":{"f:labels":{"f:istio.io/ingress-use-waypoint":{},"f:istio.io/use-waypoint":{}}}}`

@@ -132,7 +132,7 @@ func (s *forwarding) run(ctx context.Context) {
 func (s *forwarding) join(ctx context.Context, data, errs httpstream.Stream) {
 	defer s.conn.RemoveStreams(data, errs)
 	defer errs.Close()
-	defer data.Reset()
+	defer func() { _ = data.Reset() }()
 	port := data.Headers().Get(corev1.PortHeader)
 	dialling, cancel := context.WithTimeout(ctx, forwardDial)
 	to, err := s.pod.ns().DialContext(dialling, "tcp4", net.JoinHostPort("127.0.0.1", port))
@@ -152,6 +152,6 @@ func (s *forwarding) join(ctx context.Context, data, errs httpstream.Stream) {
 	_, _ = io.Copy(data, to)
 	data.Close()
 	to.Close()
-	data.Reset()
+	_ = data.Reset()
 	<-up
 }

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // TestPortForwardReachesWhatAPodServesItselfAlone is by websockets, as kubectl does it today, and by SPDY, as it did before.
@@ -36,7 +36,7 @@ func TestPortForwardReachesWhatAPodServesItselfAlone(t *testing.T) {
 		return err == nil
 	})
 	at := shared.cluster.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("inward").SubResource("portforward").URL()
-	websockets, err := portforward.NewSPDYOverWebsocketDialer(at, shared.cluster.rest)
+	websockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, shared.cluster.rest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestPortForwardReachesWhatAPodServesItselfAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, dialer := range map[string]httpstream.Dialer{
-		"websockets": websockets, "SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at),
+		"websockets": websockets, "SPDY": spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, at),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var conn httpstream.Connection
