@@ -108,8 +108,8 @@ func newClusterWith(t *testing.T, ns string, rules node.Rules) *cluster {
 func (c *cluster) needNFTables() {
 	c.t.Helper()
 	err := node.CheckNFTables()
-	if errors.Is(err, node.ErrNoNFTables) {
-		c.t.Skip(err) // in CI too: make test says so
+	if errors.Is(err, node.ErrNoNFTables) && os.Getenv("CI") != "true" {
+		c.t.Skip(err)
 	}
 	if err != nil {
 		c.t.Fatal(err)

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/isthmus-mesh/isthmus/e2e/world"
 )
 
 // sentence wants that said is one sentence of ours: what, where, and what to do.
@@ -119,8 +117,10 @@ func TestAFullDiskIsSaidBeforeAnythingIsBuilt(t *testing.T) {
 			}
 			out, err := cmd.CombinedOutput()
 			if cmd.ProcessState == nil || strings.Contains(string(out), "mount:") {
-				t.Logf("%v: %s", err, out)
-				world.LeftOut(t, "what is said of a full disk: this machine allows no user namespace to mount a disk in")
+				if os.Getenv("CI") == "true" {
+					t.Fatalf("no disk can be made here: %v: %s", err, out)
+				}
+				t.Skipf("no disk can be made here: %v: %s", err, out)
 			}
 			if len(c.want) == 0 {
 				if err != nil || len(out) > 0 {

@@ -118,8 +118,8 @@ func TestKgateway(t *testing.T) {
 	if !*kgateway {
 		t.Skip("kgateway would be built first, which takes a quarter of an hour: ask for it by -args -kgateway")
 	}
-	if err := node.CheckNFTables(); errors.Is(err, node.ErrNoNFTables) {
-		t.Skip(err) // what captures pods without it is not enough for this gateway; -v says so
+	if err := node.CheckNFTables(); errors.Is(err, node.ErrNoNFTables) && os.Getenv("CI") != "true" {
+		t.Skip(err) // what captures pods without it is not enough for this gateway
 	} else if err != nil {
 		t.Fatal(err)
 	}

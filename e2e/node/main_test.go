@@ -123,8 +123,8 @@ func withRules(t *testing.T, f func(t *testing.T)) {
 func needNFTables(t *testing.T) {
 	t.Helper()
 	err := CheckNFTables()
-	if errors.Is(err, ErrNoNFTables) {
-		t.Skip(err) // in CI too: make test says so
+	if errors.Is(err, ErrNoNFTables) && os.Getenv("CI") != "true" {
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
