@@ -38,7 +38,7 @@ case "$1 $2" in
 "env "*) ;;
 "vet "*) ;;
 "list "*) case "$PWD" in */e2e) echo example.com/product/e2e ;; *) echo example.com/product ;; esac ;;
-"build "*) printf '#!/bin/sh\n' >../bin/demo; chmod +x ../bin/demo ;;
+"build "*) printf '#!/bin/sh\n%s\n' "${PLAYED_DEMO:-}" >../bin/demo; chmod +x ../bin/demo ;;
 "test "*)
 `+test+`
 ;;

@@ -82,9 +82,7 @@ func (c *cluster) inspects(t *testing.T, kubeconfig, result string) (doc inspect
 // waypoint that is named is not there: each as its Envoy has it, by a port-forward with the rights of who asks.
 func TestInspectReadsARealEnvoy(t *testing.T) {
 	c := newCluster(t)
-	if !shared.envoy {
-		t.Skip("there is no Envoy")
-	}
+	needEnvoy(t)
 	if err := c.Apply(t.Context(), inspected); err != nil {
 		t.Fatal(err)
 	}

@@ -32,14 +32,21 @@ func TestDialIsDeniedByAPolicyAtThePod(t *testing.T) {
 	c.until(0, ordersAt, "--http", "/")
 }
 
+// needEnvoy ends a test that needs one where there is none: CI must have it.
+func needEnvoy(t *testing.T) {
+	t.Helper()
+	if shared.envoy {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("there is no Envoy, and CI must have it: it comes with pip")
+	}
+	t.Skip("there is no Envoy")
+}
+
 func TestDialGoesThroughAWaypoint(t *testing.T) {
 	c := newCluster(t)
-	if !shared.envoy {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("there is no Envoy: it comes with pip")
-		}
-		t.Skip("there is no Envoy")
-	}
+	needEnvoy(t)
 	c.gateway("waypoint")
 	defer c.Run(t.Context(), "kubectl", "delete", "gateway", "waypoint", "-n", "shop")
 	c.label("istio.io/use-waypoint=waypoint")
