@@ -10,6 +10,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/isthmus-mesh/isthmus/controller/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/manifests"
 )
 
@@ -73,6 +74,25 @@ func offered(data []byte) error {
 	}
 	if w, _ := fields["waypoint"].(map[string]any); w["policy"] == "Create" && w["name"] == nil {
 		return refusal("spec.waypoint", "has no name, which policy Create needs")
+	}
+	return offeredAuthorization(fields)
+}
+
+// offeredAuthorization refuses what authorization cannot be had with, as the rules of the CRD do.
+func offeredAuthorization(spec map[string]any) error {
+	field := func(of map[string]any, name string) map[string]any { m, _ := of[name].(map[string]any); return m }
+	authorization := field(spec, "authorization")
+	mode, pair := authorization["mode"], field(authorization, "pair")
+	enforces := mode == string(v1alpha1.AuthorizationLock) || mode == string(v1alpha1.AuthorizationPair)
+	switch {
+	case enforces && spec["capture"] == string(v1alpha1.CaptureNone):
+		return refusal("spec.authorization.mode", "is %v, which needs a gateway with an identity of the mesh: spec.capture None has none", mode)
+	case enforces && field(spec, "waypoint")["policy"] == string(v1alpha1.WaypointNone):
+		return refusal("spec.authorization.mode", "is %v, which leaves the way by the waypoint only: spec.waypoint.policy None has none", mode)
+	case authorization["pair"] != nil && mode != string(v1alpha1.AuthorizationPair):
+		return refusal("spec.authorization.pair", "says how Pair is done: it needs spec.authorization.mode Pair")
+	case pair["scope"] == string(v1alpha1.PairScopeRoute) && (spec["targetRefs"] == nil || field(spec, "backends")["services"] != nil):
+		return refusal("spec.authorization.pair.scope", "is Route, which goes by what routes call: it needs spec.targetRefs, and no spec.backends.services")
 	}
 	return nil
 }
